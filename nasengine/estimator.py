@@ -1,0 +1,160 @@
+"""The contract of estimators."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from nasengine.architecture import Architecture
+from nasengine.errors import SpecError
+from nasengine.plugin import Plugin
+from nasengine.trial import Measurement, Metric
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from nasengine.search import Search
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One architecture on its way through the estimators.
+
+    Parameters
+    ----------
+    architecture
+        What is to be measured.
+    search
+        The search that it belongs to.
+    label
+        ``trial-7`` or ``reference-unet``: names its folder and seeds its randomness.
+    measurements
+        What earlier estimators have found.
+    """
+
+    architecture: Architecture
+    search: Search
+    label: str
+    measurements: Mapping[str, Measurement]
+
+    def network(self, *labels: str | int) -> fx.GraphModule:
+        """Build the network, initialised from the spec's seed, the label and further labels."""
+        from nasengine.network import build_network
+        from nasengine.randomness import torch_seed
+
+        with torch_seed(self.search.seed, self.label, "network", *labels):
+            return build_network(self.search.space.graph, self.architecture)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where an estimator may keep files of this candidate (checkpoints, weights)."""
+        folder = self.search.folder / "trials" / self.label
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def weights_path(self) -> Path:
+        """Where an estimator that trains leaves the weights (safetensors) to be delivered."""
+        return self.folder / "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """An additive cost: what each candidate costs in each slot, and the rest of the network.
+
+    Parameters
+    ----------
+    unit
+        Such as ``parameters`` or ``ms``.
+    fixed
+        The cost of all that is not searched.
+    costs
+        Slot to candidate (choices and baselines) to its cost there.
+    decisions
+        Slot to the decision that fills it.
+    """
+
+    unit: str
+    fixed: float
+    costs: Mapping[str, Mapping[str, float]]
+    decisions: Mapping[str, str]
+
+    def predict(self, architecture: Mapping[str, str]) -> float:
+        """Return the cost of a whole network."""
+        return self.fixed + sum(
+            choices[architecture[self.decisions[slot]]] for slot, choices in self.costs.items()
+        )
+
+    def per_decision(self) -> dict[str, dict[str, float]]:
+        """Return decision to choice to its cost in all slots that share the decision."""
+        total: dict[str, dict[str, float]] = {}
+        for slot, choices in self.costs.items():
+            row = total.setdefault(self.decisions[slot], dict.fromkeys(choices, 0.0))
+            for choice, cost in choices.items():
+                row[choice] = row.get(choice, 0.0) + cost
+        return total
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the table as JSON values."""
+        return {
+            "unit": self.unit,
+            "fixed": self.fixed,
+            "costs": {slot: dict(row) for slot, row in self.costs.items()},
+            "decisions": dict(self.decisions),
+        }
+
+
+class Estimator(Plugin):
+    """Measures one thing about candidates, or several at once.
+
+    Attributes
+    ----------
+    effort
+        Cheap ones run first, so that a limit they break spares the rest: 0 counts, 1 takes
+        milliseconds to seconds, 2 trains.
+    """
+
+    kind: ClassVar[str] = "estimator"
+    effort: ClassVar[int] = 1
+
+    @abstractmethod
+    def metrics(self, search: Search) -> tuple[Metric, ...]:
+        """Return what it measures, the primary metric first."""
+
+    @abstractmethod
+    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+        """Measure a candidate: a measurement for every metric, by the metric's own name.
+
+        Raises
+        ------
+        EstimationFailed
+            With the reason, where this candidate cannot be measured.
+        """
+
+    def table(self, search: Search) -> CostTable:  # noqa: ARG002
+        """Return the cost of each candidate in each slot, at the slot's real shape.
+
+        Raises
+        ------
+        SpecError
+            If what it measures is not a sum over slots.
+        """
+        raise SpecError(f"the estimator {type(self).__name__} has no cost table: not a sum over slots")
+
+    @property
+    def has_table(self) -> bool:
+        """Whether `table` is defined."""
+        return type(self).table is not Estimator.table
+
+    def check(self, search: Search) -> None:
+        """Refuse, before anything runs, a search in which this cannot measure.
+
+        Raises
+        ------
+        SpecError
+            Naming the setting and what is possible.
+        """

@@ -1,0 +1,57 @@
+"""Files that are never half written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nasengine.errors import StorageError
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Replace a file so that a crash leaves the old one or the new one, durable on return.
+
+    Raises
+    ------
+    StorageError
+        If the disk refuses, naming the file.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
+    """Write JSON atomically: indented, no NaN.
+
+    Raises
+    ------
+    StorageError
+        If the disk refuses.
+    """
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

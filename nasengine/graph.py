@@ -1,0 +1,255 @@
+"""A search space's graph, held as data: input, operations, slots, merges, output.
+
+From it come the derived network and the supernet (`nasengine.network`), shapes
+(`nasengine.shapes`), canonical keys (`nasengine.canonical`) and pictures (`nasengine.picture`).
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import networkx as nx
+
+from nasengine.errors import SpaceError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Factory = Callable[[int, int], "nn.Module"]
+"""Makes a module from (channels in, channels out)."""
+
+Kind = Literal["input", "operation", "slot", "add", "concat", "output"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of a space's graph, also the handle that wires it to others.
+
+    Parameters
+    ----------
+    name
+        Unique, a Python identifier: it names the module in the networks.
+    kind
+        What stands there.
+    inputs
+        Names of the nodes it reads, in order.
+    out
+        Channels out; None means as many as come in.
+    factory
+        The module of an operation.
+    candidates
+        The choices of a slot, in order.
+    baselines
+        Further blocks that only reference networks put there; never searched.
+    decision
+        The decision that fills a slot: its own name, or the one it shares.
+    """
+
+    name: str
+    kind: Kind
+    inputs: tuple[str, ...] = ()
+    out: int | None = None
+    factory: Factory | None = None
+    candidates: Mapping[str, Factory] = field(default_factory=dict)
+    baselines: Mapping[str, Factory] = field(default_factory=dict)
+    decision: str = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source = Node | str
+
+
+class SpaceGraph:
+    """What `SearchSpace.define` wires.
+
+    Sources are the nodes that earlier calls returned, or names (also of nodes still to come).
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> graph = SpaceGraph()
+    >>> x = graph.input(3)
+    >>> x = graph.slot("stem", x, {"conv": lambda i, o: nn.Conv2d(i, o, 1)}, out=8)
+    >>> _ = graph.output(x)
+    >>> graph.finish()
+    >>> graph.decisions
+    {'stem': ('conv',)}
+    >>> graph.channels["stem"]
+    (3, 8)
+    """
+
+    def __init__(self) -> None:
+        self.dag: nx.DiGraph[str] = nx.DiGraph()
+        self.decisions: dict[str, tuple[str, ...]] = {}
+        self.channels: dict[str, tuple[int, int]] = {}
+        self.order: tuple[str, ...] = ()
+
+    def __getitem__(self, name: str) -> Node:
+        node: Node = self.dag.nodes[name]["node"]
+        return node
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Every node, in topological order once finished."""
+        return [self[name] for name in (self.order or self.dag.nodes)]
+
+    @property
+    def slots(self) -> list[Node]:
+        """The slots, in topological order once finished."""
+        return [node for node in self.nodes if node.kind == "slot"]
+
+    def input(self, channels: int, name: str = "input") -> Node:
+        """Add the network's input of so many channels: (N, channels, H, W)."""
+        return self._add(Node(name, "input", out=channels))
+
+    def operation(
+        self, name: str, sources: Source | Sequence[Source], factory: Factory, out: int | None = None
+    ) -> Node:
+        """Add a fixed module; with several sources it is called with several tensors.
+
+        `factory` gets the channels in (of the first source) and out (by default as many).
+        """
+        return self._add(Node(name, "operation", _names(sources), out, factory))
+
+    def slot(
+        self,
+        name: str,
+        source: Source,
+        choices: Mapping[str, Factory],
+        out: int | None = None,
+        *,
+        shares: str | None = None,
+        baselines: Mapping[str, Factory] | None = None,
+    ) -> Node:
+        """Add a place that a search fills.
+
+        Parameters
+        ----------
+        name
+            The slot's name.
+        source
+            The node that it reads.
+        choices
+            The candidates by name; every one must give the same output shape.
+        out
+            Channels out; by default as many as come in.
+        shares
+            The name of a decision that several slots follow, such as a repeated cell's edge; by
+            default the slot decides for itself.
+        baselines
+            Further blocks that reference networks may put here, and no search proposes.
+        """
+        node = Node(
+            name, "slot", _names(source), out, None, dict(choices), dict(baselines or {}), shares or name
+        )
+        return self._add(node)
+
+    def add(self, name: str, sources: Iterable[Source]) -> Node:
+        """Add the elementwise sum of tensors of one shape."""
+        return self._add(Node(name, "add", _names(list(sources))))
+
+    def concat(self, name: str, sources: Iterable[Source]) -> Node:
+        """Add the concatenation of tensors along the channels."""
+        return self._add(Node(name, "concat", _names(list(sources))))
+
+    def output(self, source: Source, name: str = "output") -> Node:
+        """Say which node is the network's output."""
+        return self._add(Node(name, "output", _names(source)))
+
+    def _add(self, node: Node) -> Node:
+        if not node.name.isidentifier():
+            raise SpaceError(f"node {node.name!r}: a name must be a Python identifier")
+        if node.decision and not node.decision.isidentifier():
+            raise SpaceError(f"slot {node.name!r}: shares must be a Python identifier")
+        if node.name in self.dag:
+            raise SpaceError(f"node {node.name!r} is defined twice")
+        if node.out is not None and node.out < 1:
+            raise SpaceError(f"node {node.name!r}: {node.out} channels out; at least 1 is needed")
+        self.dag.add_node(node.name, node=node)
+        return node
+
+    def finish(self) -> None:
+        """Check the wiring and infer the channels; called once, by the engine.
+
+        Raises
+        ------
+        SpaceError
+            If a source is unknown, a name is missing, there is a cycle, a node reaches no output
+            or is reached by no input, a slot has no candidates, slots that share a decision offer
+            different choices, or a sum is of unequal channels.
+        """
+        self._connect()
+        self._check_ends()
+        self._infer_channels()
+        self._collect_decisions()
+
+    def _connect(self) -> None:
+        for node in self.nodes:
+            if node.kind != "input" and not node.inputs:
+                raise SpaceError(f"{node.kind} {node.name!r} reads nothing")
+            for source in node.inputs:
+                if source not in self.dag:
+                    raise SpaceError(
+                        f"node {node.name!r} reads {source!r}, which does not exist; "
+                        f"{did_you_mean(source, self.dag.nodes)}"
+                    )
+                self.dag.add_edge(source, node.name)
+        if not nx.is_directed_acyclic_graph(self.dag):
+            cycle = [edge[0] for edge in nx.find_cycle(self.dag)]
+            raise SpaceError("the graph has a cycle: " + " -> ".join([*cycle, cycle[0]]))
+        rank = {name: index for index, name in enumerate(self.dag.nodes)}
+        self.order = tuple(nx.lexicographical_topological_sort(self.dag, key=rank.__getitem__))
+
+    def _check_ends(self) -> None:
+        for kind in ("input", "output"):
+            count = sum(node.kind == kind for node in self.nodes)
+            if count != 1:
+                raise SpaceError(f"a space has one {kind}, this one has {count}")
+        start, end = self.order[0], next(n.name for n in self.nodes if n.kind == "output")
+        alive = nx.ancestors(self.dag, end) | {end}
+        for node in self.nodes:
+            if node.name not in alive:
+                raise SpaceError(f"node {node.name!r} ({node.kind}) reaches no output")
+            if node.kind == "slot" and not node.candidates:
+                raise SpaceError(f"slot {node.name!r} has no candidates")
+            if node.kind == "slot" and len(node.inputs) != 1:
+                raise SpaceError(f"slot {node.name!r} reads {len(node.inputs)} nodes; it takes one")
+        reached = nx.descendants(self.dag, start) | {start}
+        for node in self.nodes:
+            if node.name not in reached:
+                raise SpaceError(f"node {node.name!r} ({node.kind}) is reached by no input")
+
+    def _infer_channels(self) -> None:
+        for node in self.nodes:
+            into = [self.channels[source][1] for source in node.inputs]
+            if node.kind == "add" and len(set(into)) > 1:
+                listed = ", ".join(f"{s} has {c}" for s, c in zip(node.inputs, into, strict=True))
+                raise SpaceError(f"add {node.name!r} sums unequal channels: {listed}")
+            first = sum(into) if node.kind == "concat" else (into or [node.out or 0])[0]
+            self.channels[node.name] = (first, first if node.out is None else node.out)
+
+    def _collect_decisions(self) -> None:
+        owner: dict[str, str] = {}
+        for slot in self.slots:
+            choices = tuple(slot.candidates)
+            if self.decisions.setdefault(slot.decision, choices) != choices:
+                raise SpaceError(
+                    f"slots {owner[slot.decision]!r} and {slot.name!r} share the decision "
+                    f"{slot.decision!r} and offer different choices: "
+                    f"{', '.join(self.decisions[slot.decision])}; {', '.join(choices)}"
+                )
+            owner.setdefault(slot.decision, slot.name)
+            twice = set(slot.candidates) & set(slot.baselines)
+            if twice:
+                raise SpaceError(f"slot {slot.name!r}: {sorted(twice)} both candidate and baseline")
+
+
+def _names(sources: Source | Sequence[Source]) -> tuple[str, ...]:
+    if isinstance(sources, (Node, str)):
+        return (str(sources),)
+    return tuple(str(source) for source in sources)

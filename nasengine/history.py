@@ -1,0 +1,84 @@
+"""The trials of a search, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+from nasengine.trial import Status, Trial
+
+
+class History(Sequence[Trial]):
+    """What a search has proposed so far, in order of trial number.
+
+    A strategy reads it and nothing else, so that resuming is reading it again. Trials still
+    running (several workers) are among them, without measurements.
+
+    Parameters
+    ----------
+    trials
+        Earlier trials, their numbers 0, 1, 2, ...
+    """
+
+    def __init__(self, trials: Iterable[Trial] = ()) -> None:
+        self._trials: list[Trial] = []
+        self._keys: set[str] = set()
+        self._complete: list[Trial] | None = None
+        for trial in trials:
+            self.record(trial)
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def __iter__(self) -> Iterator[Trial]:
+        return iter(self._trials)
+
+    @overload
+    def __getitem__(self, index: int) -> Trial: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Trial]: ...
+    def __getitem__(self, index: int | slice) -> Trial | list[Trial]:
+        return self._trials[index]
+
+    @property
+    def keys(self) -> set[str]:
+        """Canonical keys of everything proposed so far. Not to be changed."""
+        return self._keys
+
+    @property
+    def complete(self) -> list[Trial]:
+        """Trials that were measured in full, in order. Not to be changed."""
+        if self._complete is None:
+            self._complete = [t for t in self._trials if t.status is Status.COMPLETE]
+        return self._complete
+
+    def record(self, trial: Trial) -> None:
+        """Append a trial, or replace the one of the same number (running, then ended).
+
+        Raises
+        ------
+        ValueError
+            If the number is neither the next one nor an earlier one's.
+        """
+        if trial.number == len(self._trials):
+            self._trials.append(trial)
+            self._note_ended(None, trial)
+        elif 0 <= trial.number < len(self._trials):
+            before, self._trials[trial.number] = self._trials[trial.number], trial
+            self._note_ended(before, trial)
+        else:
+            raise ValueError(f"trial {trial.number} cannot follow {len(self._trials)} trials")
+        self._keys.add(trial.key)
+
+    def _note_ended(self, before: Trial | None, after: Trial) -> None:
+        """Keep `complete` up to date in constant time where the order allows, else rebuild it."""
+        if self._complete is None:
+            return
+        in_order = not self._complete or self._complete[-1].number < after.number
+        if before is not None and before.status is Status.COMPLETE:
+            self._complete = None
+        elif after.status is Status.COMPLETE:
+            if in_order:
+                self._complete.append(after)
+            else:
+                self._complete = None

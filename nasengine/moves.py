@@ -1,0 +1,68 @@
+"""Moves in a search space, written once: sample, mutate, cross over, enumerate, encode.
+
+Every function takes the space's `decisions` and a `random.Random`; none knows networks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from nasengine.architecture import Architecture
+
+Decisions = Mapping[str, tuple[str, ...]]
+
+
+def sample(decisions: Decisions, rng: random.Random) -> Architecture:
+    """Draw an architecture uniformly.
+
+    Examples
+    --------
+    >>> sample({"a": ("x", "y"), "b": ("z",)}, random.Random(0))
+    Architecture(a='y', b='z')
+    """
+    return Architecture({name: rng.choice(choices) for name, choices in decisions.items()})
+
+
+def mutate(architecture: Architecture, decisions: Decisions, rng: random.Random) -> Architecture:
+    """Change one decision, drawn uniformly among those with an alternative.
+
+    A space of a single architecture returns it as it is.
+    """
+    free = [name for name, choices in decisions.items() if len(choices) > 1]
+    if not free:
+        return architecture
+    name = rng.choice(free)
+    return architecture.replace(
+        name, rng.choice([choice for choice in decisions[name] if choice != architecture[name]])
+    )
+
+
+def cross_over(a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
+    """Take each decision from one of two parents, with equal chance."""
+    return Architecture({name: rng.choice((a[name], b[name])) for name in a})
+
+
+def neighbours(architecture: Architecture, decisions: Decisions) -> Iterator[Architecture]:
+    """Yield every architecture that differs in one decision."""
+    for name, choices in decisions.items():
+        for choice in choices:
+            if choice != architecture[name]:
+                yield architecture.replace(name, choice)
+
+
+def enumerate_all(decisions: Decisions) -> Iterator[Architecture]:
+    """Yield every architecture, the last decision changing fastest."""
+    for choices in itertools.product(*decisions.values()):
+        yield Architecture(dict(zip(decisions, choices, strict=True)))
+
+
+def encode(architecture: Architecture, decisions: Decisions) -> npt.NDArray[np.float64]:
+    """Return the one-hot encoding, decision by decision: shape (sum of choices,)."""
+    return np.array(
+        [float(architecture[name] == c) for name, choices in decisions.items() for c in choices]
+    )

@@ -1,0 +1,100 @@
+"""From a graph to torch: the network that an architecture stands for, as an `fx.GraphModule`."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+
+import torch
+from torch import fx, nn
+
+from nasengine.canonical import simplify
+from nasengine.graph import Node, SpaceGraph
+from nasengine.shapes import make_module
+
+Fill = Callable[[fx.Graph, Node, fx.Node, Mapping[str, fx.Node]], fx.Node]
+"""Puts what fills a slot into an fx graph, given what the slot reads and the further inputs."""
+
+def build_network(graph: SpaceGraph, architecture: Mapping[str, str]) -> fx.GraphModule:
+    """Build the network of an architecture, freshly initialised from torch's global generator.
+
+    Branches that reach the output only through a cut connection are left out.
+
+    Parameters
+    ----------
+    graph
+        A finished graph.
+    architecture
+        A choice (or a baseline) for every decision.
+
+    Returns
+    -------
+    A module from (N, C, H, W) to the output's shape; its submodules bear the nodes' names.
+
+    Raises
+    ------
+    SpaceError
+        If a factory raises.
+    """
+    modules: dict[str, nn.Module] = {}
+
+    def fill(built: fx.Graph, slot: Node, x: fx.Node, _: Mapping[str, fx.Node]) -> fx.Node:
+        choice = architecture[slot.decision]
+        factory = (slot.candidates if choice in slot.candidates else slot.baselines)[choice]
+        where = f"slot {slot.name!r}, candidate {choice!r}"
+        modules[slot.name] = make_module(where, factory, *graph.channels[slot.name])
+        return built.call_module(slot.name, (x,))
+
+    return assemble(graph, simplify(graph, architecture), fill, modules, "Network")
+
+
+def assemble(
+    graph: SpaceGraph,
+    reads: Mapping[str, tuple[str, ...]],
+    fill: Fill,
+    modules: dict[str, nn.Module],
+    class_name: str,
+    further_inputs: Sequence[str] = (),
+) -> fx.GraphModule:
+    """Assemble an `fx.GraphModule` from a space's graph; `fill` says what stands in a slot.
+
+    Parameters
+    ----------
+    graph
+        A finished graph.
+    reads
+        The nodes to build, in order, each with the nodes that it reads.
+    fill
+        Called for every slot.
+    modules
+        Where the modules are collected by name; `fill` adds its own.
+    class_name
+        The class name of the result.
+    further_inputs
+        Names of placeholders that follow the input.
+    """
+    built = fx.Graph()
+    values: dict[str, fx.Node] = {}
+    further: dict[str, fx.Node] = {}
+    for node_name, sources in reads.items():
+        node = graph[node_name]
+        inputs = [values[source] for source in sources]
+        if node.kind == "input":
+            values[node_name] = built.placeholder(node_name)
+            further.update({name: built.placeholder(name) for name in further_inputs})
+        elif node.kind == "operation":
+            assert node.factory is not None
+            where = f"operation {node_name!r}"
+            modules[node_name] = make_module(where, node.factory, *graph.channels[node_name])
+            values[node_name] = built.call_module(node_name, tuple(inputs))
+        elif node.kind == "slot":
+            values[node_name] = fill(built, node, inputs[0], further)
+        elif node.kind == "concat":
+            values[node_name] = built.call_function(torch.cat, (inputs, 1))
+        elif node.kind == "add":
+            values[node_name] = reduce(lambda a, b: built.call_function(operator.add, (a, b)), inputs)
+        else:
+            built.output(inputs[0])
+    built.lint()
+    return fx.GraphModule(modules, built, class_name=class_name)

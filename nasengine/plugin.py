@@ -1,0 +1,317 @@
+"""Plugins: one class each, whose fields are its settings in the spec.
+
+A plugin is a frozen pydantic model. It is found by name through an entry point, or as
+``my_space.py:MySpace`` (a file, relative to the spec) or ``my_package:MySpace``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
+
+from nasengine.errors import PluginError, SpecError, did_you_mean
+
+
+class Plugin(BaseModel):
+    """Base of the contracts: a frozen model whose fields are settings in the spec.
+
+    Attributes
+    ----------
+    kind
+        The section of the spec it serves: ``space``, ``strategy``, ``estimator``, ``task``,
+        ``data``. Its entry-point group is ``nasengine.<kind>s`` (``nasengine.data``).
+    extra
+        The extra to install when an import of the plugin fails, as in
+        ``pip install 'nasengine[nni]'``; empty when it needs none.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, validate_default=True, use_attribute_docstrings=True
+    )
+
+    kind: ClassVar[str] = ""
+
+    @classmethod
+    def summary(cls) -> str:
+        """Return the first line of the docstring."""
+        return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+
+P = TypeVar("P", bound=Plugin)
+
+
+def group_of(kind: str) -> str:
+    """Return the entry-point group of a kind of plugin."""
+    plurals = {"strategy": "strategies", "data": "data"}
+    return f"nasengine.{plurals.get(kind, kind + 's')}"
+
+
+@cache
+def installed(kind: str) -> Mapping[str, EntryPoint]:
+    """Return the installed plugins of a kind by name, without importing them.
+
+    Raises
+    ------
+    PluginError
+        If two distributions claim the same name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for point in sorted(entry_points(group=group_of(kind)), key=lambda point: point.name):
+        other = found.get(point.name)
+        if other is not None and other.value != point.value:
+            raise PluginError(
+                f"two installed packages offer the {kind} {point.name!r}: "
+                f"{other.value} and {point.value}; uninstall one of them"
+            )
+        found[point.name] = point
+    return found
+
+
+def load_class(contract: type[P], name: str, folder: Path | None = None) -> type[P]:
+    """Find a plugin's class.
+
+    Parameters
+    ----------
+    contract
+        What it must be: `SearchSpace`, `Strategy`, ...
+    name
+        An installed plugin's name, ``file.py:Class`` or ``package.module:Class``.
+    folder
+        Where a relative file is looked for: the spec's folder.
+
+    Raises
+    ------
+    PluginError
+        If it is unknown, cannot be imported, or does not keep the contract.
+    """
+    kind = contract.kind
+    if ":" in name:
+        source, _, attribute = name.rpartition(":")
+        is_file = source.endswith(".py")
+        module = _load_file(source, folder) if is_file else _import(source, f"{kind} {name!r}")
+        found = getattr(module, attribute, None)
+        if found is None:
+            classes = [n for n, v in vars(module).items() if _keeps(v, contract)]
+            raise PluginError(f"{source} has no {attribute!r}; {did_you_mean(attribute, classes)}")
+    else:
+        point = installed(kind).get(name)
+        if point is None:
+            raise PluginError(
+                f"unknown {kind} {name!r}; {did_you_mean(name, installed(kind))}; "
+                f"or 'my_file.py:MyClass'"
+            )
+        found = getattr(_import(point.module, f"{kind} {name!r}"), point.attr)
+    if not _keeps(found, contract):
+        raise PluginError(f"{kind} {name!r} is not a subclass of nasengine.{contract.__name__}")
+    return found  # type: ignore[no-any-return]
+
+
+def _keeps(value: object, contract: type[Plugin]) -> bool:
+    return isinstance(value, type) and issubclass(value, contract) and value is not contract
+
+
+def _import(module: str, what: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise PluginError(f"{what} cannot be imported: {error}") from error
+
+
+def _load_file(source: str, folder: Path | None) -> ModuleType:
+    path = ((folder or Path()) / source).resolve()
+    if not path.is_file():
+        raise PluginError(f"no such file: {path}")
+    name = f"nasengine_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    specification = importlib.util.spec_from_file_location(name, path)
+    if specification is None or specification.loader is None:
+        raise PluginError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        frame = next(
+            (f for f in inspect.getinnerframes(error.__traceback__) if f.filename == str(path)), None
+        ) if error.__traceback__ else None
+        line = f", line {frame.lineno}" if frame else ""
+        raise PluginError(f"{path}{line}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def build(
+    contract: type[P], settings: Mapping[str, Any], *, where: str, folder: Path | None = None
+) -> P:
+    """Make a plugin from its table in the spec.
+
+    Parameters
+    ----------
+    contract
+        What it must be.
+    settings
+        The table: ``name`` and the plugin's own settings.
+    where
+        The key path of the table, for errors: ``space``, ``estimators.iou``.
+    folder
+        What relative paths are relative to: the spec's folder.
+
+    Raises
+    ------
+    PluginError
+        If there is no such plugin.
+    SpecError
+        If its settings are wrong; all of them at once.
+    """
+    name = settings.get("name")
+    if not isinstance(name, str):
+        names = ", ".join(installed(contract.kind))
+        raise SpecError(f"{where}.name: the {contract.kind}'s name is missing; one of: {names}")
+    try:
+        cls = load_class(contract, name, folder)
+    except PluginError as error:
+        raise type(error)(f"{where}.name: {error}") from error
+    if inspect.isabstract(cls):
+        missing = ", ".join(sorted(cls.__abstractmethods__))
+        raise PluginError(f"{where}.name: {name!r} does not define {missing}")
+    rest = {key: value for key, value in settings.items() if key != "name"}
+    try:
+        return cls.model_validate(_frozen(rest), context={"folder": folder, "where": where})
+    except ValidationError as error:
+        raise SpecError("\n".join(explain(error, cls, where))) from error
+
+
+def _frozen(value: Any) -> Any:
+    """Turn TOML's arrays into tuples, which strict frozen models take."""
+    if isinstance(value, Mapping):
+        return {key: _frozen(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(_frozen(item) for item in value)
+    return value
+
+
+def explain(error: ValidationError, model: type[BaseModel], where: str) -> list[str]:
+    """Turn pydantic's errors into lines with the key's path and the nearest name.
+
+    Examples
+    --------
+    >>> class Example(Plugin):
+    ...     width: int = 64
+    >>> try:
+    ...     Example.model_validate({"widht": 3})
+    ... except ValidationError as error:
+    ...     print(*explain(error, Example, "space"))
+    space.widht: unknown key; did you mean 'width'? Allowed: width
+    """
+    lines = []
+    for problem in error.errors(include_url=False):
+        cause = problem.get("ctx", {}).get("error")
+        if isinstance(cause, _Wrapped):
+            lines.append(str(cause.error))
+            continue
+        path = ".".join([where, *_names(problem["loc"], model)]).strip(".")
+        if problem["type"] == "extra_forbidden":
+            allowed = fields_at(model, problem["loc"][:-1])
+            lines.append(f"{path}: unknown key; {did_you_mean(str(problem['loc'][-1]), allowed)}")
+        elif problem["type"] == "missing":
+            lines.append(f"{path}: missing")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{path}: {message[:1].lower()}{message[1:]}; got {problem['input']!r:.200}")
+    return lines
+
+
+def _names(location: Sequence[str | int], model: type[BaseModel]) -> list[str]:
+    """Drop what pydantic adds to a location for the members of a union."""
+    names: list[str] = []
+    for part in location:
+        text = str(part)
+        if "[" in text or text in {"int", "float", "str", "bool", "none", "is_instance"}:
+            if text not in fields_at(model, names):
+                continue
+        names.append(text)
+    return names
+
+
+def fields_at(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    """Return the keys allowed at a place inside a model, as far as its annotations tell."""
+    current: Any = model
+    for part in location:
+        fields = getattr(current, "model_fields", {})
+        if part not in fields:
+            continue
+        annotation = fields[part].annotation
+        models = [a for a in _inside(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+        current = models[0] if models else None
+    return sorted(getattr(current, "model_fields", {}))
+
+
+def _inside(annotation: Any) -> list[Any]:
+    arguments = getattr(annotation, "__args__", ())
+    return [annotation, *(found for a in arguments for found in _inside(a))]
+
+
+def _resolve(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, (str, Path)):
+        raise ValueError("a path, as text, is needed")
+    if "\0" in str(value):
+        raise ValueError("a path cannot hold a NUL character")
+    folder = (info.context or {}).get("folder")
+    path = Path(value).expanduser()
+    return path if folder is None or path.is_absolute() else Path(folder) / path
+
+
+SpecPath = Annotated[Path, BeforeValidator(_resolve)]
+"""A path setting: relative ones are relative to the spec's folder."""
+
+
+class Nested:
+    """Annotation for a setting that is itself a plugin, given as a table with its name.
+
+    Examples
+    --------
+    ``data: Annotated[DataSource, Nested(DataSource)]``
+    """
+
+    def __init__(self, contract: type[Plugin]) -> None:
+        self.contract = contract
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Build the plugin from its table before pydantic sees it."""
+        from pydantic_core import core_schema
+
+        def make(value: Any, info: core_schema.ValidationInfo) -> Any:
+            if isinstance(value, self.contract):
+                return value
+            context = info.context or {}
+            where = ".".join(filter(None, [context.get("where", ""), info.field_name or ""]))
+            if not isinstance(value, Mapping):
+                raise ValueError("a table with a name is needed, such as { name = ... }")
+            try:
+                return build(self.contract, value, where=where, folder=context.get("folder"))
+            except (SpecError, PluginError) as error:
+                raise _Wrapped(error) from error
+
+        return core_schema.with_info_before_validator_function(
+            make, core_schema.is_instance_schema(self.contract)
+        )
+
+
+class _Wrapped(ValueError):
+    """Carries our own error through pydantic; `explain` unpacks it."""
+
+    def __init__(self, error: SpecError | PluginError) -> None:
+        super().__init__(str(error))
+        self.error = error

@@ -1,0 +1,37 @@
+"""How the engine tells what it does; the command line shows it, a library user may ignore it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from nasengine.trial import Trial
+
+
+class Progress:
+    """The progress of one piece of work; this one shows nothing."""
+
+    def advance(self, steps: int = 1, **facts: float | str) -> None:
+        """Say that steps were done, with facts to show beside the bar (``loss=0.31``)."""
+
+
+class Reporter:
+    """Receives what happens; this one keeps nothing and shows nothing."""
+
+    def note(self, text: str) -> None:
+        """Tell something worth a line."""
+
+    def warn(self, text: str) -> None:
+        """Tell something that the user should act on or know when judging the result."""
+
+    def trial(self, trial: Trial) -> None:
+        """Tell that a trial has ended and is durable."""
+
+    def record(self, kind: str, facts: Mapping[str, Any]) -> None:
+        """Keep facts (JSON values) that explain the run: one line in its log."""
+
+    @contextmanager
+    def progress(self, description: str, total: int, done: int = 0) -> Iterator[Progress]:  # noqa: ARG002
+        """Show the progress of a piece of work of so many steps."""
+        yield Progress()

@@ -1,0 +1,142 @@
+"""What strategies and estimators may know of the search that they serve."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nasengine.errors import Interrupted, SpecError, did_you_mean
+from nasengine.files import write_json
+from nasengine.objectives import Objectives
+from nasengine.randomness import stream
+from nasengine.reporter import Reporter
+
+if TYPE_CHECKING:
+    from nasengine.estimator import CostTable, Estimator
+    from nasengine.shapes import Shapes
+    from nasengine.space import SearchSpace
+    from nasengine.task import Splits, Task
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a search ends, whichever comes first; None for no such limit.
+
+    Parameters
+    ----------
+    trials
+        Trials that a strategy may have measured (references not counted).
+    seconds
+        Seconds of search, training of supernets included, summed over interrupted parts.
+    """
+
+    trials: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Search:
+    """One search: its parts, its seed, its device, its folder.
+
+    Parameters
+    ----------
+    space, task, estimators, objectives
+        The parts; estimators by their key in the spec.
+    seed
+        From the spec; every random stream derives from it.
+    device
+        ``cpu``, ``cuda``, ``cuda:1``.
+    folder
+        The run's folder; strategies keep checkpoints in ``checkpoints``.
+    budget
+        When it ends.
+    reporter
+        Told what happens.
+    stop
+        Set by the first SIGINT or SIGTERM; see `pause_point`.
+    """
+
+    space: SearchSpace
+    task: Task
+    estimators: Mapping[str, Estimator]
+    objectives: Objectives
+    seed: int
+    device: str
+    folder: Path
+    budget: Budget = Budget()
+    reporter: Reporter = field(default_factory=Reporter)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def stream(self, *labels: str | int) -> random.Random:
+        """Return a random stream for one purpose, from the spec's seed."""
+        return stream(self.seed, *labels)
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The task's samples, loaded once."""
+        started = time.perf_counter()
+        splits = self.task.load(self.seed)
+        if time.perf_counter() - started > 2:
+            count = sum(len(s) for s in (splits.train, splits.validation, splits.test) if s)
+            self.reporter.note(f"{count} samples in {time.perf_counter() - started:.1f} s")
+        return splits
+
+    @cached_property
+    def shapes(self) -> Shapes:
+        """Shapes of every node for the task's input."""
+        from nasengine.shapes import infer_shapes
+
+        return infer_shapes(self.space.graph, self.task.input_shape)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where strategies keep their checkpoints."""
+        folder = self.folder / "checkpoints"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def cost_table(self, key: str) -> CostTable:
+        """Return an estimator's cost table; measured once a run, kept in its folder.
+
+        Raises
+        ------
+        SpecError
+            If there is no such estimator, or it has no table.
+        """
+        from nasengine.estimator import CostTable
+
+        if key not in self.estimators:
+            raise SpecError(f"no estimator {key!r}; {did_you_mean(key, self.estimators)}")
+        tables: dict[str, CostTable] = self._tables
+        if key not in tables:
+            path = self.folder / "tables" / f"{key}.json"
+            if path.is_file():
+                import json
+
+                tables[key] = CostTable(**json.loads(path.read_text()))
+            else:
+                tables[key] = self.estimators[key].table(self)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(path, tables[key].to_json())
+        return tables[key]
+
+    @cached_property
+    def _tables(self) -> dict[str, CostTable]:
+        return {}
+
+    def pause_point(self) -> None:
+        """Stop here if a signal asked for it; to be called where everything is saved.
+
+        Raises
+        ------
+        Interrupted
+            If the run was asked to stop.
+        """
+        if self.stop.is_set():
+            raise Interrupted

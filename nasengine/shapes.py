@@ -1,0 +1,163 @@
+"""Shapes of every node and candidate, inferred on the meta device: no memory, no arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nasengine.errors import SpaceError
+from nasengine.graph import Factory, Node, SpaceGraph
+
+Shape = tuple[int, ...]
+"""A sample's shape, without the batch: (C, H, W) or (C,)."""
+
+_BATCH = 2
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Shape into and out of every node, for one input size.
+
+    Parameters
+    ----------
+    into
+        Node to the shape of the first tensor that it reads.
+    out
+        Node to the shape that it gives.
+    """
+
+    into: Mapping[str, Shape]
+    out: Mapping[str, Shape]
+
+
+def infer_shapes(graph: SpaceGraph, input_shape: Shape) -> Shapes:
+    """Run every operation and every candidate once on the meta device.
+
+    Parameters
+    ----------
+    graph
+        A finished graph.
+    input_shape
+        (C, H, W) of one sample.
+
+    Raises
+    ------
+    SpaceError
+        Naming the node, the slot and the candidate: a factory that raises, a module that does not
+        take its input, candidates whose output shapes differ, a merge of unequal shapes, an input
+        with other channels than the space's.
+    """
+    values: dict[str, Tensor] = {}
+    seen: dict[object, Tensor] = {}
+    for node in graph.nodes:
+        inputs = [values[source] for source in node.inputs]
+        values[node.name] = _value(graph, node, inputs, tuple(input_shape), seen)
+    out = {name: tuple(value.shape[1:]) for name, value in values.items()}
+    into = {node.name: out[node.inputs[0]] for node in graph.nodes if node.inputs}
+    return Shapes(into, out)
+
+
+def _value(
+    graph: SpaceGraph, node: Node, inputs: Sequence[Tensor], shape: Shape, seen: dict[object, Tensor]
+) -> Tensor:
+    channels_in, channels_out = graph.channels[node.name]
+    if node.kind == "input":
+        if shape[0] != channels_out:
+            raise SpaceError(
+                f"input {node.name!r} has {channels_out} channels in the space, "
+                f"and the task's images have {shape[0]}"
+            )
+        return torch.empty((_BATCH, *shape), device="meta")
+    if node.kind == "output":
+        return inputs[0]
+    if node.kind in ("add", "concat"):
+        return _merged(node, inputs)
+    if node.kind == "operation":
+        assert node.factory is not None
+        where = f"operation {node.name!r}"
+        return _applied(where, node.factory, channels_in, channels_out, inputs, seen)
+    every = {**node.candidates, **node.baselines}
+    outputs = {
+        name: _applied(
+            f"slot {node.name!r}, candidate {name!r}", factory, channels_in, channels_out, inputs, seen
+        )
+        for name, factory in every.items()
+    }
+    if len({tuple(value.shape) for value in outputs.values()}) > 1:
+        listed = ", ".join(f"{name} gives {_text(v.shape[1:])}" for name, v in outputs.items())
+        raise SpaceError(f"slot {node.name!r}: the candidates' output shapes differ: {listed}")
+    return next(iter(outputs.values()))
+
+
+def _merged(node: Node, inputs: Sequence[Tensor]) -> Tensor:
+    try:
+        if node.kind == "concat":
+            return torch.cat(list(inputs), dim=1)
+        if len({tuple(value.shape) for value in inputs}) > 1:
+            raise RuntimeError("a sum needs equal shapes")
+        return inputs[0]
+    except (RuntimeError, IndexError):
+        listed = ", ".join(
+            f"{source} has {_text(value.shape[1:])}"
+            for source, value in zip(node.inputs, inputs, strict=True)
+        )
+        raise SpaceError(f"{node.kind} {node.name!r} merges unequal shapes: {listed}") from None
+
+
+def _applied(
+    where: str,
+    factory: Factory,
+    channels_in: int,
+    channels_out: int,
+    inputs: Sequence[Tensor],
+    seen: dict[object, Tensor],
+) -> Tensor:
+    """Apply a fresh module to meta tensors; repeated cells are computed once."""
+    what = (factory, channels_in, channels_out, tuple(tuple(value.shape) for value in inputs))
+    if what in seen:
+        return seen[what]
+    into = ", ".join(_text(value.shape[1:]) for value in inputs)
+    with torch.device("meta"):
+        module = make_module(where, factory, channels_in, channels_out)
+    try:
+        with torch.no_grad():
+            value = module.eval()(*inputs)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise SpaceError(f"{where}: does not take an input of {into}: {reason}") from error
+    if not isinstance(value, Tensor):
+        raise SpaceError(f"{where}: returns {type(value).__name__}, and a Tensor is needed")
+    if value.ndim < 2 or value.shape[0] != _BATCH or value.shape[1] != channels_out:
+        raise SpaceError(
+            f"{where}: gives {_text(value.shape[1:])} from {into}, "
+            f"and {channels_out} channels out are declared"
+        )
+    seen[what] = value
+    return value
+
+
+def make_module(where: str, factory: Factory, channels_in: int, channels_out: int) -> nn.Module:
+    """Call a factory.
+
+    Raises
+    ------
+    SpaceError
+        If it raises, or returns something that is no module.
+    """
+    try:
+        module = factory(channels_in, channels_out)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise SpaceError(
+            f"{where}: its factory raised for {channels_in} channels in, {channels_out} out: {reason}"
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise SpaceError(f"{where}: its factory returned {type(module).__name__}, not an nn.Module")
+    return module
+
+
+def _text(shape: Sequence[int]) -> str:
+    return "x".join(str(size) for size in shape) or "scalars"

@@ -1,0 +1,127 @@
+"""The contract of search spaces."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+from typing import ClassVar
+
+from nasengine.architecture import Architecture, check_architecture
+from nasengine.errors import ArchitectureError, did_you_mean
+from nasengine.graph import SpaceGraph
+from nasengine.plugin import Plugin
+
+
+class SearchSpace(Plugin):
+    """A search space: settings, and one method that wires them into a graph.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> class Tiny(SearchSpace):
+    ...     "Two 1x1 convolutions, with or without a ReLU."
+    ...     width: int = 8
+    ...     def define(self, graph):
+    ...         block = {"conv": lambda i, o: nn.Conv2d(i, o, 1),
+    ...                  "relu": lambda i, o: nn.Sequential(nn.Conv2d(i, o, 1), nn.ReLU())}
+    ...         x = graph.input(3)
+    ...         x = graph.slot("first", x, block, out=self.width)
+    ...         x = graph.slot("second", x, block, out=1)
+    ...         graph.output(x)
+    >>> space = Tiny()
+    >>> space.size, space.decisions
+    (4, {'first': ('conv', 'relu'), 'second': ('conv', 'relu')})
+    """
+
+    kind: ClassVar[str] = "space"
+
+    @abstractmethod
+    def define(self, graph: SpaceGraph) -> None:
+        """Wire the space: input, operations, slots, output."""
+
+    def references(self) -> Mapping[str, Mapping[str, str]]:
+        """Return named networks to compare with: slot to choice (a candidate or a baseline)."""
+        return {}
+
+    def parse(self, text: str) -> Mapping[str, str]:
+        """Read the space's own architecture string, as tables of results use it.
+
+        Raises
+        ------
+        ArchitectureError
+            If the text is none, or the space has no strings of its own.
+        """
+        raise ArchitectureError(
+            f"{type(self).__name__} has no architecture strings; got {text!r}; "
+            f"{did_you_mean(text, self.references())}"
+        )
+
+    def format(self, architecture: Architecture) -> str:
+        """Write an architecture as the space's own string; by default ``slot=choice,...``."""
+        return ",".join(f"{slot}={choice}" for slot, choice in architecture.items())
+
+    # What follows comes from the graph and is not for spaces to override.
+
+    @cached_property
+    def graph(self) -> SpaceGraph:
+        """The finished graph.
+
+        Raises
+        ------
+        SpaceError
+            If `define` wired something that is no search space.
+        """
+        graph = SpaceGraph()
+        self.define(graph)
+        graph.finish()
+        return graph
+
+    @property
+    def decisions(self) -> dict[str, tuple[str, ...]]:
+        """Every decision with its choices, in order."""
+        return self.graph.decisions
+
+    @property
+    def size(self) -> int:
+        """Number of architectures."""
+        return math.prod(len(choices) for choices in self.decisions.values())
+
+    def architecture(self, choices: Mapping[str, object], where: str = "architecture") -> Architecture:
+        """Check choices and make them an architecture of this space.
+
+        Raises
+        ------
+        ArchitectureError
+            Naming every unknown or missing slot or choice.
+        """
+        return check_architecture(choices, self.decisions, where=where)
+
+    def reference(self, name: str) -> Architecture:
+        """Return a reference network's architecture, which may hold baseline blocks.
+
+        Raises
+        ------
+        ArchitectureError
+            If there is no reference of that name, or it does not fit the space.
+        """
+        references = self.references()
+        if name not in references:
+            raise ArchitectureError(f"no reference network {name!r}; {did_you_mean(name, references)}")
+        return check_architecture(references[name], self.fillings, where=f"reference {name!r}")
+
+    @cached_property
+    def fillings(self) -> dict[str, tuple[str, ...]]:
+        """Every decision with all that may stand there: its choices, then its baselines."""
+        found = dict(self.decisions)
+        for slot in self.graph.slots:
+            further = tuple(name for name in slot.baselines if name not in found[slot.decision])
+            found[slot.decision] += further
+        return found
+
+    def key(self, architecture: Architecture) -> str:
+        """Return the canonical key: equal for architectures that compute the same function."""
+        from nasengine.canonical import canonical_key
+
+        return canonical_key(self.graph, architecture)

@@ -1,0 +1,128 @@
+"""The contract of tasks and of their data sources."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from nasengine.plugin import Plugin
+from nasengine.trial import Metric
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of one split, prepared once and kept as tensors.
+
+    Parameters
+    ----------
+    inputs
+        (N, C, H, W), float32 in 0 to 1.
+    targets
+        (N, H, W) int64 masks of class indices (0 is background), or (N,) int64 labels.
+    names
+        One a sample, for messages and pictures.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Samples to train on, to choose by, and (optionally) to report at the very end."""
+
+    train: Samples
+    validation: Samples
+    test: Samples | None = None
+
+
+class DataSource(Plugin):
+    """Where a task's samples come from; a setting of the task: ``data = { name = ... }``."""
+
+    kind: ClassVar[str] = "data"
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one sample, known without reading any."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in order of their index; a mask's class 0 is background."""
+
+    @abstractmethod
+    def load(self, seed: int) -> Splits:
+        """Read or make the samples. The same seed gives the same samples in the same order.
+
+        Raises
+        ------
+        DataError
+            Naming the file and what is wrong with it.
+        """
+
+
+class Task(Plugin):
+    """Data, loss and metrics. Knows nothing of architectures."""
+
+    kind: ClassVar[str] = "task"
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one sample, known without reading the data."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """Channels (or logits) that a network must give."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[Metric, ...]:
+        """What `evaluate` gives; the first is the primary one."""
+
+    @abstractmethod
+    def load(self, seed: int) -> Splits:
+        """Return the samples.
+
+        Raises
+        ------
+        DataError
+            If the data cannot be used.
+        """
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the differentiable loss of a batch: a scalar in float32.
+
+        Parameters
+        ----------
+        outputs
+            The network's logits: (N, outputs, H, W) or (N, outputs).
+        targets
+            (N, H, W) or (N,), int64.
+        """
+
+    @abstractmethod
+    def evaluate(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
+        """Return every metric over a whole split, from its logits and targets."""
+
+    def augment(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        generator: torch.Generator,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor]:
+        """Return a randomly transformed batch; by default as it is."""
+        return inputs, targets

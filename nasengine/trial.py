@@ -1,0 +1,98 @@
+"""What a search measures and keeps: metrics, measurements, trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal
+
+from nasengine.architecture import Architecture
+
+Direction = Literal["max", "min"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A quantity that an estimator measures.
+
+    Parameters
+    ----------
+    name
+        Such as ``iou``, ``parameters``, ``latency``.
+    unit
+        Such as ``ms``, ``parameters``, ``MACs``; empty for a ratio.
+    direction
+        Which way is better.
+    """
+
+    name: str
+    unit: str
+    direction: Direction
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measured value, with whatever explains it (spread, samples), as JSON values."""
+
+    value: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Status(str, Enum):
+    """How a trial stands.
+
+    ``running`` is what a killed run leaves behind: it is measured again on resume. ``lost`` is
+    the machine's fault, ``failed`` the candidate's.
+    """
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    INFEASIBLE = "infeasible"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One architecture, proposed and measured.
+
+    Parameters
+    ----------
+    number
+        From 0, in the order of proposal.
+    architecture
+        What was proposed.
+    key
+        The space's canonical key: equal for architectures that compute the same.
+    status
+        How it ended.
+    measurements
+        By metric. An estimator's primary metric has the estimator's key in the spec as its name
+        (``iou``), its others follow a dot (``iou.precision``).
+    reason
+        Why it is infeasible, failed or lost; empty otherwise.
+    seconds
+        Wall time of measuring it.
+    reference
+        The name of the reference network that it is; empty for what a strategy proposed.
+    """
+
+    number: int
+    architecture: Architecture
+    key: str
+    status: Status = Status.RUNNING
+    measurements: Mapping[str, Measurement] = field(default_factory=dict)
+    reason: str = ""
+    seconds: float = 0.0
+    reference: str = ""
+
+    def value(self, metric: str) -> float:
+        """Return the value of a metric.
+
+        Raises
+        ------
+        KeyError
+            If this trial has no such measurement.
+        """
+        return self.measurements[metric].value
