@@ -93,7 +93,9 @@ def check_architecture(
             problems.append(f"slot {name!r} is missing; allowed: {', '.join(allowed)}")
         elif choices[name] not in allowed:
             got = choices[name]
-            problems.append(f"slot {name!r}: {got!r} is no choice; {did_you_mean(str(got), allowed)}")
+            problems.append(
+                f"slot {name!r}: {got!r} is no choice; {did_you_mean(str(got), allowed)}"
+            )
     if problems:
         raise ArchitectureError(f"{where}: " + "; ".join(problems))
     return Architecture({name: str(choices[name]) for name in decisions})

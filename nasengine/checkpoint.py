@@ -106,7 +106,7 @@ def _checksum(facts: str, tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256(facts.encode())
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -116,10 +116,7 @@ def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         tensors[path] = value.detach().to("cpu", copy=True).contiguous()
         return {_TENSOR: path}
     if isinstance(value, dict):
-        pairs = [
-            [key, _flatten(item, f"{path}/{key}", tensors)]
-            for key, item in value.items()
-        ]
+        pairs = [[key, _flatten(item, f"{path}/{key}", tensors)] for key, item in value.items()]
         if all(isinstance(key, str) and not key.startswith("__") for key in value):
             return dict(pairs)
         return {_PAIRS: pairs}

@@ -143,7 +143,9 @@ class Estimator(Plugin):
         SpecError
             If what it measures is not a sum over slots.
         """
-        raise SpecError(f"the estimator {type(self).__name__} has no cost table: not a sum over slots")
+        raise SpecError(
+            f"the estimator {type(self).__name__} has no cost table: not a sum over slots"
+        )
 
     @property
     def has_table(self) -> bool:

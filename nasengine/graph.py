@@ -108,7 +108,11 @@ class SpaceGraph:
         return self._add(Node(name, "input", out=channels))
 
     def operation(
-        self, name: str, sources: Source | Sequence[Source], factory: Factory, out: int | None = None
+        self,
+        name: str,
+        sources: Source | Sequence[Source],
+        factory: Factory,
+        out: int | None = None,
     ) -> Node:
         """Add a fixed module; with several sources it is called with several tensors.
 
@@ -145,7 +149,14 @@ class SpaceGraph:
             Further blocks that reference networks may put here, and no search proposes.
         """
         node = Node(
-            name, "slot", _names(source), out, None, dict(choices), dict(baselines or {}), shares or name
+            name,
+            "slot",
+            _names(source),
+            out,
+            None,
+            dict(choices),
+            dict(baselines or {}),
+            shares or name,
         )
         return self._add(node)
 

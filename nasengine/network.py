@@ -16,6 +16,7 @@ from nasengine.shapes import make_module
 Fill = Callable[[fx.Graph, Node, fx.Node, Mapping[str, fx.Node]], fx.Node]
 """Puts what fills a slot into an fx graph, given what the slot reads and the further inputs."""
 
+
 def build_network(graph: SpaceGraph, architecture: Mapping[str, str]) -> fx.GraphModule:
     """Build the network of an architecture, freshly initialised from torch's global generator.
 
@@ -93,7 +94,9 @@ def assemble(
         elif node.kind == "concat":
             values[node_name] = built.call_function(torch.cat, (inputs, 1))
         elif node.kind == "add":
-            values[node_name] = reduce(lambda a, b: built.call_function(operator.add, (a, b)), inputs)
+            values[node_name] = reduce(
+                lambda a, b: built.call_function(operator.add, (a, b)), inputs
+            )
         else:
             built.output(inputs[0])
     built.lint()

@@ -92,10 +92,13 @@ class Objectives:
             return None
         points = [self.losses(trial) for trial in front]
         low = [min(column) for column in zip(*points, strict=True)]
-        span = [max(column) - least or 1.0 for column, least in zip(zip(*points, strict=True), low, strict=True)]
+        span = [
+            max(column) - least or 1.0
+            for column, least in zip(zip(*points, strict=True), low, strict=True)
+        ]
 
         def distance(index: int) -> tuple[float, int]:
-            scaled = [(v - l) / s for v, l, s in zip(points[index], low, span, strict=True)]
+            scaled = [(v - least) / s for v, least, s in zip(points[index], low, span, strict=True)]
             return math.hypot(*scaled), front[index].number
 
         return front[min(range(len(front)), key=distance)]
@@ -127,7 +130,8 @@ def non_dominated(points: Sequence[Sequence[float]]) -> list[int]:
     for index in sorted(range(len(points)), key=lambda i: (tuple(points[i]), i)):
         point = points[index]
         if not any(
-            dominates(points[other], point) or tuple(points[other]) == tuple(point) for other in kept
+            dominates(points[other], point) or tuple(points[other]) == tuple(point)
+            for other in kept
         ):
             kept.append(index)
     return sorted(kept)
@@ -144,7 +148,9 @@ def hypervolume(points: Sequence[Sequence[float]], reference: Sequence[float]) -
     >>> hypervolume([(0.0, 1.0), (1.0, 0.0)], (2.0, 2.0))
     3.0
     """
-    inside = sorted({tuple(p) for p in points if all(v < r for v, r in zip(p, reference, strict=True))})
+    inside = sorted(
+        {tuple(p) for p in points if all(v < r for v, r in zip(p, reference, strict=True))}
+    )
     if not inside:
         return 0.0
     if len(reference) == 1:

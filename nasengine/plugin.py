@@ -37,7 +37,11 @@ class Plugin(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, validate_default=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
     )
 
     kind: ClassVar[str] = ""
@@ -144,9 +148,14 @@ def _load_file(source: str, folder: Path | None) -> ModuleType:
         specification.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        frame = next(
-            (f for f in inspect.getinnerframes(error.__traceback__) if f.filename == str(path)), None
-        ) if error.__traceback__ else None
+        frame = (
+            next(
+                (f for f in inspect.getinnerframes(error.__traceback__) if f.filename == str(path)),
+                None,
+            )
+            if error.__traceback__
+            else None
+        )
         line = f", line {frame.lineno}" if frame else ""
         raise PluginError(f"{path}{line}: {type(error).__name__}: {error}") from error
     return module
@@ -229,7 +238,9 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> list[
             lines.append(f"{path}: missing")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{path}: {message[:1].lower()}{message[1:]}; got {problem['input']!r:.200}")
+            lines.append(
+                f"{path}: {message[:1].lower()}{message[1:]}; got {problem['input']!r:.200}"
+            )
     return lines
 
 
@@ -238,10 +249,9 @@ def _names(location: Sequence[str | int], model: type[BaseModel]) -> list[str]:
     names: list[str] = []
     for part in location:
         text = str(part)
-        if "[" in text or text in {"int", "float", "str", "bool", "none", "is_instance"}:
-            if text not in fields_at(model, names):
-                continue
-        names.append(text)
+        added = "[" in text or text in {"int", "float", "str", "bool", "none", "is_instance"}
+        if not added or text in fields_at(model, names):
+            names.append(text)
     return names
 
 
@@ -253,7 +263,9 @@ def fields_at(model: type[BaseModel], location: Sequence[str | int]) -> list[str
         if part not in fields:
             continue
         annotation = fields[part].annotation
-        models = [a for a in _inside(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+        models = [
+            a for a in _inside(annotation) if isinstance(a, type) and issubclass(a, BaseModel)
+        ]
         current = models[0] if models else None
     return sorted(getattr(current, "model_fields", {}))
 

@@ -61,7 +61,11 @@ def infer_shapes(graph: SpaceGraph, input_shape: Shape) -> Shapes:
 
 
 def _value(
-    graph: SpaceGraph, node: Node, inputs: Sequence[Tensor], shape: Shape, seen: dict[object, Tensor]
+    graph: SpaceGraph,
+    node: Node,
+    inputs: Sequence[Tensor],
+    shape: Shape,
+    seen: dict[object, Tensor],
 ) -> Tensor:
     channels_in, channels_out = graph.channels[node.name]
     if node.kind == "input":
@@ -82,7 +86,12 @@ def _value(
     every = {**node.candidates, **node.baselines}
     outputs = {
         name: _applied(
-            f"slot {node.name!r}, candidate {name!r}", factory, channels_in, channels_out, inputs, seen
+            f"slot {node.name!r}, candidate {name!r}",
+            factory,
+            channels_in,
+            channels_out,
+            inputs,
+            seen,
         )
         for name, factory in every.items()
     }
@@ -152,7 +161,8 @@ def make_module(where: str, factory: Factory, channels_in: int, channels_out: in
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise SpaceError(
-            f"{where}: its factory raised for {channels_in} channels in, {channels_out} out: {reason}"
+            f"{where}: its factory raised for {channels_in} channels in and {channels_out} out: "
+            f"{reason}"
         ) from error
     if not isinstance(module, nn.Module):
         raise SpaceError(f"{where}: its factory returned {type(module).__name__}, not an nn.Module")

@@ -88,7 +88,9 @@ class SearchSpace(Plugin):
         """Number of architectures."""
         return math.prod(len(choices) for choices in self.decisions.values())
 
-    def architecture(self, choices: Mapping[str, object], where: str = "architecture") -> Architecture:
+    def architecture(
+        self, choices: Mapping[str, object], where: str = "architecture"
+    ) -> Architecture:
         """Check choices and make them an architecture of this space.
 
         Raises
@@ -108,7 +110,9 @@ class SearchSpace(Plugin):
         """
         references = self.references()
         if name not in references:
-            raise ArchitectureError(f"no reference network {name!r}; {did_you_mean(name, references)}")
+            raise ArchitectureError(
+                f"no reference network {name!r}; {did_you_mean(name, references)}"
+            )
         return check_architecture(references[name], self.fillings, where=f"reference {name!r}")
 
     @cached_property

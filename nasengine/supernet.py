@@ -84,12 +84,12 @@ class Supernet(nn.Module):
         def fill(
             built: fx.Graph, slot: Node, x: fx.Node, mixtures: Mapping[str, fx.Node]
         ) -> fx.Node:
-            modules[slot.name] = MixedOperation(
-                {
-                    name: make_module(f"slot {slot.name!r}, candidate {name!r}", factory, *channels)
-                    for name, factory in slot.candidates.items()
-                }
-            )
+            into, out = graph.channels[slot.name]
+            candidates = {
+                name: make_module(f"slot {slot.name!r}, candidate {name!r}", factory, into, out)
+                for name, factory in slot.candidates.items()
+            }
+            modules[slot.name] = MixedOperation(candidates)
             return built.call_module(slot.name, (x, mixtures[f"mix_{slot.decision}"]))
 
         further = [f"mix_{decision}" for decision in self.decisions]
