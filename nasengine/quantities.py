@@ -1,0 +1,268 @@
+"""Quantities with units: read from a spec (``"5 ms"``, ``"60% of unet"``), written for people.
+
+Units are exact in case, as SI has it (``ms`` is not ``MS``). ``MB`` is 10^6 bytes, ``MiB`` 2^20.
+A FLOP is counted as ptflops and the Light SDI paper count it, one for a multiplication with its
+addition, so that FLOPs and MACs are two names of one count.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nasengine.errors import SpecError, did_you_mean
+
+COUNT, PARAMETERS, MACS, BYTES, TIME, RATIO = "", "parameters", "MACs", "bytes", "s", "ratio"
+"""Dimensions, named by their base unit; a bare ``20M`` is a count of whatever is counted."""
+
+_PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_BINARY = {"KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40}
+_WORDS = {
+    "parameters": PARAMETERS,
+    "params": PARAMETERS,
+    "FLOPs": MACS,
+    "MACs": MACS,
+    "B": BYTES,
+}
+
+UNITS: dict[str, tuple[str, float]] = {
+    **{p: (COUNT, f) for p, f in _PREFIXES.items()},
+    **{p + word: (base, f) for word, base in _WORDS.items() for p, f in _PREFIXES.items()},
+    **{p + " " + word: (base, f) for word, base in _WORDS.items() for p, f in _PREFIXES.items()},
+    **{name: (BYTES, factor) for name, factor in _BINARY.items()},
+    "bytes": (BYTES, 1.0),
+    "ns": (TIME, 1e-9),
+    "us": (TIME, 1e-6),
+    "µs": (TIME, 1e-6),
+    "ms": (TIME, 1e-3),
+    "s": (TIME, 1.0),
+    "min": (TIME, 60.0),
+    "h": (TIME, 3600.0),
+    "d": (TIME, 86400.0),
+    "%": (RATIO, 0.01),
+    "ratio": (RATIO, 1.0),
+}
+"""Every unit that is understood, with its dimension and its size in the base unit."""
+
+_SUGGESTED = "k, M, G, ms, s, min, h, parameters, FLOPs, MACs, B, MB, MiB, GiB, %, % of REFERENCE"
+_NUMBER = re.compile(r"[+-]?\d+(?:_\d+)*(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_RELATIVE = re.compile(r"\s*%\s+of\s+([A-Za-z_]\w*)")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A value that was read, in its dimension's base unit, or relative to a reference network.
+
+    Parameters
+    ----------
+    value
+        In the base unit: seconds, bytes, parameters, MACs; a factor where `reference` is set.
+    dimension
+        ``s``, ``bytes``, ``parameters``, ``MACs``, ``ratio``; empty for a plain number, which
+        takes the unit of whatever it is compared with.
+    reference
+        The reference network that ``60% of unet`` names; empty for an absolute value.
+    scaled
+        Whether a plain number had a prefix (``20M``): then it counts things, and is no time.
+    text
+        What was read, for messages.
+    """
+
+    value: float
+    dimension: str = COUNT
+    reference: str = ""
+    scaled: bool = False
+    text: str = ""
+
+    def to(self, unit: str, *, where: str, reference_value: float | None = None) -> float:
+        """Return the value in a metric's unit.
+
+        Parameters
+        ----------
+        unit
+            The metric's unit; empty for a ratio.
+        where
+            The key path, for errors.
+        reference_value
+            The reference network's value in `unit`, where the quantity is relative to one.
+
+        Raises
+        ------
+        SpecError
+            If the two measure different things.
+
+        Examples
+        --------
+        >>> parse_quantity("5 ms", where="at_most").to("ms", where="at_most")
+        5.0
+        >>> relative = parse_quantity("60% of unet", where="at_most")
+        >>> relative.to("parameters", where="at_most", reference_value=1000.0)
+        600.0
+        """
+        if self.reference:
+            if reference_value is None:
+                raise SpecError(f"{where}: {self.text!r} needs the reference {self.reference!r}")
+            return self.value * reference_value
+        dimension, size = UNITS.get(unit or "ratio", (unit, 1.0))
+        counts = dimension in (PARAMETERS, MACS, BYTES) or unit not in UNITS
+        if self.dimension == COUNT and (counts or not self.scaled):
+            return self.value
+        if self.dimension == dimension:
+            return self.value / size
+        raise SpecError(
+            f"{where}: {self.text!r} is no value in {unit or 'a ratio'}; "
+            f"give a number or one in {unit or '%'}"
+        )
+
+
+def parse_quantity(given: object, *, where: str) -> Quantity:
+    """Read a number, a number with a unit, or a percentage of a reference network.
+
+    Parameters
+    ----------
+    given
+        From the spec.
+    where
+        The key path, for errors.
+
+    Raises
+    ------
+    SpecError
+        If it is none of the three, naming what is allowed.
+
+    Examples
+    --------
+    >>> parse_quantity("20M", where="at_most").value
+    20000000.0
+    >>> parse_quantity("1.5 GFLOPs", where="at_most").to("MACs", where="at_most")
+    1500000000.0
+    >>> parse_quantity("60% of unet", where="at_most").reference
+    'unet'
+    >>> parse_quantity("5 MS", where="at_most")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    nasengine.errors.SpecError: at_most: '5 MS': unknown unit 'MS'; did you mean 'ms'? Allowed: ...
+    """
+    if isinstance(given, (int, float)) and not isinstance(given, bool):
+        return Quantity(_finite(given, given, where), text=repr(given))
+    if not isinstance(given, str):
+        raise SpecError(f"{where}: a number, or text such as '5 ms', is needed; got {given!r:.80}")
+    text = given.strip()
+    number = _NUMBER.match(text)
+    if number is None:
+        raise SpecError(f"{where}: {text!r:.80} does not begin with a number, as '5 ms' does")
+    value = _finite(number.group(), text, where)
+    rest = text[number.end() :]
+    relative = _RELATIVE.fullmatch(rest)
+    if relative:
+        if value <= 0:
+            raise SpecError(f"{where}: {text!r:.80}: a percentage above 0 is needed")
+        return Quantity(value / 100, RATIO, relative.group(1), text=text)
+    unit = re.sub(r"\s+", " ", rest.strip())
+    if unit not in UNITS:
+        raise SpecError(f"{where}: {text!r:.80}: unknown unit {unit!r:.40}; {_nearest(unit)}")
+    dimension, size = UNITS[unit]
+    return Quantity(_finite(value * size, text, where), dimension, scaled=unit != "", text=text)
+
+
+def _finite(value: float | str, given: object, where: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise SpecError(f"{where}: a finite number is needed; got {given!r:.80}")
+    return number
+
+
+def _nearest(unit: str) -> str:
+    guess = did_you_mean(unit, [name for name in UNITS if name]).partition("?")
+    start = f"{guess[0]}? Allowed" if guess[1] else "allowed"
+    return f"{start}: {_SUGGESTED}"
+
+
+def format_count(value: float) -> str:
+    """Write a number of things in three or four digits.
+
+    Examples
+    --------
+    >>> format_count(1_970_000), format_count(359_790_000), format_count(950)
+    ('1.97M', '359.79M', '950')
+    """
+    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        # 999,995 and more would round to 1000.00k.
+        if abs(value) >= size * 0.999995:
+            return f"{value / size:.2f}{prefix}"
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.2f}"
+
+
+def format_bytes(value: float) -> str:
+    """Write a size in bytes.
+
+    Examples
+    --------
+    >>> format_bytes(1536 * 1024), format_bytes(512)
+    ('1.5 MiB', '512 B')
+    """
+    for unit, size in reversed(_BINARY.items()):
+        if abs(value) >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value:.0f} B"
+
+
+def format_duration(seconds: float) -> str:
+    """Write a time in the unit that people would use.
+
+    Examples
+    --------
+    >>> [format_duration(s) for s in (0.0043, 1.25, 45, 72, 3900, 200_000)]
+    ['4.30 ms', '1.2 s', '45 s', '1.2 min', '1 h 05 min', '2 d 8 h']
+    """
+    if not math.isfinite(seconds):
+        return str(seconds)
+    if abs(seconds) < 1:
+        return f"{seconds * 1e3:.2f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    minutes = round(seconds / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def format_quantity(value: float, unit: str) -> str:
+    """Write a metric's value with its unit, as short as it stays exact enough to compare.
+
+    Examples
+    --------
+    >>> format_quantity(1_970_000, "parameters"), format_quantity(1.2e9, "MACs")
+    ('1.97M', '1.20G')
+    >>> format_quantity(4.312, "ms"), format_quantity(2**21, "bytes"), format_quantity(0.7123, "")
+    ('4.31 ms', '2.0 MiB', '0.712')
+    """
+    if not math.isfinite(value):
+        return str(value)
+    if unit in _WRITERS:
+        return _WRITERS[unit](value)
+    return f"{value:.2f} {unit}" if 0.01 <= abs(value) < 10_000 else f"{value:.3g} {unit}"
+
+
+def _format_ratio(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
+
+
+_WRITERS: dict[str, Callable[[float], str]] = {
+    "": _format_ratio,
+    "%": "{:.1f}%".format,
+    "parameters": format_count,
+    "MACs": format_count,
+    "FLOPs": format_count,
+    "bytes": format_bytes,
+    "B": format_bytes,
+    "s": format_duration,
+}

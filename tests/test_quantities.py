@@ -1,0 +1,149 @@
+"""Quantities: what is read, what is refused, what is written."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nasengine.errors import SpecError
+from nasengine.quantities import (
+    UNITS,
+    format_bytes,
+    format_count,
+    format_duration,
+    format_quantity,
+    parse_quantity,
+)
+
+KEY = "objectives.latency.at_most"
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "expected"),
+    [
+        (5, "ms", 5.0),
+        (0.6, "", 0.6),
+        ("5 ms", "ms", 5.0),
+        ("5ms", "ms", 5.0),
+        ("0.005 s", "ms", 5.0),
+        ("250 us", "ms", 0.25),
+        ("10 min", "s", 600.0),
+        ("20M", "parameters", 20e6),
+        ("20 M", "parameters", 20e6),
+        ("20M parameters", "parameters", 20e6),
+        ("300k params", "parameters", 300e3),
+        ("1.5 GFLOPs", "MACs", 1.5e9),
+        ("1.5 GFLOPs", "FLOPs", 1.5e9),
+        ("200 MMACs", "MACs", 200e6),
+        ("1.5G", "MACs", 1.5e9),
+        ("8 GiB", "bytes", 8 * 2**30),
+        ("8 GB", "bytes", 8e9),
+        ("100M", "bytes", 100e6),
+        ("65%", "", 0.65),
+        ("65%", "%", 65.0),
+        ("1e-3", "", 0.001),
+        ("1_000", "parameters", 1000.0),
+        ("30", "frames/s", 30.0),
+    ],
+)
+def test_reads_a_value_in_the_unit_of_the_metric(text: object, unit: str, expected: float) -> None:
+    assert parse_quantity(text, where=KEY).to(unit, where=KEY) == pytest.approx(expected)
+
+
+def test_reads_a_share_of_a_reference() -> None:
+    quantity = parse_quantity("60% of unet", where=KEY)
+    assert quantity.reference == "unet"
+    assert quantity.to("parameters", where=KEY, reference_value=2e6) == pytest.approx(1.2e6)
+    with pytest.raises(SpecError, match="needs the reference 'unet'"):
+        quantity.to("parameters", where=KEY)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("", "does not begin with a number"),
+        ("fast", "does not begin with a number"),
+        ("5 mins", "did you mean 'min'"),
+        ("8 gib", "did you mean 'GiB'"),
+        ("2 GFLOPS", "did you mean 'GFLOPs'"),
+        ("5 MS", "did you mean 'ms'"),
+        ("1,5 GFLOPs", "unknown unit"),
+        ("5 ms 3", "unknown unit"),
+        ("nan", "does not begin with a number"),
+        ("-3% of unet", "above 0"),
+        ("0% of unet", "above 0"),
+        ("60% of", "unknown unit"),
+        ("60 of unet", "unknown unit"),
+        ("1e999", "finite"),
+        ("1e308 G", "finite"),
+        (10**400, "finite"),
+        (math.nan, "finite"),
+        (math.inf, "finite"),
+        (True, "a number, or text"),
+        (None, "a number, or text"),
+        ([5], "a number, or text"),
+    ],
+)
+def test_refuses_what_is_no_quantity_and_names_the_key(bad: object, message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
+        parse_quantity(bad, where=KEY)
+    assert str(caught.value).startswith(KEY)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [("5 ms", "parameters"), ("20M", "ms"), ("8 GiB", "MACs"), ("65%", "ms"), ("5 ms", "")],
+)
+def test_refuses_another_dimension(text: str, unit: str) -> None:
+    with pytest.raises(SpecError, match="is no value in"):
+        parse_quantity(text, where=KEY).to(unit, where=KEY)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
+    try:
+        quantity = parse_quantity(text, where=KEY)
+    except SpecError as error:
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert math.isfinite(quantity.value)
+
+
+@given(
+    st.floats(-1e9, 1e9, allow_nan=False),
+    st.sampled_from(sorted(UNITS)),
+)
+def test_a_value_survives_its_own_unit(value: float, unit: str) -> None:
+    quantity = parse_quantity(f"{value!r} {unit}", where=KEY)
+    back = quantity.value / UNITS[unit][1]
+    assert back == pytest.approx(value, rel=1e-9)
+
+
+@given(st.floats(0, 1e14))
+def test_a_written_count_reads_back(value: float) -> None:
+    assert parse_quantity(format_count(value), where=KEY).value == pytest.approx(
+        value, rel=0.006, abs=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0, "0"), (0.5, "0.50"), (999, "999"), (999_999, "1.00M"), (31_390_000, "31.39M")],
+)
+def test_counts(value: float, expected: str) -> None:
+    assert format_count(value) == expected
+
+
+def test_values_without_a_finite_number_are_still_written() -> None:
+    assert format_quantity(math.nan, "ms") == "nan"
+    assert format_duration(math.inf) == "inf"
+
+
+def test_units_decide_how_a_value_is_written() -> None:
+    assert format_quantity(0.0001, "ms") == "0.0001 ms"
+    assert format_quantity(71.23, "%") == "71.2%"
+    assert format_quantity(72, "s") == "1.2 min"
+    assert format_quantity(29.97, "frames/s") == "29.97 frames/s"
+    assert format_bytes(8 * 2**30) == "8.0 GiB"
