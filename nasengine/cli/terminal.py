@@ -1,0 +1,294 @@
+"""What a search looks like in a terminal: bars with the time left, trial lines, warnings.
+
+Without a terminal the same facts come as plain lines, one in ten seconds at most. Either way the
+log of the run keeps every note, warning, trial and record as one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nasengine.errors import StorageError
+from nasengine.quantities import format_count, format_duration, format_quantity
+from nasengine.reporter import Progress, Reporter
+from nasengine.trial import Status, Trial
+
+SHOW_AFTER = 2.0
+"""Seconds after which work gets a bar; what is quicker would only flicker."""
+
+LINE_EVERY = 10.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+
+@dataclass
+class Work:
+    """One piece of work in progress.
+
+    Parameters
+    ----------
+    description
+        What it is.
+    total, done
+        Steps in all, and so far; `done` is the first estimate's start after a resume.
+    started
+        When, by the reporter's clock.
+    """
+
+    description: str
+    total: int
+    done: int
+    started: float
+    facts: str = ""
+
+    def __post_init__(self) -> None:
+        self.first = self.done
+
+    def left(self, now: float) -> float:
+        """Return the seconds left at the mean pace so far; NaN before the first step."""
+        steps = self.done - self.first
+        if steps <= 0:
+            return math.nan
+        return (now - self.started) / steps * max(0, self.total - self.done)
+
+    def cells(self, now: float) -> tuple[str, str, str]:
+        """Return steps, time left and facts as text."""
+        left = self.left(now)
+        remaining = "" if math.isnan(left) else f"{format_duration(max(left, 1.0))} left"
+        return f"{self.done}/{self.total}", remaining, self.facts
+
+    def line(self, now: float) -> str:
+        """Return it all as text."""
+        return "  ".join(filter(None, [self.description, *self.cells(now)]))
+
+
+class TerminalReporter(Reporter):
+    """Shows a search on a console and keeps its log.
+
+    Parameters
+    ----------
+    console
+        Where notes, trials and progress go; with `Console(stderr=True)` standard output is left
+        to what a script reads.
+    errors
+        Where warnings go; standard error by default.
+    quiet
+        Show warnings alone.
+    log
+        The file of JSON lines; None for none. It may be set later, when the folder is known.
+    units
+        Metric to unit, so that trials show ``1.97M``; may be filled later.
+    clock
+        Seconds, for tests.
+    """
+
+    def __init__(
+        self,
+        console: Console | None = None,
+        *,
+        errors: Console | None = None,
+        quiet: bool = False,
+        log: Path | None = None,
+        units: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.console = console or Console()
+        self.errors = errors or Console(stderr=True)
+        self.quiet = quiet
+        self.log = log
+        self.units = dict(units or {})
+        self._clock = clock
+        self._works: list[Work] = []
+        self._live: Live | None = None
+        self._last_line = clock()
+        self._lock = threading.RLock()
+
+    def note(self, text: str) -> None:
+        """Show a line."""
+        self._say(text)
+        self.record("note", {"text": text})
+
+    def warn(self, text: str) -> None:
+        """Show a warning, in yellow on standard error, also when quiet."""
+        message = Text(f"warning: {text}", style="yellow")
+        # Bars and a warning on one screen go through one console, or they overwrite each other.
+        same_screen = self._live is not None and self.errors.is_terminal
+        console = self.console if same_screen else self.errors
+        console.print(message, soft_wrap=True, highlight=False)
+        self.record("warning", {"text": text})
+
+    def trial(self, trial: Trial) -> None:
+        """Show a trial's line."""
+        self._say(trial_line(trial, self.units), style=_STYLES.get(trial.status, ""))
+        facts = {"number": trial.number, "status": trial.status.value, "seconds": trial.seconds}
+        if trial.reference:
+            facts["reference"] = trial.reference
+        if trial.reason:
+            facts["reason"] = trial.reason
+        values = {name: found.value for name, found in trial.measurements.items()}
+        self.record("trial", {**facts, "measurements": values})
+
+    def record(self, kind: str, facts: Mapping[str, Any]) -> None:
+        """Append a line to the log.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses.
+        """
+        if self.log is None:
+            return
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        line = json.dumps(_finite({"time": now, "kind": kind, **facts}), allow_nan=False)
+        try:
+            with self._lock, self.log.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise StorageError(f"cannot write {self.log}: {error.strerror or error}") from error
+
+    @contextmanager
+    def progress(self, description: str, total: int, done: int = 0) -> Iterator[Progress]:
+        """Show a piece of work: a bar under the ones it is part of, or lines now and then."""
+        if self.quiet:
+            yield Progress()
+            return
+        work = Work(description, total, done, self._clock())
+        self._begin(work)
+        try:
+            yield _Shown(work, self)
+        finally:
+            self._end(work)
+        took = self._clock() - work.started
+        # What is part of other work is told by that work's own lines (the trial's, mostly).
+        if not self._works and took >= SHOW_AFTER:
+            parts = [description, f"{work.done}/{total}", f"in {format_duration(took)}"]
+            self._say("  ".join(filter(None, [*parts, work.facts])))
+
+    def advanced(self, work: Work, steps: int, facts: Mapping[str, float | str]) -> None:
+        """Take note of steps done; without a terminal, write a line when one is due."""
+        with self._lock:
+            work.done += steps
+            if facts:
+                work.facts = "  ".join(f"{name} {_fact(value)}" for name, value in facts.items())
+            now = self._clock()
+            if self._live is None and now - self._last_line >= LINE_EVERY:
+                self._say(" > ".join(each.line(now) for each in self._works))
+
+    def _begin(self, work: Work) -> None:
+        with self._lock:
+            if not self._works:
+                self._last_line = self._clock()
+            self._works.append(work)
+            if self._live is None and self.console.is_terminal:
+                self._live = Live(
+                    get_renderable=self._bars,
+                    console=self.console,
+                    refresh_per_second=4,
+                    transient=True,
+                )
+                self._live.start()
+
+    def _end(self, work: Work) -> None:
+        with self._lock:
+            # By identity: two pieces of work may look the same.
+            self._works = [each for each in self._works if each is not work]
+            live = self._live if not self._works else None
+            if live is not None:
+                self._live = None
+        # Outside the lock: stopping waits for the thread that draws, and that one takes it.
+        if live is not None:
+            live.stop()
+
+    def _bars(self) -> Text | Table:
+        """Draw the work that has lasted long enough, outermost first."""
+        with self._lock:
+            works, now = list(self._works), self._clock()
+        shown = [work for work in works if now - work.started >= SHOW_AFTER]
+        if not shown:
+            return Text()
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for depth, work in enumerate(shown):
+            bar = ProgressBar(total=max(work.total, 1), completed=work.done, width=24)
+            steps, left, facts = work.cells(now)
+            name = Text("  " * depth + work.description, overflow="ellipsis", no_wrap=True)
+            columns = (Text(steps), Text(left), Text(facts, overflow="ellipsis", no_wrap=True))
+            table.add_row(name, bar, *columns)
+        return table
+
+    def _say(self, text: str, style: str = "") -> None:
+        self._last_line = self._clock()
+        if not self.quiet:
+            self.console.print(Text(text, style=style), soft_wrap=True, highlight=False)
+
+
+class _Shown(Progress):
+    def __init__(self, work: Work, reporter: TerminalReporter) -> None:
+        self._work, self._reporter = work, reporter
+
+    def advance(self, steps: int = 1, **facts: float | str) -> None:
+        self._reporter.advanced(self._work, steps, facts)
+
+
+_STYLES = {Status.INFEASIBLE: "dim", Status.FAILED: "red", Status.LOST: "red"}
+
+
+def trial_line(trial: Trial, units: Mapping[str, str]) -> str:
+    """Return a trial in one line: its primary metrics, or why it has none.
+
+    Examples
+    --------
+    >>> from nasengine.architecture import Architecture
+    >>> from nasengine.trial import Measurement
+    >>> found = {"iou": Measurement(0.712), "parameters": Measurement(980_000)}
+    >>> trial = Trial(3, Architecture({}), "", Status.COMPLETE, found, seconds=72)
+    >>> trial_line(trial, {"parameters": "parameters"})
+    'trial 3  iou 0.712  parameters 980.00k  1.2 min'
+    """
+    name = f"reference {trial.reference}" if trial.reference else f"trial {trial.number}"
+    values = [
+        f"{metric} {_value(found.value, units.get(metric))}"
+        for metric, found in trial.measurements.items()
+        if "." not in metric
+    ]
+    status = "" if trial.status is Status.COMPLETE else trial.status.value
+    if trial.reason:
+        status += f": {trial.reason}"
+    took = format_duration(trial.seconds) if trial.seconds >= 0.1 else ""
+    return "  ".join(filter(None, [name, *values, status, took]))
+
+
+def _value(value: float, unit: str | None) -> str:
+    if unit is not None:
+        return format_quantity(value, unit)
+    return format_count(value) if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _fact(value: float | str) -> str:
+    with suppress(ValueError, TypeError):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def _finite(value: Any) -> Any:
+    """Replace the numbers that JSON does not have by their names."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
