@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-import networkx as nx
-
 from nasengine.errors import SpaceError, did_you_mean
 
 if TYPE_CHECKING:
+    import networkx as nx
     from torch import nn
 
 Factory = Callable[[int, int], "nn.Module"]
@@ -84,6 +83,9 @@ class SpaceGraph:
     """
 
     def __init__(self) -> None:
+        # Here and below, not at the top: it takes 0.2 s, and the command line lists spaces.
+        import networkx as nx
+
         self.dag: nx.DiGraph[str] = nx.DiGraph()
         self.decisions: dict[str, tuple[str, ...]] = {}
         self.channels: dict[str, tuple[int, int]] = {}
@@ -200,6 +202,8 @@ class SpaceGraph:
         self._collect_decisions()
 
     def _connect(self) -> None:
+        import networkx as nx
+
         for node in self.nodes:
             if node.kind != "input" and not node.inputs:
                 raise SpaceError(f"{node.kind} {node.name!r} reads nothing")
@@ -217,6 +221,8 @@ class SpaceGraph:
         self.order = tuple(nx.lexicographical_topological_sort(self.dag, key=rank.__getitem__))
 
     def _check_ends(self) -> None:
+        import networkx as nx
+
         for kind in ("input", "output"):
             count = sum(node.kind == kind for node in self.nodes)
             if count != 1:
