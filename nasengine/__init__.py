@@ -1,0 +1,141 @@
+"""Neural architecture search from one TOML file.
+
+The names below are the public ones; each is imported when it is first used, so that
+``import nasengine`` is quick and torch is loaded by what needs it alone.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nasengine.architecture import Architecture
+    from nasengine.errors import (
+        ArchitectureError,
+        DataError,
+        EstimationFailed,
+        InputError,
+        NasengineError,
+        PluginError,
+        RunFolderError,
+        SearchFailed,
+        SpaceError,
+        SpecError,
+        StorageError,
+    )
+    from nasengine.estimator import Candidate, CostTable, Estimator
+    from nasengine.experiment import Experiment
+    from nasengine.graph import Factory, Node, SpaceGraph
+    from nasengine.history import History
+    from nasengine.network import build_network
+    from nasengine.objectives import Objective, Objectives
+    from nasengine.operations import Zero
+    from nasengine.plugin import Nested, Plugin, SpecPath
+    from nasengine.reporter import Progress, Reporter
+    from nasengine.search import Budget, Search
+    from nasengine.space import SearchSpace
+    from nasengine.strategy import Strategy
+    from nasengine.supernet import MixedOperation, Mixture, Supernet
+    from nasengine.task import DataSource, Samples, Splits, Task
+    from nasengine.trial import Measurement, Metric, Status, Trial
+
+__all__ = [  # noqa: RUF022
+    "Architecture",
+    "ArchitectureError",
+    "Budget",
+    "Candidate",
+    "CostTable",
+    "DataError",
+    "DataSource",
+    "EstimationFailed",
+    "Estimator",
+    "Experiment",
+    "Factory",
+    "History",
+    "InputError",
+    "Measurement",
+    "Metric",
+    "MixedOperation",
+    "Mixture",
+    "NasengineError",
+    "Nested",
+    "Node",
+    "Objective",
+    "Objectives",
+    "Plugin",
+    "PluginError",
+    "Progress",
+    "Reporter",
+    "RunFolderError",
+    "Samples",
+    "Search",
+    "SearchFailed",
+    "SearchSpace",
+    "SpaceError",
+    "SpaceGraph",
+    "SpecError",
+    "SpecPath",
+    "Splits",
+    "Status",
+    "StorageError",
+    "Strategy",
+    "Supernet",
+    "Task",
+    "Trial",
+    "Zero",
+    "build_network",
+    "__version__",
+]
+
+_MODULES = {
+    "architecture": ("Architecture",),
+    "errors": (
+        "ArchitectureError",
+        "DataError",
+        "EstimationFailed",
+        "InputError",
+        "NasengineError",
+        "PluginError",
+        "RunFolderError",
+        "SearchFailed",
+        "SpaceError",
+        "SpecError",
+        "StorageError",
+    ),
+    "estimator": ("Candidate", "CostTable", "Estimator"),
+    "experiment": ("Experiment",),
+    "graph": ("Factory", "Node", "SpaceGraph"),
+    "history": ("History",),
+    "network": ("build_network",),
+    "objectives": ("Objective", "Objectives"),
+    "operations": ("Zero",),
+    "plugin": ("Nested", "Plugin", "SpecPath"),
+    "reporter": ("Progress", "Reporter"),
+    "search": ("Budget", "Search"),
+    "space": ("SearchSpace",),
+    "strategy": ("Strategy",),
+    "supernet": ("MixedOperation", "Mixture", "Supernet"),
+    "task": ("DataSource", "Samples", "Splits", "Task"),
+    "trial": ("Measurement", "Metric", "Status", "Trial"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__version__: str
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("nasengine")
+    if name not in _HOME:
+        raise AttributeError(f"module 'nasengine' has no attribute {name!r}")
+    found = getattr(import_module(f"nasengine.{_HOME[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME, "__version__"})
