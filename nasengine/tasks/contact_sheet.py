@@ -1,0 +1,86 @@
+"""A picture of samples, their masks and what a network made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nasengine.task import Samples
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+_GAP = 4
+_COLOURS = (
+    (230, 60, 50),
+    (60, 130, 240),
+    (250, 180, 30),
+    (60, 180, 90),
+    (170, 80, 200),
+    (20, 190, 190),
+    (240, 120, 180),
+)
+
+
+def draw_samples(
+    samples: Samples, path: Path, predictions: Tensor | None = None, count: int = 8
+) -> None:
+    """Write a PNG with one sample a column: image, mask and (where given) prediction.
+
+    A class has the same colour in mask and prediction. Labels of a classification are not drawn.
+
+    Parameters
+    ----------
+    samples
+        Inputs (N, C, H, W) with C 1 or 3, targets (N, H, W) or (N,).
+    path
+        Where the PNG goes; its folder exists.
+    predictions
+        (N, H, W), int64: class indices.
+    count
+        How many samples, the first ones.
+    """
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from nasengine.files import write_atomically
+
+    rows = [_pictures(samples.inputs[:count])]
+    for masks in (samples.targets, predictions):
+        if masks is not None and masks.ndim == 3:
+            rows.append(_coloured(masks[:count].cpu().numpy()))
+    number, height, width, _ = rows[0].shape
+    sheet = np.full(
+        (len(rows) * (height + _GAP) + _GAP, number * (width + _GAP) + _GAP, 3), 255, np.uint8
+    )
+    for row, pictures in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            top, left = (_GAP + row * (height + _GAP), _GAP + column * (width + _GAP))
+            sheet[top : top + height, left : left + width] = picture
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, format="PNG")
+    write_atomically(Path(path), buffer.getvalue())
+
+
+def _pictures(inputs: Tensor) -> NDArray[np.uint8]:
+    """Return (N, H, W, 3) from (N, C, H, W)."""
+    import numpy as np
+
+    pixels = (inputs.detach().float().cpu().clamp(0, 1) * 255).round().numpy().astype(np.uint8)
+    if pixels.shape[1] != 3:
+        pixels = pixels[:, :1].repeat(3, axis=1)
+    return pixels.transpose(0, 2, 3, 1)
+
+
+def _coloured(masks: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return (N, H, W, 3): background black, each class its colour."""
+    import numpy as np
+
+    classes = int(masks.max(initial=0))
+    colours = [_COLOURS[index % len(_COLOURS)] for index in range(classes)]
+    table = np.array([(0, 0, 0), *colours], dtype=np.uint8)
+    return table[masks]

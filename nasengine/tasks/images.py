@@ -1,0 +1,194 @@
+"""Reading images and masks: checked from the header, converted by mode, never guessed.
+
+Pillow's globals (`MAX_IMAGE_PIXELS`, `LOAD_TRUNCATED_IMAGES`) are left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from nasengine.errors import DataError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm"})
+
+# What Pillow's decoders raise on damaged files, beside OSError.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError)
+_BROKEN = (*_DAMAGE, struct.error, zlib.error, MemoryError)
+_SIXTEEN = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How the images of a data source become arrays.
+
+    Parameters
+    ----------
+    size
+        (H, W) that images (bilinear, antialiased) and masks (nearest) are brought to.
+    channels
+        3 (RGB; grey is repeated) or 1 (grey).
+    max_pixels
+        Larger images are refused from their header, before anything is decoded.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    max_pixels: int
+
+    def image(self, path: Path) -> tuple[NDArray[np.float32], tuple[int, int], str]:
+        """Return the pixels (C, H, W) in 0 to 1, the size (H, W) in the file, and a digest.
+
+        The digest is of the decoded pixels: equal for the same picture in another file.
+
+        Raises
+        ------
+        DataError
+            Naming the file and what is wrong with it.
+        """
+        with _opened(path, self.max_pixels) as image:
+            picture = _picture(ImageOps.exif_transpose(image), image, path)
+            original = (picture.height, picture.width)
+            digest = hashlib.blake2b(picture.tobytes(), digest_size=16)
+            digest.update(repr((original, picture.mode)).encode())
+            picture = _bands(picture, self.channels, path)
+            if original != self.size:
+                picture = picture.resize(self.size[::-1], Image.Resampling.BILINEAR)
+        pixels = np.asarray(picture, dtype=np.float32) / np.float32(255)
+        if pixels.ndim == 2:
+            pixels = np.repeat(pixels[None], self.channels, axis=0)
+        else:
+            pixels = pixels.transpose(2, 0, 1)
+        return np.ascontiguousarray(pixels), original, digest.hexdigest()
+
+    def mask(self, path: Path) -> tuple[NDArray[np.int64], tuple[int, int]]:
+        """Return the values (H, W) of a mask, and the size (H, W) in the file.
+
+        Raises
+        ------
+        DataError
+            Naming the file and what is wrong with it.
+        """
+        values = values_of(path, self.max_pixels)
+        original = (values.shape[0], values.shape[1])
+        if original != self.size:
+            picture = Image.fromarray(values)
+            values = np.asarray(picture.resize(self.size[::-1], Image.Resampling.NEAREST))
+        return values.astype(np.int64), original
+
+
+def values_of(path: Path, max_pixels: int) -> NDArray[np.int32]:
+    """Return a mask's values (H, W) as they are in the file.
+
+    Raises
+    ------
+    DataError
+        Naming the file and what is wrong with it.
+    """
+    with _opened(path, max_pixels) as image:
+        return _values(image, path)
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of damaged metadata and of its own, fixed limit on pixels.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                pixels = image.width * image.height
+                if pixels > max_pixels:
+                    raise DataError(
+                        f"{path}: {image.width} x {image.height} pixels are more than "
+                        f"max_pixels = {max_pixels}; nothing was decoded"
+                    )
+                if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+                    raise DataError(f"{path}: {image.n_frames} frames; one image is needed")
+                image.load()
+                yield image
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: not an image, or damaged at its start") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: more pixels than Pillow opens; nothing was decoded") from error
+    except _BROKEN as error:
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{path}: corrupt or truncated image: {reason}") from error
+
+
+def _picture(image: Image.Image, original: Image.Image, path: Path) -> Image.Image:
+    """Return L, RGB or (from 16 bit, scaled to 0 to 255) F."""
+    mode = image.mode
+    if mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    elif mode in {"CMYK", "YCbCr", "HSV"}:
+        image = image.convert("RGB")
+    elif mode == "1":
+        image = image.convert("L")
+    elif mode in _SIXTEEN or (mode == "I" and original.format == "PNG"):
+        return Image.fromarray(np.asarray(image).astype(np.float32) / np.float32(257))
+    if image.mode in {"LA", "PA", "RGBA"}:
+        image = _without_alpha(image, path)
+    if image.mode not in {"L", "RGB"}:
+        raise DataError(
+            f"{path}: images of mode {mode!r} are not read; "
+            f"allowed: grey (8 or 16 bit), RGB, palette, CMYK"
+        )
+    return image
+
+
+def _without_alpha(image: Image.Image, path: Path) -> Image.Image:
+    lowest: Any = image.getchannel("A").getextrema()[0]
+    if lowest < 255:
+        raise DataError(
+            f"{path}: has transparent pixels (mode {image.mode}), whose colour is not defined; "
+            f"flatten it onto a background"
+        )
+    return image.convert("L" if image.mode == "LA" else "RGB")
+
+
+def _bands(picture: Image.Image, channels: int, path: Path) -> Image.Image:
+    if channels == 1 and picture.mode == "RGB":
+        return picture.convert("L")
+    if picture.mode == "F" and not np.isfinite(np.asarray(picture)).all():
+        raise DataError(f"{path}: has values that are not finite")
+    return picture
+
+
+def _values(image: Image.Image, path: Path) -> NDArray[np.int32]:
+    """Return a mask's values: a palette's indices, grey levels, or RGB whose bands are equal."""
+    lossy = image.format in {"JPEG", "MPO"}
+    mode = image.mode
+    if mode in {"LA", "RGBA"}:
+        image = _without_alpha(image, path)
+    values: NDArray[Any] = np.asarray(image)
+    if image.mode == "RGB":
+        if not lossy and (values != values[..., :1]).any():
+            raise DataError(
+                f"{path}: a mask in colour (mode {mode}); a mask's classes are grey values or "
+                f"the indices of a palette"
+            )
+        values = values[..., 0]
+    elif image.mode not in {"1", "L", "P", "I", *_SIXTEEN}:
+        raise DataError(
+            f"{path}: masks of mode {mode!r} are not read; allowed: 1 bit, grey (8 or 16 bit), "
+            f"palette"
+        )
+    if lossy:
+        # A lossy mask has stray values around its edges; only black and white survive.
+        values = np.where(values >= 128, 255, 0)
+    return values.astype(np.int32)
