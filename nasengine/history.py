@@ -24,6 +24,7 @@ class History(Sequence[Trial]):
         self._trials: list[Trial] = []
         self._keys: set[str] = set()
         self._complete: list[Trial] | None = None
+        self._measured: list[Trial] | None = None
         for trial in trials:
             self.record(trial)
 
@@ -52,6 +53,17 @@ class History(Sequence[Trial]):
             self._complete = [t for t in self._trials if t.status is Status.COMPLETE]
         return self._complete
 
+    @property
+    def measured(self) -> list[Trial]:
+        """Trials that are complete or infeasible, in order. Not to be changed.
+
+        As long as this is the same list object, it has only grown at its end: what a strategy
+        derives from a part of it stays true.
+        """
+        if self._measured is None:
+            self._measured = [t for t in self._trials if t.status in _MEASURED]
+        return self._measured
+
     def record(self, trial: Trial) -> None:
         """Append a trial, or replace the one of the same number (running, then ended).
 
@@ -71,14 +83,21 @@ class History(Sequence[Trial]):
         self._keys.add(trial.key)
 
     def _note_ended(self, before: Trial | None, after: Trial) -> None:
-        """Keep `complete` up to date in constant time where the order allows, else rebuild it."""
-        if self._complete is None:
-            return
-        in_order = not self._complete or self._complete[-1].number < after.number
-        if before is not None and before.status is Status.COMPLETE:
-            self._complete = None
-        elif after.status is Status.COMPLETE:
-            if in_order:
-                self._complete.append(after)
-            else:
-                self._complete = None
+        self._complete = _updated(self._complete, (Status.COMPLETE,), before, after)
+        self._measured = _updated(self._measured, _MEASURED, before, after)
+
+
+_MEASURED = (Status.COMPLETE, Status.INFEASIBLE)
+
+
+def _updated(
+    kept: list[Trial] | None, statuses: tuple[Status, ...], before: Trial | None, after: Trial
+) -> list[Trial] | None:
+    """Keep a list up to date in constant time where the order allows; None: to be rebuilt."""
+    if kept is None or (before is not None and before.status in statuses):
+        return None
+    if after.status in statuses:
+        if kept and kept[-1].number > after.number:
+            return None
+        kept.append(after)
+    return kept

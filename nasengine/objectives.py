@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from nasengine.trial import Direction, Measurement, Trial
+import numpy as np
+
+from nasengine.trial import Direction, Measurement, Status, Trial
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,17 @@ class Objective:
             over = max(over, (self.at_least - value) / (abs(self.at_least) or 1.0))
         return math.inf if math.isnan(value) else over
 
+    def asked(self) -> str:
+        """Say the limits.
+
+        Examples
+        --------
+        >>> Objective("latency", at_most=5.0).asked()
+        'at most 5'
+        """
+        said = [(self.at_most, "at most"), (self.at_least, "at least")]
+        return " and ".join(f"{words} {limit:g}" for limit, words in said if limit is not None)
+
 
 @dataclass(frozen=True)
 class Objectives:
@@ -56,21 +70,50 @@ class Objectives:
 
     items: tuple[Objective, ...]
 
-    @property
+    @cached_property
     def goals(self) -> tuple[Objective, ...]:
         """The objectives that are optimised."""
         return tuple(item for item in self.items if item.goal is not None)
 
-    @property
+    @cached_property
     def limits(self) -> tuple[Objective, ...]:
         """The objectives that have a limit."""
         return tuple(i for i in self.items if i.at_most is not None or i.at_least is not None)
 
     def losses(self, trial: Trial) -> tuple[float, ...]:
-        """Return the goals as values to be minimised, in order."""
-        return tuple(
-            trial.value(goal.metric) * (-1.0 if goal.goal == "max" else 1.0) for goal in self.goals
-        )
+        """Return the goals as values to be minimised, in order; what is not a number is worst."""
+        return tuple([_loss(trial.value(goal.metric), goal.goal) for goal in self.goals])
+
+    def standing(self, trial: Trial) -> tuple[float, ...]:
+        """Return a measured trial's place as a tuple to be minimised, feasibility first.
+
+        A feasible trial's is 0 and its losses; an infeasible one's, which may have been measured
+        only in part, is the sum of what it breaks. With one goal this orders all trials; with
+        several, a trial that dominates another comes before it (Deb 2000).
+        """
+        if trial.status is Status.COMPLETE:
+            return (0.0, *self.losses(trial))
+        return (sum(self.violations(trial.measurements).values()) or math.inf,)
+
+    def ranks(self, trials: Sequence[Trial]) -> list[int]:
+        """Sort measured trials into fronts: 0 for those that no other dominates, then 1, ...
+
+        Every feasible trial comes before every infeasible one; infeasible ones are ranked by how
+        much they break (constrained domination, Deb et al. 2002).
+        """
+        standings = [self.standing(trial) for trial in trials]
+        ranks = [0] * len(trials)
+        left = [index for index, standing in enumerate(standings) if standing[0] == 0.0]
+        rank = 0
+        while left:
+            front = {left[i] for i in non_dominated([standings[j] for j in left], equal=True)}
+            for index in front:
+                ranks[index] = rank
+            left = [index for index in left if index not in front]
+            rank += 1
+        broken = sorted({standing[0] for standing in standings if standing[0] != 0.0})
+        places = {amount: rank + place for place, amount in enumerate(broken)}
+        return [places.get(standings[i][0], ranks[i]) for i in range(len(trials))]
 
     def violations(self, measurements: Mapping[str, Measurement]) -> dict[str, float]:
         """Return the limits that are broken, by metric, among those measured so far."""
@@ -99,16 +142,22 @@ class Objectives:
 
         def distance(index: int) -> tuple[float, int]:
             scaled = [(v - least) / s for v, least, s in zip(points[index], low, span, strict=True)]
-            return math.hypot(*scaled), front[index].number
+            far = math.hypot(*scaled)
+            return (math.inf if math.isnan(far) else far), front[index].number
 
         return front[min(range(len(front)), key=distance)]
 
     def front(self, trials: Sequence[Trial]) -> list[Trial]:
         """Return the complete trials that no other dominates, the earliest of equals."""
-        complete = [t for t in trials if t.reason == "" and t.status.value == "complete"]
+        complete = [trial for trial in trials if trial.status is Status.COMPLETE]
         points = [self.losses(trial) for trial in complete]
-        kept = non_dominated(points)
-        return [complete[index] for index in kept]
+        return [complete[index] for index in non_dominated(points)]
+
+
+def _loss(value: float, goal: Direction | None) -> float:
+    if math.isnan(value):
+        return math.inf
+    return -value if goal == "max" else value
 
 
 def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
@@ -118,47 +167,83 @@ def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
     )
 
 
-def non_dominated(points: Sequence[Sequence[float]]) -> list[int]:
-    """Return the indices of the points that no other dominates, the first of equal ones.
+def precedes(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Say whether one standing dominates another, feasibility first (`Objectives.standing`).
+
+    Examples
+    --------
+    >>> precedes((0.0, 9.0, 9.0), (0.1,)), precedes((0.1,), (0.2,)), precedes((0, 1, 2), (0, 2, 1))
+    (True, True, False)
+    """
+    if a[0] == b[0] == 0.0:
+        return dominates(a, b)
+    return a[0] < b[0]
+
+
+def non_dominated(points: Sequence[Sequence[float]], *, equal: bool = False) -> list[int]:
+    """Return the indices of the points that no other dominates, in order.
+
+    Parameters
+    ----------
+    points
+        (points, goals); lower is better.
+    equal
+        Whether to keep all of several equal points, or only the first.
 
     Examples
     --------
     >>> non_dominated([(1, 2), (2, 1), (2, 2), (1, 2)])
     [0, 1]
+    >>> non_dominated([(1, 2), (2, 1), (2, 2), (1, 2)], equal=True)
+    [0, 1, 3]
     """
+    if len(points) == 0:
+        return []
+    table = np.asarray(points, dtype=float)
+    # In lexicographic order a point can be dominated only by an earlier one.
+    left = np.lexsort((np.arange(len(table)), *table.T[::-1]))
     kept: list[int] = []
-    for index in sorted(range(len(points)), key=lambda i: (tuple(points[i]), i)):
-        point = points[index]
-        if not any(
-            dominates(points[other], point) or tuple(points[other]) == tuple(point)
-            for other in kept
-        ):
-            kept.append(index)
+    while left.size:
+        first, others = table[left[0]], table[left]
+        same = (others == first).all(axis=1)
+        kept.extend((left[same] if equal else left[:1]).tolist())
+        left = left[~(others >= first).all(axis=1)]
     return sorted(kept)
 
 
 def hypervolume(points: Sequence[Sequence[float]], reference: Sequence[float]) -> float:
     """Return the volume that points dominate, up to a reference point (lower is better).
 
-    By slicing along the first coordinate (While et al. 2006); meant for fronts of up to some
-    hundred points and two to four goals.
+    By slicing along the first coordinate (While et al. 2006), two goals by a sweep; meant for
+    fronts of up to some hundred points and two to four goals.
 
     Examples
     --------
     >>> hypervolume([(0.0, 1.0), (1.0, 0.0)], (2.0, 2.0))
     3.0
+    >>> hypervolume([(0.0, 1.0, 0.0), (1.0, 0.0, 0.0)], (2.0, 2.0, 1.0))
+    3.0
     """
     inside = sorted(
-        {tuple(p) for p in points if all(v < r for v, r in zip(p, reference, strict=True))}
+        {
+            tuple(map(float, point))
+            for point in points
+            if all(value < limit for value, limit in zip(point, reference, strict=True))
+        }
     )
     if not inside:
         return 0.0
     if len(reference) == 1:
         return float(reference[0] - inside[0][0])
-    total = 0.0
-    for index, point in enumerate(inside):
-        end = inside[index + 1][0] if index + 1 < len(inside) else reference[0]
-        if end > point[0]:
-            slab = [p[1:] for p in inside[: index + 1]]
+    ends = [point[0] for point in inside[1:]] + [float(reference[0])]
+    total, lowest = 0.0, float(reference[1])
+    for index, (point, end) in enumerate(zip(inside, ends, strict=True)):
+        lowest = min(lowest, point[1])
+        if end == point[0]:
+            continue
+        if len(reference) == 2:
+            total += (end - point[0]) * (reference[1] - lowest)
+        else:
+            slab = [other[1:] for other in inside[: index + 1]]
             total += (end - point[0]) * hypervolume(slab, reference[1:])
     return total

@@ -320,6 +320,11 @@ class Nested:
             make, core_schema.is_instance_schema(self.contract)
         )
 
+    def __get_pydantic_json_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
+        """Refer to the schema's list of such plugins."""
+        group = group_of(self.contract.kind).removeprefix("nasengine.")
+        return {"$ref": f"#/$defs/{group}"}
+
 
 class _Wrapped(ValueError):
     """Carries our own error through pydantic; `explain` unpacks it."""

@@ -1,0 +1,128 @@
+"""The commands that tell what there is: list and schema. They import no torch."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from nasengine.errors import InputError, PluginError, did_you_mean
+from nasengine.estimator import Estimator
+from nasengine.plugin import Plugin, installed, load_class
+from nasengine.space import SearchSpace
+from nasengine.strategy import Strategy
+from nasengine.task import DataSource, Task
+
+CONTRACTS: dict[str, type[Plugin]] = {
+    "spaces": SearchSpace,
+    "strategies": Strategy,
+    "estimators": Estimator,
+    "tasks": Task,
+    "data": DataSource,
+}
+
+
+def list_plugins(options: argparse.Namespace, _: threading.Event) -> int:
+    """List the installed plugins with their settings."""
+    if options.kind and options.kind not in CONTRACTS:
+        raise InputError(f"list: no kind {options.kind!r}; {did_you_mean(options.kind, CONTRACTS)}")
+    kinds = [options.kind] if options.kind else list(CONTRACTS)
+    listed = {kind: dict(_plugins(CONTRACTS[kind])) for kind in kinds}
+    if options.json:
+        print(json.dumps(listed, indent=2))
+        return 0
+    for kind, plugins in listed.items():
+        print(kind)
+        for name, about in plugins.items():
+            print(f"  {name:18} {about['summary']}")
+            for setting, told in about["settings"].items():
+                print(f"    {setting} = {told['default']}  {told['about']}")
+    return 0
+
+
+def _plugins(contract: type[Plugin]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name in installed(contract.kind):
+        try:
+            cls = load_class(contract, name)
+        except PluginError as error:
+            print(f"warning: {error}", file=sys.stderr)
+            continue
+        yield name, {"summary": cls.summary(), "settings": _settings(cls)}
+
+
+def _settings(cls: type[Plugin]) -> dict[str, dict[str, str]]:
+    found = {}
+    for name, field in cls.model_fields.items():
+        default = (
+            "(needed)"
+            if field.is_required()
+            else _toml(field.get_default(call_default_factory=True))
+        )
+        about = " ".join((field.description or "").split())
+        found[name] = {"default": default, "about": about}
+    return found
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return "(none)"
+    if isinstance(value, Plugin):
+        return "{ ... }"
+    if isinstance(value, (bool, int, float, str, list, tuple)):
+        return json.dumps(value)
+    return json.dumps(str(value))
+
+
+def print_schema(_: argparse.Namespace, __: threading.Event) -> int:
+    """Print the JSON Schema of specs, with every installed plugin's settings."""
+    print(json.dumps(spec_schema(), indent=2))
+    return 0
+
+
+def spec_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a spec."""
+    from nasengine.spec import Spec
+
+    schema: dict[str, Any] = Spec.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "nasengine spec"
+    definitions = schema.setdefault("$defs", {})
+    for kind, contract in CONTRACTS.items():
+        definitions[kind] = _one_of(contract, definitions)
+    for key, kind in (("space", "spaces"), ("task", "tasks"), ("strategy", "strategies")):
+        schema["properties"][key] = {"$ref": f"#/$defs/{kind}"}
+    estimators = {"type": "object", "additionalProperties": {"$ref": "#/$defs/estimators"}}
+    schema["properties"]["estimators"] = {**estimators, "minProperties": 1}
+    definitions["FinalTable"]["properties"]["estimators"] = estimators
+    return schema
+
+
+def _one_of(contract: type[Plugin], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Describe a table that is one of the installed plugins, or the user's own."""
+    own = {
+        "properties": {"name": {"type": "string", "pattern": ":"}},
+        "required": ["name"],
+    }
+    options: list[dict[str, Any]] = [own]
+    for name in installed(contract.kind):
+        cls = load_class(contract, name)
+        described = _described(cls, definitions)
+        described["properties"] = {"name": {"const": name}, **described.get("properties", {})}
+        if contract is not Estimator:  # An estimator's name may be its key.
+            described["required"] = ["name", *described.get("required", [])]
+        described["description"] = inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]
+        options.append(described)
+    return {"anyOf": options}
+
+
+def _described(cls: type[Plugin], definitions: dict[str, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = cls.model_json_schema(ref_template="#/$defs/{model}")
+    definitions.update(described.pop("$defs", {}))
+    described.pop("title", None)
+    described["type"] = "object"
+    described["additionalProperties"] = False
+    return described

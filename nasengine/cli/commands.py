@@ -1,0 +1,185 @@
+"""The commands that work: run, resume, check, measure."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from nasengine.architecture import Architecture, read_architecture
+from nasengine.cli import tables
+from nasengine.cli.terminal import TerminalReporter
+from nasengine.engine import measure as measure_architecture
+from nasengine.errors import (
+    ArchitectureError,
+    EstimationFailed,
+    Interrupted,
+    RunFolderError,
+    SpecError,
+    did_you_mean,
+)
+from nasengine.estimator import Estimator
+from nasengine.experiment import Experiment, known_metrics
+from nasengine.plugin import build, installed
+from nasengine.run import run as run_experiment
+from nasengine.run import threads
+from nasengine.run_folder import RunFolder, plugin_names
+from nasengine.space import SearchSpace
+from nasengine.trial import Status
+
+
+def run(options: argparse.Namespace, stop: threading.Event) -> int:
+    """Run a spec in a new folder."""
+    experiment = Experiment.load(options.spec, options.assignments)
+    with tempfile.TemporaryDirectory() as folder:
+        # Everything that can be refused is, before there is a run folder.
+        experiment.search(Path(folder), reference_value=lambda *_: 1.0)
+    with RunFolder.create(options.runs, experiment, sys.argv) as run_folder:
+        return _go_on(experiment, run_folder, options.quiet, stop)
+
+
+def resume(options: argparse.Namespace, stop: threading.Event) -> int:
+    """Go on with a run."""
+    folder: Path = options.folder
+    with RunFolder(folder) as run_folder:
+        for assignment in options.assignments:
+            if not assignment.startswith("budget."):
+                raise SpecError(f"--set {assignment!r}: a resume may change budget.* alone")
+        code = _own_code(run_folder, options.code)
+        experiment = Experiment.load(folder / "spec.toml", [*code, *options.assignments])
+        run_folder.check_identity(experiment)
+        if run_folder.storage.fact("finished", False) and not options.assignments:
+            print(f"{folder} is finished: see {folder / 'best'}")
+            return 0
+        if options.assignments:
+            run_folder.write_spec(experiment)
+        return _go_on(experiment, run_folder, options.quiet, stop)
+
+
+def _own_code(run_folder: RunFolder, given: list[str]) -> list[str]:
+    """Return overrides for plugins that are the user's own code, each passed again by the user.
+
+    Raises
+    ------
+    RunFolderError
+        If the run needs code that was not passed: a folder alone never makes code run.
+    """
+    overrides = []
+    for path, name in plugin_names(run_folder.path).items():
+        source, colon, attribute = name.rpartition(":")
+        if not colon:
+            continue
+        match = [code for code in given if code == source or Path(code).name == Path(source).name]
+        if not match:
+            raise RunFolderError(
+                f"{run_folder.path}: {path} is your own code; if you trust it, pass it again: "
+                f"--code {shlex.quote(source)}"
+            )
+        located = str(Path(match[0]).resolve()) if source.endswith(".py") else source
+        overrides.append(f"{path}={located}:{attribute}")
+    return overrides
+
+
+def _go_on(
+    experiment: Experiment, run_folder: RunFolder, quiet: bool, stop: threading.Event
+) -> int:
+    reporter = TerminalReporter(quiet=quiet, log=run_folder.path / "log.jsonl")
+    for note in experiment.notes:
+        reporter.note(note)
+    reporter.note(f"run folder: {run_folder.path}")
+    try:
+        outcome = run_experiment(experiment, run_folder, reporter, stop)
+    except Interrupted:
+        print(
+            f"interrupted; to go on: nasengine resume {shlex.quote(str(run_folder.path))}",
+            file=sys.stderr,
+        )
+        raise
+    tables.show_outcome(Console(), outcome, run_folder.path)
+    return 0
+
+
+def check(options: argparse.Namespace, _: threading.Event) -> int:
+    """Check a spec: everything but the work."""
+    experiment = Experiment.load(options.spec, options.assignments)
+    with tempfile.TemporaryDirectory() as folder:
+        search = experiment.search(Path(folder))
+        facts = tables.check_facts(experiment, search)
+    if options.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        tables.show_check(Console(), facts, experiment.notes)
+    return 0
+
+
+def measure(options: argparse.Namespace, stop: threading.Event) -> int:
+    """Measure one architecture by a spec's estimators."""
+    experiment = Experiment.load(options.spec, options.assignments)
+    if options.estimators:
+        experiment = replace(experiment, estimators=_chosen(experiment, options.estimators))
+    spec = experiment.spec.model_copy(
+        update={"objectives": {next(iter(experiment.estimators)): "min"}}
+    )
+    experiment = replace(experiment, spec=spec)
+    architecture = _architecture(experiment.space, options.architecture)
+    reporter = TerminalReporter(Console(stderr=True), quiet=options.quiet or options.json)
+    with tempfile.TemporaryDirectory() as folder, threads(spec.threads):
+        search = experiment.search(Path(folder), reporter, stop)
+        status, found, reason = measure_architecture(
+            search, architecture, "measured", stop_at_limits=False
+        )
+        units = {name: metric.unit for name, metric in known_metrics(search).items()}
+    if status is not Status.COMPLETE:
+        raise EstimationFailed(f"{options.architecture}: {reason}")
+    if options.json:
+        print(json.dumps(_as_json(architecture, found, units), indent=2))
+    else:
+        tables.show_measured(Console(), options.architecture, found, units)
+    return 0
+
+
+def _chosen(experiment: Experiment, names: str) -> Mapping[str, Estimator]:
+    """Return the named estimators: of the spec, or installed ones with their defaults."""
+    known = {**dict.fromkeys(installed("estimator")), **experiment.estimators}
+    chosen = {}
+    for name in names.split(","):
+        if name not in known:
+            raise SpecError(f"--estimators: no estimator {name!r}; {did_you_mean(name, known)}")
+        chosen[name] = experiment.estimators.get(name) or build(
+            Estimator, {"name": name}, where=f"estimators.{name}"
+        )
+    return chosen
+
+
+def _architecture(space: SearchSpace, given: str) -> Architecture:
+    """Read a reference's name, a JSON file, or the space's own architecture string."""
+    if given in space.references():
+        return space.reference(given)
+    path = Path(given)
+    if path.suffix == ".json":
+        return read_architecture(path, space)
+    try:
+        return space.architecture(space.parse(given), where="--architecture")
+    except ArchitectureError as error:
+        raise ArchitectureError(f"--architecture: {error}") from error
+
+
+def _as_json(
+    architecture: Architecture, found: Mapping[str, Any], units: Mapping[str, str]
+) -> dict[str, Any]:
+    return {
+        "architecture": dict(architecture),
+        "measurements": {
+            name: {"value": m.value, "unit": units[name], "details": m.details}
+            for name, m in found.items()
+        },
+    }

@@ -1,0 +1,133 @@
+"""Tables for people: the outcome of a run, a measured architecture, a checked spec."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nasengine.experiment import Experiment
+from nasengine.quantities import format_quantity
+from nasengine.result import compare
+from nasengine.run import Outcome
+from nasengine.search import Search
+from nasengine.trial import Measurement
+
+
+def show_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
+    """Print the searched network beside the references, and plainly whether the search won."""
+    comparison = compare(outcome)
+    table = Table(title="the searched network beside the references", title_justify="left")
+    table.add_column("metric")
+    for name in comparison.networks:
+        table.add_column(name, justify="right")
+    for metric, about in comparison.metrics.items():
+        cells = []
+        for name, measured in comparison.networks.items():
+            text = _cell(measured.get(metric), about.unit)
+            ratio = comparison.ratio(metric, name)
+            if name != "searched" and math.isfinite(ratio) and "." not in metric:
+                text += f" [dim](searched {ratio:.2f}x)[/dim]"
+            cells.append(text)
+        table.add_row(metric, *cells)
+    console.print()
+    console.print(table)
+    for line in comparison.verdict():
+        console.print(f"- {line}", highlight=False, soft_wrap=True)
+    slots = ", ".join(f"{slot} {choice}" for slot, choice in outcome.winner.architecture.items())
+    console.print(f"- architecture: {slots}", highlight=False, soft_wrap=True)
+    console.print(f"- delivered in {folder / 'best'}", highlight=False, soft_wrap=True)
+
+
+def show_measured(
+    console: Console, name: str, found: Mapping[str, Measurement], units: Mapping[str, str]
+) -> None:
+    """Print one architecture's measurements."""
+    table = Table(title=name, title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for metric, measurement in found.items():
+        table.add_row(metric, _cell(measurement, units[metric]))
+    console.print(table)
+
+
+def _cell(measurement: Measurement | None, unit: str) -> str:
+    if measurement is None:
+        return "-"
+    text = format_quantity(measurement.value, unit)
+    spread = measurement.details.get("std")
+    return f"{text} ± {format_quantity(spread, unit)}" if spread else text
+
+
+def check_facts(experiment: Experiment, search: Search) -> dict[str, Any]:
+    """Return what a check finds, as JSON values."""
+    space = experiment.space
+    costs = {
+        key: _cost_facts(search, key, experiment.references)
+        for key, estimator in experiment.estimators.items()
+        if estimator.has_table and estimator.effort == 0
+    }
+    end = next(node.name for node in space.graph.nodes if node.kind == "output")
+    return {
+        "space": {
+            "name": experiment.spec.space["name"],
+            "architectures": space.size,
+            "decisions": len(space.decisions),
+            "slots": len(space.graph.slots),
+            "input": list(search.task.input_shape),
+            "output": list(search.shapes.out[end]),
+        },
+        "device": search.device,
+        "objectives": [
+            {"metric": o.metric, "goal": o.goal, "limits": o.asked()}
+            for o in search.objectives.items
+        ],
+        "references": list(experiment.references),
+        "costs": costs,
+        "budget": experiment.spec.budget.model_dump(exclude_none=True),
+    }
+
+
+def _cost_facts(search: Search, key: str, references: Sequence[str]) -> dict[str, Any]:
+    table = search.cost_table(key)
+    rows = [
+        {choice: costs[choice] for choice in search.space.decisions[decision]}
+        for decision, costs in table.per_decision().items()
+    ]
+    return {
+        "unit": table.unit,
+        "smallest": table.fixed + sum(min(row.values()) for row in rows),
+        "largest": table.fixed + sum(max(row.values()) for row in rows),
+        "references": {name: table.predict(search.space.reference(name)) for name in references},
+    }
+
+
+def show_check(console: Console, facts: Mapping[str, Any], notes: Sequence[str]) -> None:
+    """Print what a check found."""
+    space = facts["space"]
+    into, out = ("x".join(str(size) for size in space[key]) for key in ("input", "output"))
+    lines = [
+        *notes,
+        f"space {space['name']}: {space['architectures']:,} architectures, "
+        f"{space['decisions']} decisions in {space['slots']} slots; {into} to {out}",
+        f"device: {facts['device']}",
+        "objectives: "
+        + "; ".join(
+            " ".join(filter(None, [o["metric"], o["goal"], o["limits"]]))
+            for o in facts["objectives"]
+        ),
+    ]
+    for name, cost in facts["costs"].items():
+        beside = "".join(
+            f", {reference} {format_quantity(value, cost['unit'])}"
+            for reference, value in cost["references"].items()
+        )
+        low, high = (format_quantity(cost[key], cost["unit"]) for key in ("smallest", "largest"))
+        lines.append(f"{name}: {low} to {high}{beside}")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print("the spec is sound", style="green")

@@ -1,0 +1,408 @@
+"""From a spec to objects: the space, the task, the strategy, the estimators, the search."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nasengine.engine import by_effort, full_name, measure
+from nasengine.errors import InputError, PluginError, SpecError, did_you_mean
+from nasengine.estimator import Estimator
+from nasengine.objectives import Objective, Objectives
+from nasengine.plugin import Plugin, build, load_class
+from nasengine.quantities import Quantity, parse_quantity
+from nasengine.reporter import Reporter
+from nasengine.search import Budget, Search
+from nasengine.space import SearchSpace
+from nasengine.spec import GoalTable, Spec, Table, check_spec, override, read_toml
+from nasengine.strategy import Strategy
+from nasengine.task import DataSource, Task
+from nasengine.trial import Metric, Status
+
+T = TypeVar("T")
+
+ReferenceValue = Callable[[str, str], float]
+"""Returns (reference network, metric) as measured, for limits such as ``60% of unet``."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked spec and what it composes.
+
+    Parameters
+    ----------
+    spec
+        The spec.
+    folder
+        What its relative paths are relative to.
+    space, task, strategy, estimators, final
+        The plugins; `final` holds the estimators for the winner and the references alone.
+    notes
+        What the user should know of how the spec was read.
+    """
+
+    spec: Spec
+    folder: Path
+    space: SearchSpace
+    task: Task
+    strategy: Strategy
+    estimators: Mapping[str, Estimator]
+    final: Mapping[str, Estimator]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, path: Path, assignments: Iterable[str] = ()) -> Experiment:
+        """Read a spec and build what it names.
+
+        Parameters
+        ----------
+        path
+            The TOML file.
+        assignments
+            Overrides, ``key.path=value``. Overriding a plugin's name swaps the plugin: settings
+            of the old one that the new one does not have are dropped, with a note.
+
+        Raises
+        ------
+        SpecError, PluginError
+            With every problem of the spec, each named by the file and its key's path.
+        """
+        try:
+            return cls.from_table(read_toml(path), path.parent.resolve(), assignments)
+        except (SpecError, PluginError) as error:
+            text = str(error)
+            named = (
+                text
+                if text.startswith(str(path))
+                else f"{path}: " + text.replace("\n", f"\n{path}: ")
+            )
+            raise type(error)(named) from error
+
+    @classmethod
+    def from_table(
+        cls, table: Mapping[str, Any], folder: Path, assignments: Iterable[str] = ()
+    ) -> Experiment:
+        """Build an experiment from the tables of a spec; see `load`."""
+        tables, paths = override(table, assignments)
+        notes = [note for path in paths for note in _swap(tables, path, paths, folder)]
+        spec = check_spec(tables)
+        made = _Builder(folder)
+        space = made(SearchSpace, spec.space, "space")
+        task = made(Task, spec.task, "task")
+        strategy = made(Strategy, spec.strategy, "strategy")
+        estimators = {
+            key: made(Estimator, {"name": key, **settings}, f"estimators.{key}")
+            for key, settings in spec.estimators.items()
+        }
+        final = {
+            key: made(Estimator, {"name": key, **settings}, f"final.estimators.{key}")
+            for key, settings in spec.final.estimators.items()
+        }
+        made.raise_if_any()
+        both = set(estimators) & set(final)
+        if both:
+            raise SpecError(f"final.estimators: {', '.join(sorted(both))} stands in estimators too")
+        return cls(
+            spec,
+            folder,
+            _sure(space),
+            _sure(task),
+            _sure(strategy),
+            {key: _sure(e) for key, e in estimators.items()},
+            {key: _sure(e) for key, e in final.items()},
+            tuple(notes),
+        )
+
+    def resolved(self) -> Table:
+        """Return the spec's tables with every default filled in and paths made absolute."""
+
+        def table(name: str, plugin: Plugin) -> Table:
+            return {"name": self._located(name), **_plain(plugin)}
+
+        spec = self.spec
+        tables: Table = {
+            "name": spec.name,
+            "seed": spec.seed,
+            "device": spec.device,
+            "threads": spec.threads,
+            "references": list(self.references),
+            "space": table(spec.space["name"], self.space),
+            "task": table(spec.task["name"], self.task),
+            "strategy": table(spec.strategy["name"], self.strategy),
+            "estimators": {
+                key: table(spec.estimators[key].get("name", key), estimator)
+                for key, estimator in self.estimators.items()
+            },
+            "objectives": {
+                metric: goal if isinstance(goal, str) else goal.model_dump(exclude_none=True)
+                for metric, goal in spec.objectives.items()
+            },
+            "budget": spec.budget.model_dump(exclude_none=True),
+        }
+        if "data" in spec.task and isinstance(spec.task["data"], dict):
+            name = str(spec.task["data"].get("name"))
+            tables["task"]["data"] = {"name": self._located(name), **tables["task"]["data"]}
+        if self.final:
+            tables["final"] = {
+                "estimators": {
+                    key: table(spec.final.estimators[key].get("name", key), estimator)
+                    for key, estimator in self.final.items()
+                }
+            }
+        return {key: value for key, value in tables.items() if value is not None}
+
+    def _located(self, name: str) -> str:
+        """Make a plugin's file absolute, so that the resolved spec can be read from anywhere."""
+        source, colon, attribute = name.rpartition(":")
+        if not source.endswith(".py"):
+            return name
+        return f"{(self.folder / source).resolve()}{colon}{attribute}"
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Names of the reference networks to measure beside the winner.
+
+        Raises
+        ------
+        SpecError
+            If the spec names one that the space does not have.
+        """
+        known = self.space.references()
+        if self.spec.references is None:
+            return tuple(known)[:2]
+        for name in self.spec.references:
+            if name not in known:
+                raise SpecError(f"references: no network {name!r}; {did_you_mean(name, known)}")
+        return self.spec.references
+
+    @property
+    def device(self) -> str:
+        """The device that ``auto`` stands for, or the spec's own.
+
+        Raises
+        ------
+        SpecError
+            If it is not there.
+        """
+        import torch
+
+        if self.spec.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        if self.spec.device.startswith("cuda") and not torch.cuda.is_available():
+            raise SpecError(f"device: {self.spec.device!r} is asked for, and torch finds no CUDA")
+        return self.spec.device
+
+    def search(
+        self,
+        folder: Path,
+        reporter: Reporter | None = None,
+        stop: threading.Event | None = None,
+        reference_value: ReferenceValue | None = None,
+    ) -> Search:
+        """Return the search, checked by its strategy and its estimators.
+
+        Parameters
+        ----------
+        folder
+            Where it may keep files.
+        reporter
+            Told what happens.
+        stop
+            Set to ask it to stop.
+        reference_value
+            Gives a reference network's measured value, for limits relative to one; by default
+            it is measured here, by the one estimator that is needed.
+
+        Raises
+        ------
+        SpecError, SpaceError
+            If parts do not fit together, each problem named by its key.
+        """
+        search = Search(
+            self.space,
+            self.task,
+            self.estimators,
+            Objectives(()),
+            self.spec.seed,
+            self.device,
+            folder,
+            Budget(self.spec.budget.trials, self.spec.budget.seconds),
+            reporter or Reporter(),
+            stop or threading.Event(),
+        )
+        _ = search.shapes
+        self._check_outputs(search)
+        metrics = known_metrics(search)
+        objectives = self._objectives(metrics, reference_value or self._measured(search))
+        search = replace(search, objectives=objectives)
+        parts: list[tuple[str, Strategy | Estimator]] = [
+            ("strategy", self.strategy),
+            *((f"estimators.{key}", estimator) for key, estimator in self.estimators.items()),
+            *((f"final.estimators.{key}", estimator) for key, estimator in self.final.items()),
+        ]
+        problems = [p for where, part in parts for p in _problems(where, part, search)]
+        if problems:
+            raise SpecError("\n".join(problems))
+        return search
+
+    def _check_outputs(self, search: Search) -> None:
+        end = next(node.name for node in self.space.graph.nodes if node.kind == "output")
+        given = search.shapes.out[end][0]
+        if given != self.task.outputs:
+            raise SpecError(
+                f"space: its networks give {given} channels, and the task needs "
+                f"{self.task.outputs}; set space.classes (or its like) to {self.task.outputs}"
+            )
+
+    def _objectives(
+        self, metrics: Mapping[str, Metric], reference_value: ReferenceValue
+    ) -> Objectives:
+        items = []
+        for name, wanted in self.spec.objectives.items():
+            if name not in metrics:
+                raise SpecError(f"objectives.{name}: no such metric; {did_you_mean(name, metrics)}")
+            table = wanted if isinstance(wanted, GoalTable) else GoalTable(goal=wanted)
+            where = f"objectives.{name}"
+            if table.goal is None and table.at_most is None and table.at_least is None:
+                raise SpecError(f"{where}: a goal, at_most or at_least is needed")
+            limits = [
+                None
+                if given is None
+                else self._limit(given, f"{where}.{key}", metrics[name], name, reference_value)
+                for key, given in (("at_most", table.at_most), ("at_least", table.at_least))
+            ]
+            items.append(Objective(name, table.goal, *limits))
+        objectives = Objectives(tuple(items))
+        if not objectives.goals:
+            raise SpecError('objectives: one with a goal ("max" or "min") is needed')
+        return objectives
+
+    def _limit(
+        self,
+        given: float | str,
+        where: str,
+        metric: Metric,
+        name: str,
+        reference_value: ReferenceValue,
+    ) -> float:
+        quantity: Quantity = parse_quantity(given, where=where)
+        if not quantity.reference:
+            return quantity.to(metric.unit, where=where)
+        known = self.space.references()
+        if quantity.reference not in known:
+            near = did_you_mean(quantity.reference, known)
+            raise SpecError(f"{where}: no reference network {quantity.reference!r}; {near}")
+        value = reference_value(quantity.reference, name)
+        return quantity.to(metric.unit, where=where, reference_value=value)
+
+    def _measured(self, search: Search) -> ReferenceValue:
+        """Measure a reference by the one estimator that a relative limit is about."""
+
+        def value(reference: str, metric: str) -> float:
+            key = metric.partition(".")[0]
+            alone = replace(search, estimators={key: self.estimators[key]})
+            status, found, reason = measure(
+                alone, self.space.reference(reference), f"reference-{reference}"
+            )
+            if status is not Status.COMPLETE:
+                raise SpecError(f"objectives.{metric}: {reference} could not be measured: {reason}")
+            return found[metric].value
+
+        return value
+
+
+def known_metrics(search: Search) -> dict[str, Metric]:
+    """Return every metric that a search's estimators measure, by its full name."""
+    found = {}
+    for key, estimator in by_effort(search.estimators):
+        metrics = estimator.metrics(search)
+        for metric in metrics:
+            found[full_name(key, metric.name, metrics[0].name)] = metric
+    return found
+
+
+class _Builder:
+    """Builds plugins and collects what is wrong with them, to tell it all at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._problems: list[InputError] = []
+
+    def __call__(self, contract: type[Any], settings: Mapping[str, Any], where: str) -> Any:
+        try:
+            return build(contract, settings, where=where, folder=self._folder)
+        except (SpecError, PluginError) as error:
+            self._problems.append(error)
+            return None
+
+    def raise_if_any(self) -> None:
+        if self._problems:
+            kind = type(self._problems[0])
+            raise kind("\n".join(str(problem) for problem in self._problems))
+
+
+def _sure(value: T | None) -> T:
+    assert value is not None  # `_Builder.raise_if_any` came before.
+    return value
+
+
+def _problems(where: str, part: Strategy | Estimator, search: Search) -> list[str]:
+    try:
+        part.check(search)
+    except SpecError as error:
+        text = str(error)
+        return [text if text.startswith(where.partition(".")[0]) else f"{where}: {text}"]
+    return []
+
+
+_CONTRACTS: dict[str, type[Plugin]] = {
+    "space": SearchSpace,
+    "task": Task,
+    "strategy": Strategy,
+    "task.data": DataSource,
+}
+
+
+def _swap(tables: Table, path: str, paths: Sequence[str], folder: Path) -> list[str]:
+    """Drop, after an overridden plugin name, the settings that only the old plugin had."""
+    where, _, last = path.rpartition(".")
+    contract = Estimator if where.startswith("estimators.") else _CONTRACTS.get(where)
+    if last != "name" or contract is None:
+        return []
+    table: Any = tables
+    for key in where.split("."):
+        table = table[key]
+    try:
+        fields = load_class(contract, str(table["name"]), folder).model_fields
+    except PluginError:
+        return []  # Building it says what is wrong, with the key's path.
+    dropped = [
+        key
+        for key in table
+        if key != "name"
+        and key not in fields
+        and not any(p.startswith(f"{where}.{key}") for p in paths)
+    ]
+    for key in dropped:
+        del table[key]
+    if not dropped:
+        return []
+    return [f"{where} is now {table['name']!r}, which has no {', '.join(dropped)}: dropped"]
+
+
+def _plain(value: Any) -> Any:
+    """Turn a plugin's settings into TOML's values: no None, paths as text, tuples as lists."""
+    if isinstance(value, Plugin):
+        return _plain({name: getattr(value, name) for name in type(value).model_fields})
+    if hasattr(value, "model_dump"):
+        return _plain(value.model_dump())
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value.resolve())
+    return value

@@ -1,0 +1,191 @@
+"""What a run delivers: the best network beside the references, in ``best/``."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nasengine.architecture import Architecture
+from nasengine.experiment import known_metrics
+from nasengine.files import write_json
+from nasengine.quantities import format_quantity
+from nasengine.trial import Measurement, Metric, Trial
+
+if TYPE_CHECKING:
+    from nasengine.run import Outcome
+    from nasengine.search import Search
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The searched network beside the references.
+
+    Parameters
+    ----------
+    metrics
+        The metrics shown, by full name.
+    networks
+        Measurements by network: ``searched`` first, then the references.
+    goals
+        The metrics that were optimised, the primary first.
+    """
+
+    metrics: Mapping[str, Metric]
+    networks: Mapping[str, Mapping[str, Measurement]]
+    goals: tuple[str, ...]
+
+    def ratio(self, metric: str, reference: str) -> float:
+        """Return searched / reference; NaN where one is missing or the reference is 0."""
+        mine = self.networks["searched"].get(metric)
+        other = self.networks[reference].get(metric)
+        return mine.value / other.value if mine and other and other.value else math.nan
+
+    def verdict(self) -> list[str]:
+        """Say plainly, against each reference, whether the search won."""
+        return [self._against(name) for name in self.networks if name != "searched"]
+
+    def _against(self, reference: str) -> str:
+        goal = self.goals[0]
+        mine, other = (self.networks[n].get(goal) for n in ("searched", reference))
+        if mine is None or other is None:
+            return f"against {reference}: not compared, {goal} is not measured of both"
+        metric = self.metrics[goal]
+        gain = (mine.value - other.value) * (1 if metric.direction == "max" else -1)
+        noise = _noise(mine, other)
+        values = (
+            f"{goal} {format_quantity(mine.value, metric.unit)} "
+            f"against {format_quantity(other.value, metric.unit)}"
+        )
+        if noise is not None and abs(gain) <= noise:
+            said = f"level with {reference}: {values}, within the noise between seeds ({noise:.3g})"
+        elif gain == 0:
+            said = f"level with {reference}: {values}"
+        else:
+            said = f"{'better' if gain > 0 else 'worse'} than {reference}: {values}"
+            if noise is None:
+                said += " (one seed: a small difference may be chance)"
+        return said + self._costs(reference)
+
+    def _costs(self, reference: str) -> str:
+        ratios = [
+            f"{self.ratio(name, reference):.2f}x the {name}"
+            for name, metric in self.metrics.items()
+            if metric.direction == "min"
+            and "." not in name
+            and name != self.goals[0]
+            and math.isfinite(self.ratio(name, reference))
+        ]
+        return f"; {', '.join(ratios)}" if ratios else ""
+
+
+def _noise(a: Measurement, b: Measurement) -> float | None:
+    """Return two standard errors of the difference of means over seeds; None for single seeds."""
+    values = [m.details.get("values", ()) for m in (a, b)]
+    if any(len(v) < 2 for v in values):
+        return None
+    return 2 * math.sqrt(sum(_variance(v) / len(v) for v in values))
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = sum(values) / len(values)
+    return sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
+def compare(outcome: Outcome) -> Comparison:
+    """Put the winner beside the references."""
+    networks = {"searched": outcome.winner.measurements}
+    networks.update({name: trial.measurements for name, trial in outcome.references.items()})
+    metrics = known_metrics(outcome.search)
+    goals = tuple(goal.metric for goal in outcome.search.objectives.goals)
+    return Comparison(metrics, networks, goals)
+
+
+def deliver(outcome: Outcome, folder: Path) -> list[str]:
+    """Write ``best/``: architecture, weights, pictures, metrics, ONNX, plain PyTorch.
+
+    Returns
+    -------
+    What could not be delivered, and why, a line each.
+    """
+    from nasengine.picture import draw
+
+    best = folder / "best"
+    best.mkdir(exist_ok=True)
+    search, winner = outcome.search, outcome.winner
+    write_architecture(best / "architecture.json", search, winner.architecture)
+    write_json(best / "metrics.json", _metrics(outcome))
+    draw(search.space, best / "architecture.svg", winner.architecture)
+    draw(search.space, best / "architecture.png", winner.architecture)
+    weights = folder / "trials" / f"trial-{winner.number}" / "weights.safetensors"
+    if not weights.is_file():
+        return ["no weights: no estimator trains the network (add one named 'trained')"]
+    shutil.copyfile(weights, best / "weights.safetensors")
+    return _export(search, winner.architecture, best)
+
+
+def write_architecture(path: Path, search: Search, architecture: Architecture) -> None:
+    """Write an architecture so that `nasengine measure --architecture FILE` reads it."""
+    space = search.space
+    write_json(
+        path,
+        {"format": 1, "space": type(space).__name__, "choices": dict(architecture)},
+    )
+
+
+def _export(search: Search, architecture: Architecture, best: Path) -> list[str]:
+    from safetensors.torch import load_file
+
+    from nasengine.export import export_onnx, export_python
+    from nasengine.network import build_network
+
+    network = build_network(search.space.graph, architecture)
+    network.load_state_dict(load_file(best / "weights.safetensors"))
+    network.eval()
+    shape = search.task.input_shape
+    problems = [
+        export_python(network, shape, best / "model.py"),
+        export_onnx(network, shape, best / "model.onnx"),
+    ]
+    return [problem for problem in problems if problem]
+
+
+def _metrics(outcome: Outcome) -> dict[str, Any]:
+    comparison = compare(outcome)
+
+    def facts(trial: Trial) -> dict[str, Any]:
+        return {
+            "architecture": dict(trial.architecture),
+            "status": trial.status.value,
+            "measurements": {
+                name: {"value": m.value, "unit": comparison.metrics[name].unit, **_json(m.details)}
+                for name, m in trial.measurements.items()
+            },
+        }
+
+    return {
+        "searched": {"trial": outcome.winner.number, **facts(outcome.winner)},
+        "references": {name: facts(trial) for name, trial in outcome.references.items()},
+        "ratios": {
+            name: {
+                metric: ratio
+                for metric in comparison.metrics
+                if math.isfinite(ratio := comparison.ratio(metric, name))
+            }
+            for name in outcome.references
+        },
+        "front": [{"trial": trial.number, **facts(trial)} for trial in outcome.front],
+        "verdict": comparison.verdict(),
+    }
+
+
+def _json(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what explains a value, without the raw samples, which the history has."""
+    found: dict[str, Any] = json.loads(
+        json.dumps({k: v for k, v in details.items() if k != "samples"})
+    )
+    return {key: value for key, value in found.items() if key not in ("value", "unit")}

@@ -1,0 +1,269 @@
+"""One run is one folder: its spec, its history, its checkpoints, its result.
+
+::
+
+    runs/light-sdi-1/
+        spec.toml            the resolved spec; can be run again
+        identity.json        what a resume must find unchanged
+        environment.json     machine, packages, command
+        history.sqlite       every trial: the only truth
+        log.jsonl            what was reported along the way
+        checkpoints/ tables/ trials/
+        best/                the result
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import tomli_w
+from filelock import FileLock, Timeout
+
+from nasengine.errors import RunFolderError, StorageError
+from nasengine.experiment import Experiment
+from nasengine.files import write_atomically, write_json
+from nasengine.spec import read_toml
+from nasengine.storage import Storage
+
+FORMAT = 1
+PACKAGES = ("nasengine", "torch", "numpy", "networkx", "optuna", "nni", "scikit-learn", "ptflops")
+
+
+class RunFolder:
+    """A run's folder, held by one process at a time.
+
+    Parameters
+    ----------
+    path
+        The folder, which holds a run.
+
+    Raises
+    ------
+    RunFolderError
+        If another process holds it (naming process and host), or it holds no run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not (path / "identity.json").is_file():
+            raise RunFolderError(f"{path}: not a run's folder (no identity.json)")
+        self.path = path
+        self._lock = FileLock(path / "lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RunFolderError(f"{path}: in use by {_owner(path)}") from None
+        except OSError as error:
+            raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
+        owner = {"process": os.getpid(), "host": socket.gethostname()}
+        write_json(path / "owner.json", owner)
+        self.storage = Storage(path / "history.sqlite")
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the history and let the folder go."""
+        self.storage.close()
+        self._lock.release()
+
+    @classmethod
+    def create(cls, root: Path, experiment: Experiment, command: Sequence[str]) -> RunFolder:
+        """Make ``root/<name>-<number>`` with the next free number.
+
+        Raises
+        ------
+        RunFolderError
+            If the folder cannot be made or written.
+        """
+        name = experiment.spec.name
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            taken = [
+                int(rest)
+                for found in root.iterdir()
+                if (rest := found.name.removeprefix(f"{name}-")).isdecimal()
+            ]
+            number = max(taken, default=0) + 1
+            while True:
+                path = root / f"{name}-{number}"
+                try:
+                    path.mkdir()
+                    break
+                except FileExistsError:  # Another process was quicker.
+                    number += 1
+            _write_description(path, experiment, command)
+        except (OSError, StorageError) as error:
+            raise RunFolderError(f"{root}: cannot hold runs: {error}") from error
+        return cls(path)
+
+    def check_identity(self, experiment: Experiment) -> None:
+        """Refuse to go on with something else than what the run began with.
+
+        Raises
+        ------
+        RunFolderError
+            With the list of what changed: the spec (budget excepted), the search space, code
+            files, package versions.
+        """
+        changes = list(_changes(self.identity, identity(experiment)))
+        if changes:
+            listed = "\n  ".join(changes)
+            raise RunFolderError(f"{self.path}: changed since the run began:\n  {listed}")
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What the run began with.
+
+        Raises
+        ------
+        RunFolderError
+            If it is damaged, or of a later format.
+        """
+        path = self.path / "identity.json"
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"{path}: damaged: {error}") from error
+        if found.get("format", 0) > FORMAT:
+            raise RunFolderError(
+                f"{path}: written by a later nasengine (format {found['format']}, "
+                f"this one reads {FORMAT})"
+            )
+        return found
+
+    def write_spec(self, experiment: Experiment) -> None:
+        """Replace the kept spec, after a change that a resume allows."""
+        write_json(self.path / "identity.json", identity(experiment))
+        write_atomically(self.path / "spec.toml", tomli_w.dumps(experiment.resolved()))
+
+
+def plugin_names(path: Path) -> dict[str, str]:
+    """Return the plugins that a run's spec names, by the key's path."""
+    found: dict[str, str] = {}
+
+    def visit(value: Any, keys: tuple[str, ...]) -> None:
+        if isinstance(value, Mapping):
+            name = value.get("name")
+            if isinstance(name, str) and keys:
+                found[".".join([*keys, "name"])] = name
+            for key, item in value.items():
+                visit(item, (*keys, key))
+
+    visit(read_toml(path / "spec.toml"), ())
+    return found
+
+
+def identity(experiment: Experiment) -> dict[str, Any]:
+    """Return what must stay the same for a run to be gone on with."""
+    spec = experiment.resolved()
+    del spec["budget"]
+    return {
+        "format": FORMAT,
+        "spec": spec,
+        "space": space_digest(experiment),
+        "code": _code_digests(spec),
+        "packages": packages(),
+    }
+
+
+def space_digest(experiment: Experiment) -> str:
+    """Return a digest of the space's graph: nodes, wiring, channels, choices."""
+    graph = experiment.space.graph
+    text = json.dumps(
+        [
+            [n.name, n.kind, n.inputs, graph.channels[n.name], [*n.candidates], n.decision]
+            for n in graph.nodes
+        ]
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def packages() -> dict[str, str]:
+    """Return the versions of the packages that results depend on, as far as installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _code_digests(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        return {}
+    found: dict[str, str] = {}
+    name = value.get("name")
+    if isinstance(name, str) and ".py:" in name:
+        file = Path(name.rpartition(":")[0])
+        found[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    for item in value.values():
+        found.update(_code_digests(item))
+    return found
+
+
+def _changes(before: Any, after: Any, path: str = "") -> list[str]:
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        return [
+            change
+            for key in sorted({*before, *after})
+            for change in _changes(before.get(key), after.get(key), f"{path}.{key}".lstrip("."))
+        ]
+    same = before == after or (path.endswith(".name") and _file(before) == _file(after))
+    return [] if same else [f"{path}: was {_said(before)}, is {_said(after)}"]
+
+
+def _file(name: Any) -> Any:
+    """A code file may have moved: its name and its content count."""
+    return Path(name).name if isinstance(name, str) and ".py:" in name else name
+
+
+def _said(value: Any) -> str:
+    return "not there" if value is None else f"{value!r:.80}"
+
+
+def _owner(path: Path) -> str:
+    try:
+        owner = json.loads((path / "owner.json").read_text(encoding="utf-8"))
+        return f"process {owner['process']} on {owner['host']}"
+    except (OSError, ValueError, KeyError):
+        return "another process"
+
+
+def _write_description(path: Path, experiment: Experiment, command: Sequence[str]) -> None:
+    import torch
+
+    write_atomically(path / "spec.toml", tomli_w.dumps(experiment.resolved()))
+    device = experiment.device
+    environment = {
+        "command": list(command),
+        "python": platform.python_version(),
+        "packages": packages(),
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "host": socket.gethostname(),
+        "device": device,
+        "device_name": torch.cuda.get_device_name(device) if device != "cpu" else "",
+        "threads": experiment.spec.threads or torch.get_num_threads(),
+        "executable": sys.executable,
+    }
+    write_json(path / "environment.json", environment)
+    write_json(path / "identity.json", identity(experiment))

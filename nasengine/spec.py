@@ -1,0 +1,176 @@
+"""The spec: one TOML file that says the whole experiment. Reading it runs and imports nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from nasengine.errors import SpecError
+from nasengine.plugin import explain
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MAX_BYTES = 1_000_000
+
+Table = dict[str, Any]
+RunName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+class GoalTable(_Strict):
+    """An objective written as a table: a goal, limits, or both."""
+
+    goal: Literal["max", "min"] | None = None
+    """Which way is better; none for a limit alone."""
+    at_most: float | str | None = None
+    """Upper limit: a number in the metric's unit, `"5 ms"`, `"20M"` or `"60% of unet"`."""
+    at_least: float | str | None = None
+    """Lower limit, written like `at_most`."""
+
+
+class BudgetTable(_Strict):
+    """When the search ends, whichever comes first."""
+
+    trials: int | None = Field(None, ge=1)
+    """Architectures that the strategy may have measured; references are not counted."""
+    seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Seconds of search, training of supernets included."""
+
+
+class FinalTable(_Strict):
+    """What is measured of the winner and the references alone, after the search."""
+
+    estimators: dict[Key, Table] = {}
+    """Estimators by key, as in `[estimators]`."""
+
+
+class Spec(_Strict):
+    """An experiment: which space, which task, how it is searched, what is measured and wanted."""
+
+    name: RunName
+    """Names the run's folder: letters, digits, `-` and `_`, at most 64."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Where all randomness comes from."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`."""
+    threads: int | None = Field(None, ge=1)
+    """Threads of torch on the CPU; by default as many as torch chooses."""
+    references: tuple[str, ...] | None = None
+    """Reference networks to measure beside the winner; by default the space's first two."""
+    space: Table
+    """The search space: `name` and its settings."""
+    task: Table
+    """The task: `name` and its settings."""
+    strategy: Table
+    """The strategy: `name` and its settings."""
+    estimators: dict[Key, Table] = Field(min_length=1)
+    """Estimators by key; `name` may be left out where it is the key."""
+    objectives: dict[str, Literal["max", "min"] | GoalTable] = Field(min_length=1)
+    """What is wanted, by metric: `"max"`, `"min"`, or a table with limits."""
+    budget: BudgetTable
+    """When the search ends."""
+    final: FinalTable = FinalTable()
+    """Estimators for the winner and the references alone."""
+
+
+def read_toml(path: Path) -> Table:
+    """Read a TOML file.
+
+    Raises
+    ------
+    SpecError
+        If there is none, it is too large, or it is not TOML; naming file, line and column.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise SpecError(f"{path}: larger than {MAX_BYTES} bytes; is it a spec?")
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SpecError(f"{path}: cannot be read: {reason}") from error
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise SpecError(f"{path}: not TOML: {error or 'nested too deep'}") from error
+
+
+def override(table: Mapping[str, Any], assignments: Iterable[str]) -> tuple[Table, list[str]]:
+    """Apply ``key.path=value`` assignments to a spec's tables.
+
+    Parameters
+    ----------
+    table
+        The spec; left as it is.
+    assignments
+        Values are TOML (``3``, ``true``, ``[1, 2]``); what is not is taken as text.
+
+    Returns
+    -------
+    The new tables, and the key paths that were set.
+
+    Raises
+    ------
+    SpecError
+        If an assignment has no key or no ``=``, or its path leads through a value.
+
+    Examples
+    --------
+    >>> override({"seed": 0}, ["seed=3", "task.data.name=neu_seg"])
+    ({'seed': 3, 'task': {'data': {'name': 'neu_seg'}}}, ['seed', 'task.data.name'])
+    """
+    result = deepcopy(dict(table))
+    paths = []
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        keys = [key.strip() for key in path.split(".")]
+        if not equals or not all(keys):
+            raise SpecError(f"--set {assignment!r}: key.path=value is needed")
+        place: Any = result
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+            if not isinstance(place, dict):
+                raise SpecError(f"--set {assignment!r}: {key!r} is a value, not a table")
+        place[keys[-1]] = _value(text.strip())
+        paths.append(".".join(keys))
+    return result, paths
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError):
+        return text
+
+
+def check_spec(table: Mapping[str, Any]) -> Spec:
+    """Check the spec's own keys; plugins check theirs when they are built.
+
+    Raises
+    ------
+    SpecError
+        Every problem, a line each, with the key's path and the nearest name.
+    """
+    frozen = {
+        key: tuple(value) if key == "references" and isinstance(value, list) else value
+        for key, value in table.items()
+    }
+    try:
+        return Spec.model_validate(frozen)
+    except ValidationError as error:
+        raise SpecError("\n".join(explain(error, Spec, ""))) from error

@@ -1,0 +1,202 @@
+"""The history on disk: one SQLite file, one writer, the only truth about a run's trials."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nasengine.architecture import Architecture
+from nasengine.errors import RunFolderError, StorageError
+from nasengine.history import History
+from nasengine.trial import Measurement, Status, Trial
+
+FORMAT = 1
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS trials (
+    number INTEGER PRIMARY KEY, key TEXT NOT NULL, architecture TEXT NOT NULL,
+    status TEXT NOT NULL, measurements TEXT NOT NULL, reason TEXT NOT NULL,
+    seconds REAL NOT NULL, attempts INTEGER NOT NULL, left_behind TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS reference_networks (
+    name TEXT PRIMARY KEY, key TEXT NOT NULL, architecture TEXT NOT NULL,
+    status TEXT NOT NULL, measurements TEXT NOT NULL, reason TEXT NOT NULL,
+    seconds REAL NOT NULL);
+"""
+
+T = TypeVar("T")
+
+
+class Storage:
+    """Keeps trials in ``history.sqlite``.
+
+    What `finish` has returned from is on the disk: it survives a crash of the process and of the
+    machine. What `begin` has returned from survives a crash of the process.
+
+    Parameters
+    ----------
+    path
+        The file; made if there is none.
+
+    Raises
+    ------
+    RunFolderError
+        If the file is not a history, or of a later format.
+    StorageError
+        If the disk refuses.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._connection = sqlite3.connect(path, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise RunFolderError(f"{path}: not a history: {error}") from error
+        found = self.fact("format", FORMAT)
+        if found > FORMAT:
+            raise RunFolderError(
+                f"{path}: written by a later nasengine (format {found}, this one reads {FORMAT})"
+            )
+        self.set_fact("format", FORMAT)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def fact(self, name: str, default: T) -> T:
+        """Return a kept JSON value."""
+        row = self._connection.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
+        return default if row is None else json.loads(row[0])
+
+    def set_fact(self, name: str, value: Any) -> None:
+        """Keep a JSON value, durable on return."""
+        self._write("FULL", "INSERT OR REPLACE INTO facts VALUES (?, ?)", [name, json.dumps(value)])
+
+    def history(self) -> History:
+        """Return every trial so far.
+
+        Raises
+        ------
+        RunFolderError
+            If the file is damaged.
+        """
+        rows = self._read("SELECT * FROM trials ORDER BY number")
+        return History(
+            Trial(
+                number, _architecture(choices), key, Status(status), _measured(m), reason, seconds
+            )
+            for number, key, choices, status, m, reason, seconds, *_ in rows
+        )
+
+    def begin(self, trial: Trial, left_behind: str = "") -> int:
+        """Keep that a trial is being measured.
+
+        Parameters
+        ----------
+        trial
+            The trial.
+        left_behind
+            What an earlier attempt left on the disk, as any text; another text than the last
+            time means that the last attempt got somewhere.
+
+        Returns
+        -------
+        How many attempts, this one included, began from the same place.
+        """
+        before = self._read(
+            "SELECT attempts, left_behind FROM trials WHERE number = ?", trial.number
+        )
+        same = bool(before) and before[0][1] == left_behind
+        attempts = int(before[0][0]) + 1 if same else 1
+        self._write(
+            "NORMAL",
+            "INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [trial.number, *_row(trial), attempts, left_behind],
+        )
+        return attempts
+
+    def forget_attempt(self, number: int) -> None:
+        """Keep that the last attempt was ended on purpose, and counts for nothing."""
+        self._write("NORMAL", "UPDATE trials SET attempts = 0 WHERE number = ?", [number])
+
+    def finish(self, trial: Trial) -> None:
+        """Keep how a trial ended, durable on return."""
+        self._write(
+            "FULL",
+            "INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, 1, '')",
+            [trial.number, *_row(trial)],
+        )
+
+    def references(self) -> dict[str, Trial]:
+        """Return the reference networks measured so far."""
+        return {
+            name: Trial(
+                -1, _architecture(choices), key, Status(status), _measured(m), reason, seconds, name
+            )
+            for name, key, choices, status, m, reason, seconds in self._read(
+                "SELECT * FROM reference_networks ORDER BY rowid"
+            )
+        }
+
+    def finish_reference(self, trial: Trial) -> None:
+        """Keep a reference network's measurements, durable on return."""
+        self._write(
+            "FULL",
+            "INSERT OR REPLACE INTO reference_networks VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [trial.reference, *_row(trial)],
+        )
+
+    def final(self, number: int) -> Mapping[str, Measurement]:
+        """Return what only a winner is measured by, as far as it was."""
+        return _measured(json.dumps(self.fact(f"final-{number}", {})))
+
+    def set_final(self, number: int, measurements: Mapping[str, Measurement]) -> None:
+        """Keep what only a winner is measured by, durable on return."""
+        self.set_fact(f"final-{number}", _unmeasured(measurements))
+
+    def _read(self, query: str, *values: Any) -> list[Any]:
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise RunFolderError(f"{self.path}: damaged: {error}") from error
+
+    def _write(self, durability: str, statement: str, values: list[Any]) -> None:
+        try:
+            self._connection.execute(f"PRAGMA synchronous = {durability}")
+            self._connection.execute(statement, values)
+        except sqlite3.Error as error:
+            raise StorageError(f"cannot write {self.path}: {error}") from error
+
+
+def _row(trial: Trial) -> list[Any]:
+    return [
+        trial.key,
+        json.dumps(dict(trial.architecture)),
+        trial.status.value,
+        json.dumps(_unmeasured(trial.measurements)),
+        trial.reason,
+        trial.seconds,
+    ]
+
+
+def _architecture(text: str) -> Architecture:
+    return Architecture(json.loads(text))
+
+
+def _unmeasured(measurements: Mapping[str, Measurement]) -> dict[str, Any]:
+    return {
+        name: {"value": m.value, **({"details": m.details} if m.details else {})}
+        for name, m in measurements.items()
+    }
+
+
+def _measured(text: str) -> Mapping[str, Measurement]:
+    return {
+        name: Measurement(found["value"], found.get("details", {}))
+        for name, found in json.loads(text).items()
+    }
