@@ -1,0 +1,31 @@
+"""What every test shares: one thread, quiet hypothesis, the real data where it is given."""
+
+import os
+from pathlib import Path
+
+# Before torch is imported: two test processes on two cores, and results that do not depend on it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data that NASENGINE_DATA names; without it the test is skipped."""
+    given = os.environ.get("NASENGINE_DATA")
+    if not given:
+        pytest.skip("NASENGINE_DATA is not set: it names the folder of neu_seg/ and tables/")
+    return Path(given)
