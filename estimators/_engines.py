@@ -1,0 +1,189 @@
+"""The ways to run a network at inference, each made into one call to be timed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import platform
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from nasengine.errors import EstimationFailed, PluginError
+from nasengine.randomness import torch_seed
+
+EngineName = Literal["eager", "compile", "onnxruntime"]
+
+_one_at_a_time = threading.Lock()
+"""Two measurements at once would each measure the other."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a network is run.
+
+    Parameters
+    ----------
+    engine
+        What executes it.
+    device
+        ``cpu``, ``cuda``, ``cuda:1``.
+    batch
+        Samples a run.
+    threads
+        Threads on the CPU.
+    fold_batch_norm
+        Whether batch norms become part of the convolution before them.
+    channels_last
+        Whether tensors are (N, H, W, C) in memory.
+    """
+
+    engine: EngineName
+    device: str
+    batch: int
+    threads: int
+    fold_batch_norm: bool
+    channels_last: bool
+
+
+@contextlib.contextmanager
+def measuring(setup: Setup) -> Iterator[None]:
+    """Hold the machine for one measurement: threads as set up, no gradients; then put all back."""
+    with _one_at_a_time, torch.inference_mode():
+        before = torch.get_num_threads()
+        torch.set_num_threads(setup.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def prepare(network: nn.Module, shape: Sequence[int], setup: Setup) -> Callable[[], object]:
+    """Return a call that runs a network once on a batch of samples of a shape (C, H, W).
+
+    Call it, and this, inside `measuring`.
+
+    Raises
+    ------
+    EstimationFailed
+        If the engine cannot take this network, with its reason.
+    PluginError
+        If the engine is not installed.
+    """
+    with torch_seed(0, "latency", "input") as generator:
+        x = torch.rand((setup.batch, *shape), generator=generator).to(setup.device)
+    network = network.eval().to(setup.device)
+    if setup.fold_batch_norm:
+        network = _folded(network)
+    if setup.channels_last and x.ndim == 4:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        x = x.contiguous(memory_format=torch.channels_last)
+    if setup.engine == "onnxruntime":
+        return _onnxruntime(network, x, setup)
+    if setup.engine == "compile":
+        return _compiled(network, x)
+    return lambda: network(x)
+
+
+def _folded(network: nn.Module) -> nn.Module:
+    from torch.fx.experimental.optimization import fuse
+
+    if isinstance(network, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.Identity)):
+        return network
+    try:
+        return fuse(network)
+    except Exception as error:
+        raise EstimationFailed(
+            f"latency: fold_batch_norm cannot trace the network: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _compiled(network: nn.Module, x: Tensor) -> Callable[[], object]:
+    compiled: Callable[[Tensor], object] = torch.compile(network, dynamic=False)
+    try:
+        compiled(x)
+    except Exception as error:
+        line = str(error).strip().splitlines()[:1]
+        raise EstimationFailed(
+            f"latency: torch.compile failed: {type(error).__name__}: {''.join(line)}"
+        ) from error
+    return lambda: compiled(x)
+
+
+def require_onnxruntime(device: str) -> Any:
+    """Import onnxruntime.
+
+    Raises
+    ------
+    PluginError
+        Saying what to install.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise PluginError(
+            f"latency: engine = 'onnxruntime' needs {error.name}: pip install 'nasengine[onnx]'"
+        ) from error
+    wanted = _provider(device)
+    if wanted not in onnxruntime.get_available_providers():
+        raise PluginError(
+            f"latency: this onnxruntime does not run on {device}: pip install onnxruntime-gpu"
+        )
+    return onnxruntime
+
+
+def _provider(device: str) -> str:
+    return "CPUExecutionProvider" if device == "cpu" else "CUDAExecutionProvider"
+
+
+def _onnxruntime(network: nn.Module, x: Tensor, setup: Setup) -> Callable[[], object]:
+    onnxruntime = require_onnxruntime(setup.device)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = setup.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    model = _exported(network.cpu(), x.cpu().contiguous())
+    session = onnxruntime.InferenceSession(model, options, [_provider(setup.device)])
+    feed = {session.get_inputs()[0].name: x.cpu().contiguous().numpy()}
+    return lambda: session.run(None, feed)
+
+
+def _exported(network: nn.Module, x: Tensor) -> bytes:
+    """Export by the dynamo exporter, which prints and warns as it goes."""
+    try:
+        # Tensors made under inference_mode cannot be exported.
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(network, (x.clone(),), dynamo=True, verbose=False)
+    except Exception as error:
+        line = str(error).strip().splitlines()[:1]
+        raise EstimationFailed(
+            f"latency: the network cannot be exported to ONNX: "
+            f"{type(error).__name__}: {''.join(line)}"
+        ) from error
+    assert program is not None
+    return program.model_proto.SerializeToString()
+
+
+def device_name(device: str) -> str:
+    """Name the processor, as a table of latencies should."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,173 @@
+"""Latency of a derived network: measured on this device, or predicted for another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from nasengine.errors import SpecError
+from nasengine.estimator import Candidate, CostTable, Estimator
+from nasengine.plugin import SpecPath
+from nasengine.trial import Measurement, Metric
+
+from .latency_table import (
+    LatencyTable,
+    check_latency_table,
+    measure_latency_table,
+    predict,
+    read_latency_table,
+)
+
+if TYPE_CHECKING:
+    from nasengine.search import Search
+
+    from ._engines import Setup
+
+
+class Latency(Estimator):
+    """Time of one forward pass: median, 90th percentile, spread and frames per second."""
+
+    effort: ClassVar[int] = 1
+
+    engine: Literal["eager", "compile", "onnxruntime"] = "eager"
+    """What executes the network; ``onnxruntime`` needs the extra ``onnx``."""
+
+    batch: int = Field(default=1, gt=0)
+    """Samples in one forward pass."""
+
+    threads: int | None = Field(default=None, gt=0)
+    """Threads on the CPU; by default as many as torch uses."""
+
+    fold_batch_norm: bool = False
+    """Make each batch norm part of the convolution before it, as deployment does."""
+
+    channels_last: bool = False
+    """Keep tensors as (N, H, W, C) in memory."""
+
+    repeats: int = Field(default=30, gt=1)
+    """Timed passes, at least."""
+
+    seconds: float = Field(default=0.5, ge=0)
+    """Seconds of timed passes, at least (up to ten times the repeats)."""
+
+    max_spread: float = Field(default=0.5, gt=0)
+    """Spread of the middle half of the readings, relative to their median, above which they are
+    taken again, and in the end refused."""
+
+    # The contract has a method of the name that the setting has in a spec.
+    table_file: SpecPath | None = Field(default=None, alias="table")
+    """A table made by ``nasengine latency-table`` on another device: predict, measure nothing."""
+
+    def metrics(self, search: Search) -> tuple[Metric, ...]:  # noqa: ARG002
+        """Return the median first; a prediction has no percentile and no spread."""
+        median, fps = Metric("latency", "ms", "min"), Metric("fps", "1/s", "max")
+        if self.table_file is not None:
+            return (median, fps)
+        return (median, Metric("p90", "ms", "min"), Metric("spread", "", "min"), fps)
+
+    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+        """Time the derived network in eval mode, end to end.
+
+        Raises
+        ------
+        EstimationFailed
+            If the engine cannot run it, or its readings cannot be trusted, with the reason.
+        """
+        if self.table_file is not None:
+            return self._predicted(candidate, search)
+        from . import _engines, _timing
+
+        setup = self.setup(search)
+        network = candidate.network("latency")
+        with _engines.measuring(setup):
+            run = _engines.prepare(network, search.task.input_shape, setup)
+            reading = _timing.read(
+                run, _timing.clock(search.device), self.repeats, self.seconds, self.max_spread
+            )
+        return {
+            "latency": Measurement(reading.median, {"samples": reading.samples, **vars(setup)}),
+            "p90": Measurement(reading.p90),
+            "spread": Measurement(reading.spread),
+            "fps": Measurement(1e3 * self.batch / reading.median),
+        }
+
+    def table(self, search: Search) -> CostTable:
+        """Time each candidate in each slot at its real shape, or read it from the table's file.
+
+        Raises
+        ------
+        SpecError
+            If the table's file does not fit the space or the task.
+        DataError
+            If the file cannot be read.
+        """
+        if self.table_file is not None:
+            return self._costs(search)
+        return self.measured_table(search).cost_table(search.space)
+
+    def measured_table(self, search: Search) -> LatencyTable:
+        """Time a table, with every reading."""
+        table = measure_latency_table(search, self.setup(search), self.repeats)
+        for (slot, name), spread in table.unsteady(self.max_spread).items():
+            search.reporter.warn(
+                f"latency of {name!r} in slot {slot!r}: readings spread by {spread:.0%}; "
+                "is the machine busy?"
+            )
+        return table
+
+    def setup(self, search: Search) -> Setup:
+        """Return how networks are run."""
+        import torch
+
+        from ._engines import Setup
+
+        return Setup(
+            engine=self.engine,
+            device=search.device,
+            batch=self.batch,
+            threads=self.threads or torch.get_num_threads(),
+            fold_batch_norm=self.fold_batch_norm,
+            channels_last=self.channels_last,
+        )
+
+    def check(self, search: Search) -> None:
+        """Refuse a table that does not fit, and an engine that is not installed.
+
+        Raises
+        ------
+        SpecError, DataError
+            If the table is for another space, another input, or damaged.
+        PluginError
+            Saying what to install.
+        """
+        if self.table_file is not None:
+            self._costs(search)
+        elif self.engine == "onnxruntime":
+            from ._engines import require_onnxruntime
+
+            require_onnxruntime(search.device)
+
+    @cached_property
+    def read_table(self) -> LatencyTable:
+        """The table of the file, read once."""
+        assert self.table_file is not None
+        return read_latency_table(self.table_file)
+
+    def _costs(self, search: Search) -> CostTable:
+        if self.read_table.facts.get("batch") != self.batch:
+            raise SpecError(
+                f"{self.table_file}: is for a batch of {self.read_table.facts.get('batch')}, "
+                f"and latency.batch = {self.batch}"
+            )
+        return check_latency_table(self.read_table, search, str(self.table_file))
+
+    def _predicted(self, candidate: Candidate, search: Search) -> dict[str, Measurement]:
+        value = predict(self._costs(search), search.space, candidate.architecture)
+        details = {"predicted": True, "table": str(self.table_file), **self.read_table.facts}
+        return {
+            "latency": Measurement(value, details),
+            "fps": Measurement(1e3 * self.batch / value),
+        }

@@ -1,0 +1,328 @@
+"""A device's table of latencies: measured there, alone and resumable, and used anywhere.
+
+The time of each candidate in each slot at its real shape, less the cost of the call itself, and of
+whole networks, from which comes the time of all that is not searched. As in ProxylessNAS (Cai et
+al. 2019, section 3.2) and FBNet (Wu et al. 2019, section 3.2), the sum predicts a network's time.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from nasengine.architecture import Architecture
+from nasengine.errors import DataError, EstimationFailed, SpecError, did_you_mean
+from nasengine.estimator import CostTable
+from nasengine.files import write_json
+
+if TYPE_CHECKING:
+    from nasengine.search import Search
+    from nasengine.space import SearchSpace
+
+    from ._engines import Setup
+
+FORMAT = "nasengine latency table 1"
+PROBES = 5
+_SAVE_EVERY = 5
+
+Cell = tuple[str, str]
+"""A slot and what stands in it."""
+
+
+@dataclass
+class LatencyTable:
+    """The readings of one device, in milliseconds.
+
+    Parameters
+    ----------
+    facts
+        How they were measured: device, engine, threads, batch, input, versions.
+    cells
+        (slot, candidate) to its readings, without the cost of the call; a connection that is cut
+        has none, and costs nothing.
+    probes
+        Whole networks with their readings.
+    decisions
+        Slot to the decision that fills it.
+    """
+
+    facts: dict[str, Any]
+    cells: dict[Cell, list[float]] = field(default_factory=dict)
+    probes: list[tuple[Architecture, list[float]]] = field(default_factory=list)
+    decisions: dict[str, str] = field(default_factory=dict)
+
+    def cost(self, cell: Cell) -> float:
+        """Return the milliseconds of a candidate in a slot."""
+        readings = self.cells[cell]
+        return max(0.0, median(readings)) if readings else 0.0
+
+    def cost_table(self, space: SearchSpace) -> CostTable:
+        """Return the costs; the fixed part is what whole networks took beyond their slots."""
+        costs: dict[str, dict[str, float]] = {slot: {} for slot in self.decisions}
+        for slot, name in self.cells:
+            costs[slot][name] = self.cost((slot, name))
+        bare = CostTable("ms", 0.0, costs, self.decisions)
+        beyond = [
+            median(readings) - predict(bare, space, architecture)
+            for architecture, readings in self.probes
+        ]
+        return CostTable("ms", max(0.0, median(beyond)), costs, self.decisions)
+
+    def unsteady(self, max_spread: float) -> dict[Cell, float]:
+        """Return the cells whose readings spread too much for their weight in a network."""
+        from ._timing import Reading
+
+        whole = median([median(taken) for _, taken in self.probes])
+        found: dict[Cell, float] = {}
+        for cell, taken in self.cells.items():
+            reading = Reading(tuple(taken)) if len(taken) > 1 else None
+            # What takes a thousandth of a network may spread as it likes.
+            if reading and reading.median > whole / 1000 and reading.spread > max_spread:
+                found[cell] = reading.spread
+        return found
+
+    def to_json(self, space: SearchSpace) -> dict[str, Any]:
+        """Return the table as JSON values: what it costs, and every reading."""
+        readings: dict[str, dict[str, list[float]]] = {slot: {} for slot in self.decisions}
+        for (slot, name), taken in self.cells.items():
+            readings[slot][name] = [round(value, 6) for value in taken]
+        probes = [
+            {"architecture": dict(architecture), "readings": [round(v, 6) for v in taken]}
+            for architecture, taken in self.probes
+        ]
+        table = self.cost_table(space).to_json() if all(t for _, t in self.probes) else {}
+        return {
+            "format": FORMAT,
+            **self.facts,
+            **table,
+            "decisions": self.decisions,
+            "readings": readings,
+            "probes": probes,
+        }
+
+
+def predict(table: CostTable, space: SearchSpace, architecture: Mapping[str, str]) -> float:
+    """Return the cost of a network, without the slots that reach no output in it.
+
+    Raises
+    ------
+    EstimationFailed
+        If the table lacks a candidate, such as a reference network's block.
+    """
+    from nasengine.canonical import simplify
+
+    total = table.fixed
+    for name in simplify(space.graph, architecture):
+        if name in table.costs:
+            choice = architecture[table.decisions[name]]
+            if choice not in table.costs[name]:
+                raise EstimationFailed(
+                    f"the latency table has no candidate {choice!r} in slot {name!r}; "
+                    f"{did_you_mean(choice, table.costs[name])}"
+                )
+            total += table.costs[name][choice]
+    return total
+
+
+def write_latency_table(search: Search, setup: Setup, repeats: int, path: Path) -> LatencyTable:
+    """Measure a device's table into a JSON file; what the file already holds is kept.
+
+    Raises
+    ------
+    DataError
+        If the file holds another table: of another device, space or setting.
+    """
+    kept = read_latency_table(path) if path.is_file() else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return measure_latency_table(
+        search,
+        setup,
+        repeats,
+        kept=kept,
+        keep=lambda table: write_json(path, table.to_json(search.space)),
+        where=str(path),
+    )
+
+
+def measure_latency_table(
+    search: Search,
+    setup: Setup,
+    repeats: int,
+    *,
+    kept: LatencyTable | None = None,
+    keep: Callable[[LatencyTable], None] = lambda _: None,
+    where: str = "latency table",
+) -> LatencyTable:
+    """Time every candidate in every slot and some whole networks, in turn.
+
+    Parameters
+    ----------
+    search
+        The space, the task's shape, the device.
+    setup
+        How networks are run.
+    repeats
+        Timed runs of each.
+    kept
+        What was measured earlier, to go on from.
+    keep
+        Called every few rounds with the table so far.
+    where
+        What to call the earlier table in an error.
+    """
+    from . import _engines, _latency_cells, _timing
+
+    facts = describe(search, setup)
+    table = _resumed(facts, kept, where)
+    table.decisions = {slot.name: slot.decision for slot in search.space.graph.slots}
+    work = _latency_cells.work(search, table)
+    total = repeats - work.done
+    if total <= 0:
+        return table
+    with search.reporter.progress("latency table", repeats, work.done) as progress:
+        runs = work.prepare(setup)
+        with _engines.measuring(setup):
+            now = _timing.clock(search.device)
+            for number, taken in enumerate(_timing.rounds(runs, now, [1] * total), start=1):
+                work.record(taken)
+                progress.advance()
+                if number % _SAVE_EVERY == 0 or number == total:
+                    keep(table)
+                search.pause_point()
+    return table
+
+
+def _resumed(facts: dict[str, Any], kept: LatencyTable | None, where: str) -> LatencyTable:
+    if kept is None:
+        return LatencyTable(facts)
+    for name, value in facts.items():
+        if kept.facts.get(name) != value:
+            raise DataError(
+                f"{where}: holds a table with {name} = {kept.facts.get(name)!r}, and this one has "
+                f"{value!r}; name another file"
+            )
+    return kept
+
+
+def describe(search: Search, setup: Setup) -> dict[str, Any]:
+    """Say how a table is measured: what must agree for two to be of one kind."""
+    import torch
+
+    from ._engines import device_name
+
+    return {
+        "device": device_name(setup.device),
+        "kind": setup.device.partition(":")[0],
+        "engine": setup.engine,
+        "threads": setup.threads,
+        "batch": setup.batch,
+        "fold_batch_norm": setup.fold_batch_norm,
+        "channels_last": setup.channels_last,
+        "input": list(search.task.input_shape),
+        "space": {"name": type(search.space).__name__, **search.space.model_dump(mode="json")},
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+    }
+
+
+def read_latency_table(path: Path) -> LatencyTable:
+    """Read a table that `write_latency_table` wrote.
+
+    Raises
+    ------
+    DataError
+        If it is not there, or is none, naming the file and what is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise DataError(f"{path}: cannot be read: {reason}") from error
+    try:
+        content = json.loads(text)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise DataError(f"{path}: is no {FORMAT!r}")
+        return _parsed(content)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
+
+
+def _parsed(content: Mapping[str, Any]) -> LatencyTable:
+    parts = ("format", "unit", "fixed", "costs", "decisions", "readings", "probes")
+    return LatencyTable(
+        facts={name: value for name, value in content.items() if name not in parts},
+        cells={
+            (slot, name): _numbers(readings)
+            for slot, row in content["readings"].items()
+            for name, readings in row.items()
+        },
+        probes=[
+            (Architecture(probe["architecture"]), _numbers(probe["readings"]))
+            for probe in content["probes"]
+        ],
+        decisions={str(slot): str(name) for slot, name in content["decisions"].items()},
+    )
+
+
+def _numbers(values: Sequence[Any]) -> list[float]:
+    numbers = [float(value) for value in values]
+    if not all(abs(number) < 1e12 for number in numbers):
+        raise ValueError("a reading is not finite")
+    return numbers
+
+
+def check_latency_table(table: LatencyTable, search: Search, where: str) -> CostTable:
+    """Check a table against a space and a task, and return its costs.
+
+    Raises
+    ------
+    SpecError
+        Naming the slots and choices that one has and the other has not, or the input size.
+    """
+    slots = {slot.name: slot for slot in search.space.graph.slots}
+    problems = [
+        f"the space has no slot {name!r}; {did_you_mean(name, slots)}"
+        for name in table.decisions
+        if name not in slots
+    ]
+    for name, slot in slots.items():
+        measured = [choice for cell, choice in table.cells if cell == name]
+        if name not in table.decisions:
+            problems.append(f"slot {name!r} is missing")
+        else:
+            problems += [
+                f"slot {name!r} lacks {choice!r}; {did_you_mean(choice, measured)}"
+                for choice in slot.candidates
+                if choice not in measured
+            ]
+    shape = list(search.task.input_shape)
+    if table.facts.get("input") != shape:
+        problems.append(f"it is for inputs of {table.facts.get('input')}, the task gives {shape}")
+    if not table.probes or not all(taken for _, taken in table.probes):
+        problems.append("its whole networks were not measured: it is unfinished")
+    if problems:
+        raise SpecError(f"{where}: " + "; ".join(problems))
+    return table.cost_table(search.space)
+
+
+def prediction_quality(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, float]:
+    """Say how well predictions agree with measurements: rank correlations and mean error.
+
+    Examples
+    --------
+    >>> quality = prediction_quality([1.0, 2.0, 3.3], [1.0, 2.0, 3.0])
+    >>> {name: round(value, 3) for name, value in quality.items()}
+    {'spearman': 1.0, 'kendall': 1.0, 'mean_absolute_error': 0.033}
+    """
+    from scipy.stats import kendalltau, spearmanr
+
+    relative = [abs(p - m) / m for p, m in zip(predicted, measured, strict=True)]
+    return {
+        "spearman": float(spearmanr(predicted, measured).statistic),
+        "kendall": float(kendalltau(predicted, measured).statistic),
+        "mean_absolute_error": sum(relative) / len(relative),
+    }
