@@ -267,7 +267,8 @@ def fields_at(model: type[BaseModel], location: Sequence[str | int]) -> list[str
             a for a in _inside(annotation) if isinstance(a, type) and issubclass(a, BaseModel)
         ]
         current = models[0] if models else None
-    return sorted(getattr(current, "model_fields", {}))
+    fields = getattr(current, "model_fields", {})
+    return sorted(field.alias or name for name, field in fields.items())
 
 
 def _inside(annotation: Any) -> list[Any]:
