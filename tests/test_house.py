@@ -13,6 +13,11 @@ import pytest
 
 import nasengine
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).parent.parent
 PLUGIN_FOLDERS = ("spaces", "strategies", "estimators")
 CODE = sorted(
@@ -151,6 +156,26 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
+
+
+INSTALLED_AS = {"PIL": "pillow", "sklearn": "scikit-learn", "tomli_w": "tomli-w"}
+
+
+def test_what_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [
+        *project["dependencies"],
+        *(r for name in extras if name != "dev" for r in extras[name]),
+    ]
+    declared = {re.split(r"[^A-Za-z0-9_-]", requirement)[0].lower() for requirement in wanted}
+    allowed = {*sys.stdlib_module_names, "nasengine", *PLUGIN_FOLDERS}
+    for path in CODE:
+        if path.is_relative_to(ROOT / "examples") or path.is_relative_to(ROOT / "benchmarks"):
+            continue
+        tops = {name.split(".")[0] for name in imports(parse(path))} - allowed
+        missing = {INSTALLED_AS.get(top, top).replace("_", "-") for top in tops} - declared
+        assert not missing - {"pydantic-core"}, f"{path}: {missing} is not in pyproject.toml"
 
 
 HEAVY = ("torch", "optuna", "nni", "sklearn", "scipy", "pandas", "matplotlib", "networkx")
