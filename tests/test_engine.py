@@ -1,0 +1,233 @@
+"""The loop: what it measures, what it records, and what a candidate cannot do to it."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nasengine.architecture import Architecture
+from nasengine.engine import MAX_ATTEMPTS, Engine, best_or_fail, measure
+from nasengine.errors import DataError, EstimationFailed, Interrupted, SearchFailed
+from nasengine.estimator import Candidate, Estimator
+from nasengine.history import History
+from nasengine.moves import enumerate_all
+from nasengine.objectives import Objective, Objectives
+from nasengine.search import Search
+from nasengine.storage import Storage
+from nasengine.strategy import Strategy
+from nasengine.testing.stubs import CountingEstimator, tiny_search
+from nasengine.trial import Measurement, Metric, Status, Trial
+
+
+class InOrder(Strategy):
+    """Proposes the whole space in order."""
+
+    def propose(self, history: History, count: int, search: Search) -> Sequence[Architecture]:
+        left = list(enumerate_all(search.space.decisions))[len(history) :]
+        return left[:count]
+
+
+class Misbehaving(Estimator):
+    """Does what its setting says."""
+
+    behaviour: str = "raise"
+    effort = 1
+
+    def metrics(self, search: Search) -> tuple[Metric, ...]:
+        return (Metric("quality", "", "max"), Metric("second", "", "max"))
+
+    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+        if candidate.architecture["first"] == "conv":
+            _misbehave(self.behaviour)
+        return {"quality": Measurement(1.0), "second": Measurement(2.0)}
+
+
+def _misbehave(behaviour: str) -> None:
+    errors: dict[str, BaseException] = {
+        "raise": ValueError("the block is broken"),
+        "fail": EstimationFailed("loss is nan"),
+        "exit": SystemExit(3),
+        "memory": MemoryError("out of memory"),
+        "recursion": RecursionError("too deep"),
+    }
+    raise errors[behaviour]
+
+
+def engine_for(folder: Path, estimators: Mapping[str, Estimator], **more: Any) -> Engine:
+    search = tiny_search(estimators=estimators, folder=folder, **more)
+    return Engine(search, InOrder(), Storage(folder / "history.sqlite"))
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        ("raise", "quality: ValueError: the block is broken"),
+        ("fail", "quality: loss is nan"),
+        ("exit", "quality: SystemExit: 3"),
+        ("memory", "quality: MemoryError: out of memory"),
+        ("recursion", "quality: RecursionError: too deep"),
+    ],
+)
+def test_a_misbehaving_candidate_fails_alone(tmp_path: Path, behaviour: str, reason: str) -> None:
+    engine = engine_for(tmp_path, {"quality": Misbehaving(behaviour=behaviour)})
+    history = engine.run()
+    failed = [t for t in history if t.status is Status.FAILED]
+    assert [t.architecture["first"] for t in failed] == ["conv", "conv"]
+    assert {t.reason for t in failed} == {reason}
+    assert len(history.complete) == 2
+    assert best_or_fail(engine.search, history).architecture["first"] == "pointwise"
+
+
+def test_bad_data_is_the_users_matter_and_ends_the_run(tmp_path: Path) -> None:
+    class Unreadable(Misbehaving):
+        def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+            raise DataError("image.png: truncated")
+
+    with pytest.raises(DataError, match=r"image\.png"):
+        engine_for(tmp_path, {"quality": Unreadable()}).run()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_no_number_fails_the_trial(tmp_path: Path, value: float) -> None:
+    class Odd(Misbehaving):
+        def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+            return {"quality": Measurement(value)}
+
+    engine = engine_for(tmp_path, {"quality": Odd()})
+    history = engine.run()
+    assert all(t.status is Status.FAILED and str(value) in t.reason for t in history)
+    with pytest.raises(SearchFailed, match=r"none of 4 trials.*\n  4 x failed: quality"):
+        best_or_fail(engine.search, history)
+
+
+def test_cheap_estimators_run_first_and_a_broken_limit_spares_the_dear(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    class Dear(Misbehaving):
+        effort = 2
+
+        def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+            calls.append(candidate.label)
+            return {"quality": Measurement(1.0), "second": Measurement(0.0)}
+
+    objectives = Objectives((Objective("quality", "max"), Objective("firsts", at_most=1)))
+    estimators = {"quality": Dear(), "firsts": CountingEstimator()}
+    history = engine_for(tmp_path, estimators, objectives=objectives).run()
+    infeasible = [t for t in history if t.status is Status.INFEASIBLE]
+    assert [t.reason for t in infeasible] == ["firsts is 2, at most 1 is asked"]
+    assert "quality" not in infeasible[0].measurements
+    assert len(calls) == 3
+    assert f"trial-{infeasible[0].number}" not in calls
+
+
+def test_metrics_are_named_by_the_estimators_key(tmp_path: Path) -> None:
+    search = tiny_search(estimators={"mine": Misbehaving()}, folder=tmp_path)
+    architecture = Architecture({"first": "pointwise", "second": "conv"})
+    status, found, _ = measure(search, architecture, "trial-0")
+    assert status is Status.COMPLETE
+    assert set(found) == {"mine", "mine.second"}
+
+
+def test_budget_counts_trials_over_interrupted_parts(tmp_path: Path) -> None:
+    estimators = {"firsts": CountingEstimator()}
+    first = engine_for(tmp_path, estimators, trials=2)
+    assert len(first.run()) == 2
+    first.storage.close()
+    second = engine_for(tmp_path, estimators, trials=3)
+    history = second.run()
+    assert [t.number for t in history] == [0, 1, 2]
+    assert len({t.key for t in history}) == 3
+
+
+def test_a_spent_time_budget_ends_the_search(tmp_path: Path) -> None:
+    ticks = iter(range(0, 1000, 10))
+    search = tiny_search(folder=tmp_path)
+    search = type(search)(**{**vars(search), "budget": type(search.budget)(seconds=45.0)})
+    storage = Storage(tmp_path / "history.sqlite")
+    history = Engine(search, InOrder(), storage, clock=lambda: float(next(ticks))).run()
+    assert 0 < len(history) < 4
+    assert storage.fact("seconds", 0.0) >= 45
+
+
+def test_a_stopped_search_ends_before_the_next_estimator_and_goes_on_later(tmp_path: Path) -> None:
+    class Stopping(Misbehaving):
+        def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+            search.stop.set()
+            return {"quality": Measurement(1.0)}
+
+    engine = engine_for(tmp_path, {"quality": Stopping()})
+    with pytest.raises(Interrupted):
+        engine.run()
+    assert len(engine.history.complete) == 1
+    engine.storage.close()
+    again = engine_for(tmp_path, {"quality": Misbehaving(behaviour="fail")})
+    assert [t.number for t in again.run()] == [0, 1, 2, 3]
+
+
+def test_a_trial_that_was_being_measured_is_measured_again_under_its_number(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "history.sqlite")
+    architecture = Architecture({"first": "conv", "second": "conv"})
+    search = tiny_search(folder=tmp_path)
+    storage.begin(Trial(0, architecture, search.space.key(architecture)))
+    storage.close()
+    history = engine_for(tmp_path, {"firsts": CountingEstimator()}).run()
+    assert history[0].architecture == architecture
+    assert history[0].status is Status.COMPLETE
+
+
+def test_a_trial_that_kills_the_process_again_and_again_is_given_up(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "history.sqlite")
+    architecture = Architecture({"first": "conv", "second": "conv"})
+    trial = Trial(0, architecture, tiny_search(folder=tmp_path).space.key(architecture))
+    for _ in range(MAX_ATTEMPTS):
+        storage.begin(trial)
+    storage.close()
+    history = engine_for(tmp_path, {"firsts": CountingEstimator()}).run()
+    assert history[0].status is Status.FAILED
+    assert "died 3 times" in history[0].reason
+
+
+def test_an_attempt_that_got_somewhere_starts_the_count_anew(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "history.sqlite")
+    architecture = Architecture({"first": "conv", "second": "conv"})
+    trial = Trial(0, architecture, "key")
+    assert [storage.begin(trial, f"step-{n}") for n in range(5)] == [1] * 5
+    assert [storage.begin(trial, "step-4") for _ in range(2)] == [2, 3]
+    storage.forget_attempt(0)
+    assert storage.begin(trial, "step-4") == 1
+
+
+def test_references_are_measured_once_and_break_no_limit(tmp_path: Path) -> None:
+    objectives = Objectives((Objective("firsts", "min", at_most=-1.0),))
+    engine = engine_for(tmp_path, {"firsts": CountingEstimator()}, objectives=objectives)
+    first = engine.measure_references(["big"])["big"]
+    assert first.status is Status.COMPLETE
+    assert first.reference == "big"
+    assert engine.storage.references()["big"] == first
+    assert engine.measure_references(["big"])["big"] == first
+    assert len(engine.history) == 0
+
+
+def test_what_a_trial_prints_or_seeds_does_not_change_the_next(tmp_path: Path) -> None:
+    class Rude(Misbehaving):
+        def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+            import torch
+
+            torch.manual_seed(len(candidate.label))
+            print("noise", file=sys.stderr)
+            network = candidate.network()
+            weight = next(iter(network.parameters()))
+            return {"quality": Measurement(float(weight.detach().double().sum()))}
+
+    values = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        history = engine_for(tmp_path / folder, {"quality": Rude()}).run()
+        values.append([t.value("quality") for t in history])
+    assert values[0] == values[1]
+    assert len(set(values[0])) > 1
