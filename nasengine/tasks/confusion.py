@@ -31,7 +31,9 @@ def confusion(predictions: Tensor, targets: Tensor, classes: int) -> Tensor:
     """
     counts = []
     for predicted, target in zip(
-        predictions.split(_CHUNK), targets.to(predictions.device).split(_CHUNK), strict=True
+        torch.split(predictions, _CHUNK),
+        torch.split(targets.to(predictions.device), _CHUNK),
+        strict=True,
     ):
         number = len(predicted)
         image = torch.arange(number, device=predicted.device).unsqueeze(1)

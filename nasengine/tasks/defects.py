@@ -35,7 +35,9 @@ def add_defect(name: str, image: Array, generator: Generator, contrast: float) -
         (H, W), bool: the pixels that it covers; never empty.
     """
     change, cover = _DEFECTS[name](len(image), generator)
-    image += contrast * change
+    # A defect is seen against its surface's texture: on a coarse one it has to be stronger.
+    rough = float(np.clip(image.std() / 0.045, 0.9, 2.0))
+    image += contrast * rough * change
     if not cover.any():
         cover[np.unravel_index(int(np.abs(change).argmax()), cover.shape)] = True
     return cover
@@ -56,7 +58,7 @@ def _scratches(size: int, generator: Generator) -> tuple[Array, Mask]:
     unit = size / 96
     change, cover = np.zeros((size, size)), np.zeros((size, size), dtype=np.bool_)
     angle, bright = generator.uniform(0, np.pi), generator.random() < 0.75
-    strength = generator.uniform(0.08, 0.24) * (1 if bright else -0.7)
+    strength = generator.uniform(0.1, 0.24) * (1 if bright else -0.7)
     for _ in range(int(generator.integers(1, 4))):
         along, distance = _curve(size, angle + generator.normal(0, 0.08), generator)
         half = generator.uniform(0.5, 1.6) * unit
@@ -105,7 +107,7 @@ def _inclusions(size: int, generator: Generator) -> tuple[Array, Mask]:
         inside = np.minimum(inside, (radius - 1 + 0.22 * ragged) * wide)
     alpha = _soft(inside, 0.5 * unit)
     mottle = 1 + 0.25 * smooth(size, generator, 1.5 * unit)
-    return -generator.uniform(0.05, 0.13) * alpha * mottle, alpha > 0.5
+    return -generator.uniform(0.06, 0.14) * alpha * mottle, alpha > 0.5
 
 
 def _patches(size: int, generator: Generator) -> tuple[Array, Mask]:
@@ -113,8 +115,8 @@ def _patches(size: int, generator: Generator) -> tuple[Array, Mask]:
     unit = size / 96
     inside = _blobs(size, generator, number=(1, 4), radius=(9, 24), ragged=0.5)
     alpha = _soft(inside, generator.uniform(0.8, 2.0) * unit)
-    mottle = 1 + 0.3 * smooth(size, generator, 2 * unit)
-    return -generator.uniform(0.08, 0.24) * alpha * mottle, alpha > 0.5
+    mottle = 1 + 0.2 * smooth(size, generator, 3 * unit)
+    return -generator.uniform(0.1, 0.26) * alpha * mottle, alpha > 0.5
 
 
 def _stains(size: int, generator: Generator) -> tuple[Array, Mask]:
@@ -124,7 +126,7 @@ def _stains(size: int, generator: Generator) -> tuple[Array, Mask]:
     alpha = _soft(inside, 0.8 * unit)
     rim = np.exp(-0.5 * ((inside + 2 * unit) / (1.5 * unit)) ** 2)
     sign = 1 if generator.random() < 0.35 else -1
-    return sign * generator.uniform(0.05, 0.11) * (0.65 * alpha + 0.5 * rim), alpha > 0.5
+    return sign * generator.uniform(0.08, 0.14) * (0.65 * alpha + 0.5 * rim), alpha > 0.5
 
 
 def _blobs(
@@ -152,7 +154,7 @@ def _pits(size: int, generator: Generator) -> tuple[Array, Mask]:
     unit = size / 96
     rows, columns = _grid(size)
     change, cover = np.zeros((size, size)), np.zeros((size, size), dtype=np.bool_)
-    strength, light = generator.uniform(0.1, 0.24), generator.uniform(0, 2 * np.pi)
+    strength, light = generator.uniform(0.13, 0.26), generator.uniform(0, 2 * np.pi)
     spread = generator.uniform(0.1, 0.3) * size
     centre = size * generator.uniform(0.2, 0.8, 2)
     for _ in range(int(generator.integers(4, 16))):

@@ -113,8 +113,9 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
                         f"{path}: {image.width} x {image.height} pixels are more than "
                         f"max_pixels = {max_pixels}; nothing was decoded"
                     )
-                if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-                    raise DataError(f"{path}: {image.n_frames} frames; one image is needed")
+                frames = getattr(image, "n_frames", 1)
+                if frames > 1 and image.format != "MPO":
+                    raise DataError(f"{path}: has {frames} frames; one image a file is needed")
                 image.load()
                 yield image
     except DataError:

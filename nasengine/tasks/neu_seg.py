@@ -42,7 +42,7 @@ class NeuSeg(DataSource):
     """
 
     root: SpecPath
-    """Folder that holds `images/{training,test}/ID.jpg` and `annotations/{training,test}/ID.png`."""
+    """Folder with `images/{training,test}/ID.jpg` and `annotations/{training,test}/ID.png`."""
     defect: Literal["inclusion", "patches", "scratches", "all"] = "all"
     """One defect (its images only, binary), or all three as classes."""
     size: int = Field(96, ge=8, le=4096)
@@ -103,7 +103,8 @@ class NeuSeg(DataSource):
         _check_values(values, path)
         if self.defect == "all":
             return values
-        return (values == DEFECTS.index(self.defect) + 1).astype(values.dtype)
+        chosen: NDArray[np.int64] = (values == DEFECTS.index(self.defect) + 1).astype(values.dtype)
+        return chosen
 
     def _divide(self, rows: list[_Row], loaded: Loaded, seed: int) -> dict[str, list[int]]:
         """Split each defect on its own, so that each has its share in every split."""
@@ -159,7 +160,7 @@ def _scanned(root: Path, max_pixels: int) -> list[_Row]:
     """List the folders; an image's defect is the one that its mask holds most of."""
     import numpy as np
 
-    from .images import Reader, values_of
+    from .images import values_of
 
     rows = []
     for image in sorted((root / "images").glob("*/*.jpg")):

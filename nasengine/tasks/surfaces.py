@@ -26,8 +26,8 @@ def noise(size: int, generator: Generator, spectrum: Callable[[Array, Array], Ar
     spectrum
         Amplitude at (vertical, horizontal) frequencies in cycles a pixel.
     """
-    vertical = np.fft.fftfreq(size)[:, None]
-    horizontal = np.fft.rfftfreq(size)[None, :]
+    vertical = np.fft.fftfreq(size).astype(np.float64)[:, None]
+    horizontal = np.fft.rfftfreq(size).astype(np.float64)[None, :]
     white = np.fft.rfft2(generator.standard_normal((size, size)))
     field = np.fft.irfft2(white * spectrum(vertical, horizontal), s=(size, size))
     field -= field.mean()
@@ -82,10 +82,10 @@ def _fabric(size: int, generator: Generator) -> Array:
     u, v = columns * warp + bend, rows * warp * generator.uniform(0.85, 1.15) + bend.T
     over = np.sin(u / 2) * np.sin(v / 2) > 0
     threads = np.where(over, np.abs(np.sin(u / 2)), np.abs(np.sin(v / 2)))
-    uneven = 0.03 * smooth(size, generator, 2, size / 4) + 0.03 * smooth(
-        size, generator, size / 4, 2
-    )
-    return 0.16 * (threads - threads.mean()) + uneven + 0.015 * smooth(size, generator, 0.5)
+    uneven = smooth(size, generator, 2, size / 4) + smooth(size, generator, size / 4, 2)
+    fibres = 0.015 * smooth(size, generator, 0.5)
+    woven: Array = 0.16 * (threads - threads.mean()) + 0.03 * uneven + fibres
+    return woven
 
 
 def _plaster(size: int, generator: Generator) -> Array:
@@ -104,8 +104,13 @@ def _leather(size: int, generator: Generator) -> Array:
     squared = (rows[..., None] + warp[..., None] - centres[:, 0]) ** 2
     squared += (columns[..., None] - warp[..., None] - centres[:, 1]) ** 2
     nearest = np.sqrt(np.partition(squared, 1, axis=-1)[..., :2])
-    crease = np.clip((nearest[..., 1] - nearest[..., 0]) / 2.5, 0, 1)
-    return 0.12 * (crease - crease.mean()) + 0.02 * smooth(size, generator, 0.8)
+    width = generator.uniform(2, 5)
+    crease = np.clip((nearest[..., 1] - nearest[..., 0]) / width, 0, 1) ** 0.7
+    tone = 0.02 * generator.standard_normal(number)[squared.argmin(-1)]
+    depth = 0.1 * (1 + 0.3 * smooth(size, generator, size / 12))
+    grain = 0.02 * smooth(size, generator, 0.8)
+    cells: Array = depth * (crease - crease.mean()) + tone + grain
+    return cells
 
 
 def _cast(size: int, generator: Generator) -> Array:
@@ -115,7 +120,36 @@ def _cast(size: int, generator: Generator) -> Array:
     down, across = np.gradient(bumps)
     angle = generator.uniform(0, 2 * np.pi)
     relief = np.cos(angle) * across + np.sin(angle) * down
-    return 0.055 * relief / relief.std() + 0.01 * smooth(size, generator, 0.5)
+    lit: Array = 0.055 * relief / relief.std() + 0.01 * smooth(size, generator, 0.5)
+    return lit
+
+
+def _checks(size: int, generator: Generator) -> Array:
+    """Squares of two tones, turned and slightly bent."""
+    u, v = _turned_grid(size, generator, generator.uniform(3.5, 8))
+    squares: Array = np.sign(np.sin(u) * np.sin(v)) + 0.2 * smooth(size, generator, 0.6)
+    return squares
+
+
+def _rings(size: int, generator: Generator) -> Array:
+    """Turning marks: rings around a centre that may be outside."""
+    rows, columns = np.mgrid[0:size, 0:size].astype(np.float64)
+    row, column = generator.uniform(-0.3, 1.3, 2) * size
+    bend = 0.8 * smooth(size, generator, size / 6)
+    phase = 2 * np.pi * np.hypot(rows - row, columns - column) / generator.uniform(3.5, 8)
+    marks: Array = np.sin(phase + bend) + 0.2 * smooth(size, generator, 0.6)
+    return marks
+
+
+def _turned_grid(size: int, generator: Generator, pitch: float) -> tuple[Array, Array]:
+    """Return the phases of two crossed waves."""
+    rows, columns = np.mgrid[0:size, 0:size].astype(np.float64)
+    angle, scale = generator.uniform(0, np.pi / 2), np.pi / pitch
+    bend = 0.3 * smooth(size, generator, size / 6)
+    shift = generator.uniform(0, 2 * np.pi, 2)
+    u = scale * (np.cos(angle) * columns + np.sin(angle) * rows) + bend + shift[0]
+    v = scale * (np.cos(angle) * rows - np.sin(angle) * columns) + bend + shift[1]
+    return u, v
 
 
 _SURFACES: Mapping[str, Callable[[int, Generator], Array]] = {
@@ -126,6 +160,17 @@ _SURFACES: Mapping[str, Callable[[int, Generator], Array]] = {
     "leather": _leather,
     "cast": _cast,
 }
+
+_TEXTURES: Mapping[str, Callable[[int, Generator], Array]] = {
+    **_SURFACES,
+    "checks": _checks,
+    "rings": _rings,
+}
+
+
+def make_texture(name: str, size: int, generator: Generator) -> Array:
+    """Return a texture of about zero mean, (size, size): a surface's, `checks` or `rings`."""
+    return _TEXTURES[name](size, generator)
 
 
 def make_surface(name: str, size: int, generator: Generator) -> Array:
@@ -143,7 +188,8 @@ def make_surface(name: str, size: int, generator: Generator) -> Array:
     depth = generator.uniform(0.6, 1.2)
     texture = _SURFACES[name](size, generator)
     blotches = 0.025 * smooth(size, generator, size / generator.uniform(6, 16))
-    return generator.uniform(0.32, 0.62) + depth * texture + blotches
+    surface: Array = generator.uniform(0.32, 0.62) + depth * texture + blotches
+    return surface
 
 
 def expose(surface: Array, lighting: str, generator: Generator) -> NDArray[np.float32]:
@@ -170,13 +216,15 @@ def _light(lighting: str, size: int, generator: Generator) -> Array:
     """Return the factor of the light at every pixel, about 1."""
     rows, columns = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     strength = generator.uniform(0.15, 0.4)
+    factor: Array = np.ones((size, size))
     if lighting == "gradient":
         angle = generator.uniform(0, 2 * np.pi)
-        return 1 + strength * (np.cos(angle) * columns + np.sin(angle) * rows)
-    if lighting == "spot":
+        factor = 1 + strength * (np.cos(angle) * columns + np.sin(angle) * rows)
+    elif lighting == "spot":
         row, column = generator.uniform(-0.7, 0.7, 2)
         distance = (rows - row) ** 2 + (columns - column) ** 2
-        return 1 - 0.5 * strength + 1.5 * strength * np.exp(-distance / generator.uniform(0.2, 0.8))
-    if lighting == "vignette":
-        return 1.1 - strength * (rows**2 + columns**2) * 0.6
-    return np.ones((size, size))
+        spot = np.exp(-distance / generator.uniform(0.2, 0.8))
+        factor = 1 + strength * (1.5 * spot - 0.5)
+    elif lighting == "vignette":
+        factor = 1.1 - strength * (rows**2 + columns**2) * 0.6
+    return factor
