@@ -1,0 +1,204 @@
+"""What a gradient search pays for: costs from tables, weighed by beta or held under a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from nasengine.errors import ArchitectureError, SpecError, did_you_mean
+from nasengine.quantities import format_quantity, parse_quantity
+
+from .derivation import best_choices
+
+if TYPE_CHECKING:
+    from nasengine.architecture import Architecture
+    from nasengine.search import Search
+
+
+class CostGoal(BaseModel):
+    """How one cost enters a gradient search: by a weight, by a target, or by several targets."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+    beta: float = Field(0.0, ge=0, le=1)
+    """The lightweight coefficient of the paper's equation (1)."""
+    target: float | str | None = None
+    """The derived architecture's cost is at most this: a number, "5 ms" or "60% of unet"."""
+    targets: tuple[float | str, ...] = ()
+    """Several: one architecture is derived for each, all from the same trained supernet."""
+    tolerance: float = Field(0.1, ge=0, le=1)
+    """How far below a target the derived cost may lie, as a share of it, where the space allows;
+    1 for as far as the alphas say."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> CostGoal:
+        if self.target is not None and self.targets:
+            raise ValueError("give target or targets, not both")
+        if self.beta and (self.target is not None or self.targets):
+            raise ValueError("give beta or a target, not both")
+        if "tolerance" in self.model_fields_set and self.target is None and not self.targets:
+            raise ValueError("tolerance belongs to a target, and there is none")
+        return self
+
+
+def _goal(value: Any) -> Any:
+    """Read a bare number as beta; tables are for pydantic, also in strict mode."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return {"beta": float(value)}
+    return value
+
+
+Costs = dict[str, Annotated[CostGoal, BeforeValidator(_goal)]]
+"""The setting: estimator to beta (a bare number) or to a table with a target."""
+
+Rows = Mapping[str, tuple[float, ...]]
+"""Decision to the cost of each of its choices, in order."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One cost of a search, resolved against the space.
+
+    Parameters
+    ----------
+    key
+        The estimator's key in the spec.
+    unit
+        Of the table.
+    fixed
+        The cost of all that is not searched.
+    rows
+        Decision to the cost of each choice, summed over the slots that share the decision.
+    beta
+        Its weight in equation (1).
+    target
+        The limit that the search itself works towards; None for none.
+    targets
+        Every limit for which an architecture is derived.
+    tolerance
+        How far below a target the derived cost may lie, as a share of it.
+    """
+
+    key: str
+    unit: str
+    fixed: float
+    rows: Rows
+    beta: float = 0.0
+    target: float | None = None
+    targets: tuple[float, ...] = ()
+    tolerance: float = 0.1
+
+    def predict(
+        self, architecture: Mapping[str, str], decisions: Mapping[str, Sequence[str]]
+    ) -> float:
+        """Return the cost of a whole network, by the table."""
+        parts = (row[decisions[n].index(architecture[n])] for n, row in self.rows.items())
+        return self.fixed + sum(parts)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The cheapest and the dearest network of the space, by the table."""
+        low = self.fixed + sum(min(row) for row in self.rows.values())
+        return low, self.fixed + sum(max(row) for row in self.rows.values())
+
+    @property
+    def normalised(self) -> dict[str, tuple[float, ...]]:
+        """P_ij / sum_j P_ij of equation (4); zeros where a decision's choices all cost nothing."""
+        return {
+            name: tuple(cost / (sum(row) or 1.0) for cost in row) for name, row in self.rows.items()
+        }
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """The decisions whose choices all cost nothing here."""
+        return tuple(name for name, row in self.rows.items() if not any(row))
+
+    def text(self, value: float) -> str:
+        """Write a value with its unit."""
+        return format_quantity(value, self.unit)
+
+
+def check_costs(goals: Mapping[str, CostGoal], search: Search) -> None:
+    """Refuse costs that the search cannot have.
+
+    Raises
+    ------
+    SpecError
+        Naming the cost: no such estimator, one without a table, a target that nothing meets.
+    """
+    for key in goals:
+        if key not in search.estimators:
+            raise SpecError(
+                f"strategy.cost.{key}: no such estimator; {did_you_mean(key, search.estimators)}"
+            )
+        if not search.estimators[key].has_table:
+            tabled = [name for name, e in search.estimators.items() if e.has_table]
+            raise SpecError(
+                f"strategy.cost.{key}: this estimator has no cost table (what it measures is not "
+                f"a sum over slots); those that have one: {', '.join(tabled) or 'none here'}"
+            )
+    total = sum(goal.beta for goal in goals.values())
+    if total > 1:
+        raise SpecError(f"strategy.cost: the betas sum to {total:g}; at most 1 is allowed")
+    if any(goal.target is not None or goal.targets for goal in goals.values()):
+        # Only targets need the tables before the search begins.
+        resolve_costs(goals, search)
+
+
+def resolve_costs(goals: Mapping[str, CostGoal], search: Search) -> tuple[Cost, ...]:
+    """Return the costs with their tables and with their targets as numbers.
+
+    Raises
+    ------
+    SpecError
+        If a target is beyond the space, alone or together with the others.
+    """
+    costs = tuple(_resolve(key, goal, search) for key, goal in goals.items())
+    limits = {cost.key: min(cost.targets) for cost in costs if cost.targets}
+    if len(limits) > 1:
+        zeros = {name: (0.0,) * len(c) for name, c in search.space.decisions.items()}
+        if not best_choices(zeros, costs, limits, {}, 1):
+            listed = ", ".join(f"{c.key} {c.text(limits[c.key])}" for c in costs if c.targets)
+            raise SpecError(f"strategy.cost: no architecture meets these targets at once: {listed}")
+    return costs
+
+
+def _resolve(key: str, goal: CostGoal, search: Search) -> Cost:
+    table = search.cost_table(key)
+    decisions = search.space.decisions
+    found = table.per_decision()
+    rows = {
+        name: tuple(found.get(name, {}).get(choice, 0.0) for choice in choices)
+        for name, choices in decisions.items()
+    }
+    where = f"strategy.cost.{key}.target"
+    given = goal.targets or (() if goal.target is None else (goal.target,))
+    targets = tuple(_target(text, where, key, search) for text in given)
+    target = targets[0] if goal.target is not None else None
+    cost = Cost(key, table.unit, table.fixed, rows, goal.beta, target, targets, goal.tolerance)
+    low, high = cost.range
+    for text, value in zip(given, targets, strict=True):
+        if value < low:
+            raise SpecError(
+                f"{where}: {text} is below every architecture of the space, which range from "
+                f"{cost.text(low)} to {cost.text(high)}"
+            )
+    return cost
+
+
+def _target(given: float | str, where: str, key: str, search: Search) -> float:
+    quantity = parse_quantity(given, where=where)
+    table = search.cost_table(key)
+    reference_value = None
+    if quantity.reference:
+        try:
+            reference: Architecture = search.space.reference(quantity.reference)
+        except ArchitectureError as error:
+            raise SpecError(f"{where}: {error}") from error
+        reference_value = table.predict(reference)
+    return quantity.to(table.unit, where=where, reference_value=reference_value)

@@ -1,0 +1,130 @@
+"""What a gradient search proposes: the best architectures by its alphas, within its targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from nasengine.architecture import Architecture
+
+from .alphas import derive, log_probabilities
+from .costs import Cost, resolve_costs
+from .derivation import best_choices
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nasengine.search import Search
+
+    from .darts import Darts
+
+_MOST = 4096
+
+
+@dataclass(frozen=True)
+class Derived:
+    """An architecture that a search derived.
+
+    Parameters
+    ----------
+    architecture
+        What is proposed.
+    key
+        Its canonical key.
+    score
+        The sum of log softmax(alpha) of its choices.
+    predicted
+        Cost to its value by the table.
+    targets
+        Cost to the limit that it was derived for.
+    costs
+        The costs, for their units.
+    moved
+        Decisions that are not the arg-max.
+    """
+
+    architecture: Architecture
+    key: str
+    score: float
+    predicted: Mapping[str, float]
+    targets: Mapping[str, float]
+    costs: Sequence[Cost] = ()
+    moved: tuple[str, ...] = field(default=())
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is kept in the log."""
+        return {
+            "architecture": dict(self.architecture),
+            "score": self.score,
+            "predicted": dict(self.predicted),
+            "targets": dict(self.targets),
+            "moved": list(self.moved),
+        }
+
+    def text(self) -> str:
+        """Say what was derived in a line."""
+        parts = [
+            f"{cost.key} {cost.text(self.predicted[cost.key])}"
+            + (f" (target {cost.text(self.targets[cost.key])})" if cost.key in self.targets else "")
+            for cost in self.costs
+        ]
+        moved = f"; not the arg-max at {', '.join(self.moved)}" if self.moved else ""
+        predicted = f", predicted {', '.join(parts)}" if parts else ""
+        return f"derived {', '.join(self.architecture.values())}{predicted}{moved}"
+
+
+def derive_all(settings: Darts, search: Search, alphas: Mapping[str, Tensor]) -> list[Derived]:
+    """Return the best architectures, for every target the best within it.
+
+    Those that compute the same count as one.
+    """
+    costs = resolve_costs(settings.cost, search)
+    found: dict[str, Derived] = {}
+    for limits in _limits(costs):
+        for derived in _best(settings.top_k, search, alphas, costs, limits):
+            found.setdefault(derived.key, derived)
+    return list(found.values())
+
+
+def _limits(costs: Sequence[Cost]) -> Iterator[dict[str, float]]:
+    """Yield the limits to derive under: one set for each of several targets."""
+    single = {cost.key: cost.target for cost in costs if cost.target is not None}
+    several = next((cost for cost in costs if cost.targets and cost.target is None), None)
+    for target in several.targets if several else (None,):
+        yield single if several is None or target is None else {**single, several.key: target}
+
+
+def _best(
+    count: int,
+    search: Search,
+    alphas: Mapping[str, Tensor],
+    costs: Sequence[Cost],
+    limits: Mapping[str, float],
+) -> list[Derived]:
+    """Return the `count` best that compute different things."""
+    decisions = search.space.decisions
+    scores = log_probabilities(alphas)
+    arg_max = derive(alphas, decisions)
+    floors = {c.key: (1 - c.tolerance) * limits[c.key] for c in costs if c.key in limits}
+    asked = count
+    while True:
+        found: dict[str, Derived] = {}
+        listed = best_choices(scores, costs, limits, floors, asked)
+        for choices in listed:
+            architecture = Architecture(
+                {name: decisions[name][i] for name, i in zip(decisions, choices, strict=True)}
+            )
+            derived = Derived(
+                architecture,
+                search.space.key(architecture),
+                sum(scores[name][i] for name, i in zip(decisions, choices, strict=True)),
+                {cost.key: cost.predict(architecture, decisions) for cost in costs},
+                dict(limits),
+                costs,
+                tuple(n for n in decisions if architecture[n] != arg_max[n]) if count == 1 else (),
+            )
+            found.setdefault(derived.key, derived)
+        if len(found) >= count or len(listed) < asked or asked >= _MOST:
+            return list(found.values())[:count]
+        asked *= 2

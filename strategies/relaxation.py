@@ -1,0 +1,127 @@
+"""From alphas to the mixtures that a supernet runs.
+
+- ``softmax``: DARTS (Liu, Simonyan, Yang 2019, equation 2).
+- ``none``: the alphas themselves, as the Light SDI-NAS paper prints it.
+- ``gumbel``: softmax of perturbed alphas, SNAS (Xie et al. 2019); with one path, where only the
+  sampled candidate runs and its gradient is the relaxation's, GDAS (Dong and Yang 2019).
+- two paths: ProxylessNAS (Cai, Zhu, Han 2019): two sampled candidates run in the step of the
+  alphas, gated by a sample between the two; one of them in the step of the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from nasengine.supernet import Mixture
+
+Kind = Literal["softmax", "none", "gumbel"]
+Alphas = Mapping[str, Tensor]
+"""Decision to one number a choice: (choices,)."""
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """How alphas become mixtures.
+
+    Parameters
+    ----------
+    kind
+        ``softmax``, ``none`` or ``gumbel``.
+    paths
+        How many candidates of a slot run at once: 0 for all, 1 or 2 sampled ones.
+    """
+
+    kind: Kind = "softmax"
+    paths: int = 0
+
+    def initial(self, choices: int) -> Tensor:
+        """Return equal alphas: zeros, and 1 / choices where they are the weights themselves."""
+        return torch.full((choices,), 1 / choices if self.kind == "none" else 0.0)
+
+    def probabilities(self, alphas: Alphas, temperature: float) -> dict[str, Tensor]:
+        """Return the distribution over each decision's choices: what costs are expected under."""
+        scale = temperature if self.kind == "softmax" else 1.0
+        return {name: torch.softmax(alpha / scale, 0) for name, alpha in alphas.items()}
+
+    def noise(self, alphas: Alphas, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw what a step needs: (2, choices) standard Gumbel numbers a decision.
+
+        Drawn once a step, so that the passes of a second-order step see the same mixture.
+        """
+        return {
+            name: -torch.empty(2, len(alpha)).exponential_(generator=generator).log().to(alpha)
+            for name, alpha in alphas.items()
+        }
+
+    def mixtures(
+        self,
+        alphas: Alphas,
+        noise: Mapping[str, Tensor],
+        temperature: float,
+        *,
+        for_weights: bool = False,
+    ) -> dict[str, Mixture]:
+        """Return one mixture a decision.
+
+        Parameters
+        ----------
+        alphas
+            By decision, (choices,).
+        noise
+            From `noise`.
+        temperature
+            Divides the logits.
+        for_weights
+            Whether the step trains the weights: of two paths, only the one that counts runs.
+        """
+        return {
+            name: self._mixture(alpha, noise[name], temperature, for_weights)
+            for name, alpha in alphas.items()
+        }
+
+    def _mixture(
+        self, alpha: Tensor, noise: Tensor, temperature: float, for_weights: bool
+    ) -> Mixture:
+        if self.kind == "none":
+            return Mixture(alpha)
+        # The largest k of perturbed logits are a sample of k without replacement.
+        perturbed = alpha + noise[0]
+        soft = torch.softmax((perturbed if self.kind == "gumbel" else alpha) / temperature, 0)
+        if self.paths == 0:
+            return Mixture(soft)
+        drawn = torch.topk(perturbed.detach(), min(self.paths, len(alpha))).indices
+        if self.paths == 1 or len(alpha) == 1:
+            return _gated(soft, int(drawn[0]), tuple(drawn.tolist()))
+        pair = torch.softmax(alpha[drawn] / temperature, 0)
+        first = int((alpha[drawn].detach() / temperature + noise[1][:2]).argmax())
+        among = torch.zeros_like(alpha).index_put((drawn,), pair)
+        gate = int(drawn[first])
+        return _gated(among, gate, (gate,) if for_weights else tuple(drawn.tolist()))
+
+
+def _gated(soft: Tensor, index: int, active: tuple[int, ...]) -> Mixture:
+    """Return a one-hot mixture that has the gradient of the soft one (straight-through)."""
+    hard = one_hot(torch.tensor(index), len(soft)).to(soft)
+    return Mixture(hard + soft - soft.detach(), active)
+
+
+def perturbed(
+    mixtures: Mapping[str, Mixture], strength: float, generator: torch.Generator
+) -> dict[str, Mixture]:
+    """Add uniform noise in -strength..strength to the weights.
+
+    SmoothDARTS-RS (Chen and Hsieh 2020): weights trained under it do not come to rely on one
+    exact mixture, which is what makes alphas collapse.
+    """
+
+    def moved(mixture: Mixture) -> Mixture:
+        shift = torch.rand(len(mixture.weights), generator=generator) * 2 - 1
+        return mixture._replace(weights=mixture.weights + strength * shift.to(mixture.weights))
+
+    return {name: moved(mixture) for name, mixture in mixtures.items()}

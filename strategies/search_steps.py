@@ -1,0 +1,226 @@
+"""The two steps that a gradient search takes in turn: one of the weights, one of the alphas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from nasengine.errors import SearchFailed
+from nasengine.randomness import derive_seed, torch_seed
+from nasengine.supernet import Mixture, Supernet
+
+from .architecture_loss import ArchitectureLoss
+from .relaxation import Relaxation, perturbed
+from .second_order import unrolled_gradient
+
+if TYPE_CHECKING:
+    from nasengine.search import Search
+
+    from .darts import Darts, Optimiser
+
+Batch = tuple[Tensor, Tensor]
+"""Inputs (N, C, H, W) and targets, on the device."""
+
+
+def prepare(search: Search) -> Supernet:
+    """Return the supernet, initialised from the seed, on the device, in training mode."""
+    with torch_seed(search.seed, "darts", "supernet"):
+        supernet = Supernet(search.space.graph)
+    return supernet.to(search.device).train()
+
+
+class SearchSteps:
+    """Supernet, alphas and their optimisers, and the steps that train them.
+
+    All randomness of a step comes from the seed and the step's iteration, so that there is no
+    state of generators to keep.
+
+    Parameters
+    ----------
+    settings
+        The strategy.
+    search
+        Space, task, seed, device.
+    loss
+        The loss of the alphas.
+    """
+
+    def __init__(self, settings: Darts, search: Search, loss: ArchitectureLoss) -> None:
+        self.settings = settings
+        self.search = search
+        self.loss = loss
+        self.supernet = prepare(search)
+        self.relaxation = Relaxation(settings.relaxation, settings.paths)
+        self.alphas = {
+            name: self.relaxation.initial(len(choices)).to(search.device).requires_grad_()
+            for name, choices in search.space.decisions.items()
+        }
+        self._weights = dict(self.supernet.named_parameters())
+        self._weight_optimiser = _optimiser(list(self._weights.values()), settings.weights)
+        self._alpha_optimiser = _optimiser(list(self.alphas.values()), settings.alphas)
+
+    def temperature(self, iteration: int) -> float:
+        """Return the temperature, which goes in a straight line to the final one."""
+        start, end = self.settings.temperature, self.settings.final_temperature
+        done = iteration / max(1, self.settings.iterations - 1)
+        return start if end is None else start + (end - start) * done
+
+    def probabilities(self, iteration: int) -> dict[str, Tensor]:
+        """Return the distribution over every decision's choices."""
+        return self.relaxation.probabilities(self.alphas, self.temperature(iteration))
+
+    def step_weights(self, batch: Batch, iteration: int) -> float:
+        """Take one step of the weights on a batch; return the task's loss before it."""
+        with torch_seed(self.search.seed, "darts", "weights", iteration):
+            mixtures = self._mixtures(iteration, "weights")
+            self._weight_optimiser.zero_grad(set_to_none=True)
+            loss = self._task_loss(batch, mixtures)
+            value = self._finite(float(loss.detach()), "the task's loss", iteration)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._set_rate(iteration)
+            self._weight_optimiser.step()
+        return value
+
+    def step_alphas(self, batch: Batch, training_batch: Batch, iteration: int) -> float:
+        """Take one step of the alphas on a batch; return the total loss before it.
+
+        Parameters
+        ----------
+        batch
+            From the alphas' share of the data.
+        training_batch
+            From the weights' share: what a second-order step unrolls on.
+        iteration
+            From 0.
+        """
+        with torch_seed(self.search.seed, "darts", "alphas", iteration):
+            if self.settings.order == 1:
+                loss = self._total_loss(batch, iteration)
+                gradients = list(
+                    torch.autograd.grad(loss, list(self.alphas.values()), allow_unused=True)
+                )
+            else:
+                self._set_rate(iteration)
+                loss, gradients = self._unrolled(batch, training_batch, iteration)
+        value = self._finite(float(loss.detach()), "the loss of the alphas", iteration)
+        for (name, alpha), gradient in zip(self.alphas.items(), gradients, strict=True):
+            alpha.grad = gradient
+            if gradient is not None and not bool(torch.isfinite(gradient).all()):
+                self._finite(math.nan, f"the gradient of the alphas of {name!r}", iteration)
+        self._alpha_optimiser.step()
+        return value
+
+    def _mixtures(self, iteration: int, step: str) -> dict[str, Mixture]:
+        seed = derive_seed(self.search.seed, "darts", "mixtures", step, iteration)
+        generator = torch.Generator().manual_seed(seed)
+        for_weights = step == "weights"
+        alphas = {n: a.detach() for n, a in self.alphas.items()} if for_weights else self.alphas
+        noise = self.relaxation.noise(alphas, generator)
+        mixtures = self.relaxation.mixtures(
+            alphas, noise, self.temperature(iteration), for_weights=for_weights
+        )
+        if for_weights and self.settings.perturbation:
+            done = (iteration + 1) / self.settings.iterations
+            return perturbed(mixtures, self.settings.perturbation * done, generator)
+        return mixtures
+
+    def _task_loss(
+        self,
+        batch: Batch,
+        mixtures: Mapping[str, Mixture],
+        weights: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        inputs, targets = batch
+        if weights is None:
+            outputs = self.supernet(inputs, mixtures)
+        else:
+            named = dict(zip(self._weights, weights, strict=True))
+            outputs = functional_call(self.supernet, named, (inputs, mixtures))
+        return self.search.task.loss(outputs, targets)
+
+    def _total_loss(
+        self, batch: Batch, iteration: int, weights: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        task_loss = self._task_loss(batch, self._mixtures(iteration, "alphas"), weights)
+        return self.loss(task_loss, self.probabilities(iteration))
+
+    def _unrolled(
+        self, batch: Batch, training_batch: Batch, iteration: int
+    ) -> tuple[Tensor, list[Tensor]]:
+        def training_loss(weights: Sequence[Tensor]) -> Tensor:
+            return self._task_loss(training_batch, self._mixtures(iteration, "alphas"), weights)
+
+        return unrolled_gradient(
+            lambda weights: self._total_loss(batch, iteration, weights),
+            training_loss,
+            list(self._weights.values()),
+            list(self.alphas.values()),
+            self._virtual_step,
+            self._weight_optimiser.param_groups[0]["lr"],
+        )
+
+    def _virtual_step(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Return what SGD would add to the weights: its momentum and weight decay included."""
+        group = self._weight_optimiser.param_groups[0]
+        changes = []
+        for weight, gradient in zip(self._weights.values(), gradients, strict=True):
+            change = gradient + group["weight_decay"] * weight.detach()
+            momentum = self._weight_optimiser.state.get(weight, {}).get("momentum_buffer")
+            if momentum is not None:
+                change = change + group["momentum"] * momentum
+            changes.append(-group["lr"] * change)
+        return changes
+
+    def _set_rate(self, iteration: int) -> None:
+        weights = self.settings.weights
+        if weights.schedule == "cosine":
+            done = iteration / self.settings.iterations
+            rate = weights.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+            for group in self._weight_optimiser.param_groups:
+                group["lr"] = rate
+
+    def _finite(self, value: float, what: str, iteration: int) -> float:
+        if not math.isfinite(value):
+            raise SearchFailed(
+                f"strategy: {what} is {value} at iteration {iteration + 1} of "
+                f"{self.settings.iterations} (learning rate of the weights "
+                f"{self._weight_optimiser.param_groups[0]['lr']:g}); the checkpoint before is kept"
+            )
+        return value
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return weights, buffers, alphas, optimisers and penalties."""
+        return {
+            "supernet": self.supernet.state_dict(),
+            "alphas": {name: alpha.detach() for name, alpha in self.alphas.items()},
+            "weight_optimiser": self._weight_optimiser.state_dict(),
+            "alpha_optimiser": self._alpha_optimiser.state_dict(),
+            "penalties": self.loss.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.supernet.load_state_dict(state["supernet"])
+        with torch.no_grad():
+            for name, alpha in self.alphas.items():
+                alpha.copy_(state["alphas"][name])
+        self._weight_optimiser.load_state_dict(state["weight_optimiser"])
+        self._alpha_optimiser.load_state_dict(state["alpha_optimiser"])
+        self.loss.load_state_dict(state["penalties"])
+
+
+def _optimiser(
+    parameters: Sequence[Tensor | nn.Parameter], chosen: Optimiser
+) -> torch.optim.Optimizer:
+    rate, decay = chosen.learning_rate, chosen.weight_decay
+    if chosen.optimiser == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=rate, momentum=chosen.first_moment, weight_decay=decay
+        )
+    kind = torch.optim.Adam if chosen.optimiser == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=rate, betas=(chosen.first_moment, 0.999), weight_decay=decay)
