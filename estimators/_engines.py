@@ -175,7 +175,8 @@ def _exported(network: nn.Module, x: Tensor) -> bytes:
             f"{type(error).__name__}: {''.join(line)}"
         ) from error
     assert program is not None
-    return program.model_proto.SerializeToString()
+    model: bytes = program.model_proto.SerializeToString()
+    return model
 
 
 def device_name(device: str) -> str:

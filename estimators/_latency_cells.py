@@ -76,7 +76,7 @@ class Work:
             for cell in cells:
                 self.table.cells[cell] += [reading - call for reading in taken[same]]
         for number, (_, readings) in enumerate(self.table.probes):
-            readings += taken["probe", number]
+            readings.extend(taken["probe", number])
 
 
 def work(search: Search, table: LatencyTable) -> Work:

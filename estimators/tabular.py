@@ -1,0 +1,149 @@
+"""Metrics looked up in a table of results, so that a search needs no training.
+
+Any table serves that has a row an architecture, keyed by the space's own architecture strings:
+NAS-Bench-201 (Dong and Yang 2020), NAS-Bench-Macro (Su et al. 2021), your own measurements.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from nasengine.errors import EstimationFailed, SpecError
+from nasengine.estimator import Candidate, Estimator
+from nasengine.plugin import SpecPath
+from nasengine.trial import Direction, Measurement, Metric
+
+if TYPE_CHECKING:
+    from nasengine.search import Search
+
+_ENUMERABLE = 200_000
+_NAMED = 3
+
+
+class Column(BaseModel):
+    """A column of a table, as a metric."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+    column: str
+    """The column's name."""
+
+    direction: Direction = "max"
+    """Which way is better."""
+
+    unit: str = ""
+    """Such as ``%``, ``MACs``, ``ms``."""
+
+
+class Tabular(Estimator):
+    """Metrics from a Parquet, CSV or JSON file, by the space's own architecture strings."""
+
+    effort: ClassVar[int] = 0
+    extra: ClassVar[str] = "tables"
+
+    file: SpecPath
+    """The table: ``.parquet`` (needs the extra ``tables``), ``.csv``, or ``.json`` as a list of
+    rows or an object of columns."""
+
+    key: str
+    """The column that holds the architecture strings."""
+
+    column: str
+    """The column of the primary metric."""
+
+    direction: Direction = "max"
+    """Which way is better for the primary metric."""
+
+    unit: str = ""
+    """Unit of the primary metric."""
+
+    further: Mapping[str, Column] = {}
+    """Further metrics to record: ``{ test = { column = "cifar10_test200" } }``."""
+
+    def metrics(self, search: Search) -> tuple[Metric, ...]:  # noqa: ARG002
+        """Return the primary column, then the further ones."""
+        return tuple(
+            Metric(name, column.unit, column.direction) for name, column in self.columns.items()
+        )
+
+    @cached_property
+    def columns(self) -> dict[str, Column]:
+        """Metric to its column."""
+        first = Column(column=self.column, direction=self.direction, unit=self.unit)
+        return {self.column: first, **self.further}
+
+    @cached_property
+    def rows(self) -> Mapping[str, tuple[float, ...]]:
+        """Architecture string to its metrics; read once.
+
+        Raises
+        ------
+        DataError
+            If the file cannot be used, naming it and what is wrong.
+        """
+        from ._tabular_files import read_rows
+
+        return read_rows(self.file, self.key, tuple(c.column for c in self.columns.values()))
+
+    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+        """Look an architecture up.
+
+        Raises
+        ------
+        EstimationFailed
+            Naming the row that is missing, or the column that is empty there.
+        """
+        text = search.space.format(candidate.architecture)
+        values = self.rows.get(text)
+        if values is None:
+            raise EstimationFailed(f"{self.file}: no row has {self.key} = {text!r}")
+        for (name, column), value in zip(self.columns.items(), values, strict=True):
+            if not math.isfinite(value):
+                raise EstimationFailed(
+                    f"{self.file}: {column.column!r} ({name}) of {text!r} is {value}"
+                )
+        return {name: Measurement(value) for name, value in zip(self.columns, values, strict=True)}
+
+    def check(self, search: Search) -> None:
+        """Read the table, and refuse one that holds nothing of this space.
+
+        Raises
+        ------
+        SpecError
+            If no row is an architecture of the space.
+        DataError
+            If the file cannot be used.
+        """
+        if self.column in self.further:
+            raise SpecError(f"further.{self.column}: is the primary metric's name already")
+        missing = self._missing(search)
+        if not missing:
+            return
+        listed = ", ".join(repr(text) for text in missing[:_NAMED])
+        if len(missing) == min(search.space.size, _ENUMERABLE):
+            row = next(iter(self.rows), "")
+            raise SpecError(
+                f"{self.file}: no row is an architecture of the space; it has {row!r}, "
+                f"and the space writes {missing[0]!r}"
+            )
+        search.reporter.warn(
+            f"{self.file}: {len(missing)} of {search.space.size} architectures have no row, "
+            f"and will fail: {listed}{', ...' if len(missing) > _NAMED else ''}"
+        )
+
+    def _missing(self, search: Search) -> list[str]:
+        """Return the architecture strings without a row; of a huge space, of its first part."""
+        from itertools import islice
+
+        from nasengine.moves import enumerate_all
+
+        space = search.space
+        every = islice(enumerate_all(space.decisions), _ENUMERABLE)
+        return [text for text in map(space.format, every) if text not in self.rows]

@@ -1,0 +1,181 @@
+"""The tabular estimator: any table of results, quick to look up, and every fault of it named."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nasengine.errors import DataError, EstimationFailed, InputError, SpecError
+from nasengine.estimator import Estimator
+from nasengine.estimators.tabular import Column, Tabular
+from nasengine.moves import enumerate_all
+from nasengine.plugin import build
+from nasengine.reporter import Reporter
+from nasengine.search import Search
+from nasengine.testing.stubs import TinySpace, tiny_candidate, tiny_search
+
+
+def rows():
+    space = TinySpace()
+    return [
+        {"arch": space.format(architecture), "val": 10.0 + number, "time": 2 * number}
+        for number, architecture in enumerate(enumerate_all(space.decisions))
+    ]
+
+
+def write(path: Path, records) -> Path:
+    if path.suffix == ".json":
+        path.write_text(json.dumps(records))
+    elif path.suffix == ".csv":
+        names = list(records[0])
+        # Keys of the default format hold a comma.
+        lines = [",".join(f'"{row[name]}"' for name in names) for row in records]
+        path.write_text("\n".join([",".join(names), *lines]) + "\n")
+    else:
+        arrow = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(arrow.Table.from_pylist(records), path)
+    return path
+
+
+def table(path: Path, **settings) -> Tabular:
+    return Tabular(file=path, key="arch", column="val", **settings)
+
+
+@pytest.fixture
+def search():
+    return tiny_search(estimators={})
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.json"])
+def test_every_format_gives_the_same(tmp_path, search, name):
+    further = {"seconds": Column(column="time", direction="min", unit="s")}
+    estimator = table(write(tmp_path / name, rows()), further=further)
+    estimator.check(search)
+    assert [metric.name for metric in estimator.metrics(search)] == ["val", "seconds"]
+    for row, architecture in zip(rows(), enumerate_all(search.space.decisions), strict=True):
+        found = estimator.measure(tiny_candidate(search, architecture), search)
+        assert (found["val"].value, found["seconds"].value) == (row["val"], row["time"])
+
+
+def test_columns_in_json(tmp_path, search):
+    columns = {name: [row[name] for row in rows()] for name in ("arch", "val")}
+    estimator = table(write(tmp_path / "t.json", columns))
+    assert estimator.measure(tiny_candidate(search), search)["val"].value == 10.0
+
+
+def test_from_a_spec_relative_to_it(tmp_path, search):
+    write(tmp_path / "t.json", rows())
+    settings = {"name": "tabular", "file": "t.json", "key": "arch", "column": "val"}
+    settings["further"] = {"seconds": {"column": "time", "direction": "min"}}
+    estimator = build(Estimator, settings, where="estimators.accuracy", folder=tmp_path)
+    assert estimator.measure(tiny_candidate(search), search)["val"].value == 10.0
+
+
+def test_a_missing_row_is_named_before_and_at_the_measurement(tmp_path, search):
+    class Keeping(Reporter):
+        warnings: list[str] = []
+
+        def warn(self, text):
+            self.warnings.append(text)
+
+    gone = rows().pop(0)["arch"]
+    estimator = table(write(tmp_path / "t.json", rows()[1:]))
+    estimator.check(Search(**{**vars(search), "reporter": Keeping()}))
+    assert (
+        len(Keeping.warnings) == 1
+        and f"1 of 4 architectures have no row, and will fail: {gone!r}" in Keeping.warnings[0]
+    )
+    with pytest.raises(EstimationFailed, match=f"no row has arch = '{gone}'"):
+        estimator.measure(tiny_candidate(search), search)
+
+
+def test_an_empty_value_fails_its_own_row_alone(tmp_path, search):
+    records = rows()
+    records[0]["val"] = None
+    estimator = table(write(tmp_path / "t.json", records))
+    with pytest.raises(EstimationFailed, match=r"'val'.* is nan"):
+        estimator.measure(tiny_candidate(search), search)
+    other = next(a for a in enumerate_all(search.space.decisions) if a["second"] == "conv")
+    assert estimator.measure(tiny_candidate(search, other), search)["val"].value == 11.0
+
+
+def test_a_table_of_another_space_is_refused(tmp_path, search):
+    records = [{"arch": f"|nor_conv~{n}|", "val": 1.0} for n in range(3)]
+    with pytest.raises(SpecError, match="no row is an architecture of the space"):
+        table(write(tmp_path / "t.json", records)).check(search)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.json", json.dumps(rows() + rows()[:2]), "2 keys in 'arch' occur twice: 'first="),
+        ("t.json", json.dumps([{"arch": "a", "vl": 1}]), "row 1 has no 'val'; did you mean 'vl'"),
+        ("t.json", json.dumps([{"arch": "a", "val": "high"}]), "row 1: 'high' is no number"),
+        ("t.json", json.dumps({"arch": ["a"], "val": [1, 2]}), "lengths differ"),
+        ("t.json", "[]", "has no rows"),
+        ("t.json", "{", "no readable JSON"),
+        ("t.json", "[1]", "a list of rows"),
+        ("t.json", "[" * 100_000, "no readable JSON"),
+        ("t.csv", "arch,vall\na,1\n", "no column 'val'; did you mean 'vall'"),
+        ("t.csv", "arch,val\na\n", "line 2 has not 2 values"),
+        ("t.csv", "arch,val\na,1,2\n", "line 2 has not 2 values"),
+        ("t.csv", 'arch,val\n"a', "no readable CSV"),
+        ("t.csv", "", "no column 'arch'"),
+        ("t.parquet", "PAR1 and then nothing", "no readable Parquet"),
+        ("t.xlsx", "", "allowed: .parquet, .csv, .json"),
+    ],
+)
+def test_faults_of_a_file_are_named_with_it(tmp_path, search, name, content, message):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(DataError) as caught:
+        table(path).check(search)
+    assert str(path) in str(caught.value) and message in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path, search):
+    with pytest.raises(DataError, match="no such file"):
+        table(tmp_path / "t.csv").check(search)
+
+
+@given(content=st.binary(max_size=200), suffix=st.sampled_from([".csv", ".json", ".parquet"]))
+def test_no_content_breaks_out_of_our_errors(tmp_path_factory, content, suffix):
+    path = tmp_path_factory.getbasetemp() / f"hostile{suffix}"
+    path.write_bytes(content)
+    search = tiny_search(estimators={}, folder=path.parent)
+    with pytest.raises(InputError, match="hostile"):
+        table(path).check(search)
+
+
+def test_a_look_up_takes_microseconds(tmp_path, search):
+    estimator = table(write(tmp_path / "t.json", rows()))
+    candidate = tiny_candidate(search)
+    estimator.measure(candidate, search)
+    best = min(_seconds(lambda: estimator.measure(candidate, search)) for _ in range(5))
+    assert best < 200e-6
+
+
+def _seconds(call, count=200):
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - start) / count
+
+
+@pytest.mark.skipif("NASENGINE_DATA" not in os.environ, reason="NASENGINE_DATA is not set")
+def test_the_public_tables():
+    from nasengine.spaces.nas_bench_201 import NASBench201
+
+    search = tiny_search(NASBench201())
+    path = Path(os.environ["NASENGINE_DATA"]) / "tables" / "nas_bench_201.parquet"
+    estimator = Tabular(file=path, key="arch_str", column="cifar10_test200")
+    estimator.check(search)
+    assert len(estimator.rows) == 15_625
+    assert max(value for (value,) in estimator.rows.values()) == pytest.approx(94.373, abs=1e-3)
