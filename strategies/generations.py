@@ -1,0 +1,101 @@
+"""The generations of NSGA-II, read from the history.
+
+A generation is so many measured trials. The parents of the next one are the best of the parents
+of the last and of what they gave: a fold over the history, of which the last step is kept so that
+a proposal costs the same however long the search. What is kept follows from the history alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from nasengine.history import History
+from nasengine.objectives import Objectives
+from nasengine.trial import Trial
+
+from .unseen import searchable
+
+if TYPE_CHECKING:
+    from nasengine.search import Search
+
+
+@dataclass
+class _Fold:
+    """Parents after so many measured trials (`History.measured`, while it only grows)."""
+
+    measured: list[Trial]
+    population: int
+    objectives: Objectives
+    parents: list[Trial] = field(default_factory=list)
+    used: int = 0
+
+
+_folds: WeakKeyDictionary[History, _Fold] = WeakKeyDictionary()
+
+
+def survivors(history: History, population: int, search: Search) -> list[Trial]:
+    """Return the parents of the present generation, the fittest first.
+
+    Parameters
+    ----------
+    history
+        What was measured so far.
+    population
+        Trials in a generation, and parents kept.
+    search
+        Its objectives say which are fitter.
+    """
+    measured, objectives = history.measured, search.objectives
+    fold = _folds.get(history)
+    if (
+        fold is None
+        or fold.measured is not measured
+        or fold.population != population
+        or fold.objectives != objectives
+    ):
+        fold = _folds[history] = _Fold(measured, population, objectives)
+    if not fold.used and len(measured) < population:
+        return fittest(searchable(measured, search.space), population, objectives)
+    while fold.used + population <= len(measured):
+        children = searchable(measured[fold.used : fold.used + population], search.space)
+        fold.parents = fittest([*fold.parents, *children], population, objectives)
+        fold.used += population
+    return fold.parents
+
+
+def fittest(trials: Sequence[Trial], count: int, objectives: Objectives) -> list[Trial]:
+    """Return the first so many trials by front, within a front by crowding distance."""
+    ranks = objectives.ranks(trials)
+    fronts: dict[int, list[int]] = {}
+    for index, rank in enumerate(ranks):
+        fronts.setdefault(rank, []).append(index)
+    distance: dict[int, float] = {}
+    for front in fronts.values():
+        points = [objectives.standing(trials[index]) for index in front]
+        distance.update(zip(front, crowding(points), strict=True))
+    order = sorted(range(len(trials)), key=lambda i: (ranks[i], -distance[i], i))
+    return [trials[index] for index in order[:count]]
+
+
+def crowding(points: Sequence[Sequence[float]]) -> list[float]:
+    """Return how far apart each point's neighbours on its front are, goal by goal, summed.
+
+    Examples
+    --------
+    >>> crowding([(0.0, 4.0), (1.0, 1.0), (4.0, 0.0)])
+    [inf, 2.0, inf]
+    """
+    total = [0.0] * len(points)
+    for values in zip(*points, strict=True):
+        order = sorted(range(len(points)), key=values.__getitem__)
+        span = values[order[-1]] - values[order[0]]
+        if not span or not math.isfinite(span):
+            continue
+        total[order[0]] = total[order[-1]] = math.inf
+        for before, index, after in zip(order, order[1:], order[2:], strict=False):
+            total[index] += (values[after] - values[before]) / span
+    return total

@@ -1,0 +1,55 @@
+"""Local search: try the neighbours of the best; with several objectives, of the front.
+
+- White, Nolen and Savani, Exploring the Loss Landscape in Neural Architecture Search, UAI 2021,
+  Algorithm 1: https://arxiv.org/abs/2005.02960
+- Paquete, Chiarandini and Stützle, Pareto Local Optimum Sets in the Biobjective Traveling Salesman
+  Problem, 2004, for several objectives.
+
+A better neighbour is moved to as soon as it is measured. Where the best has no neighbour left to
+measure, the next best takes its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from nasengine.architecture import Architecture
+from nasengine.history import History
+from nasengine.moves import neighbours
+from nasengine.strategy import Strategy
+
+from .open_trials import open_trials
+from .unseen import Unseen
+
+if TYPE_CHECKING:
+    from nasengine.search import Search
+
+
+class LocalSearch(Strategy):
+    """Local search: the neighbours of the best trial, or of the front, one after the other."""
+
+    initial: int = Field(default=10, ge=1)
+    """Random architectures to start with; the climb begins at the best of them."""
+
+    def propose(self, history: History, count: int, search: Search) -> Sequence[Architecture]:
+        """Return unmeasured neighbours of the best trial that has some."""
+        rng = search.stream("local_search", len(history))
+        unseen = Unseen(history, search, rng)
+        if len(history) < self.initial:
+            return unseen.samples(min(count, self.initial - len(history)))
+        trials = open_trials(history, search)
+        found: list[Architecture] = []
+        for centre in trials.centres(rng):
+            around = list(neighbours(centre.architecture, search.space.decisions))
+            rng.shuffle(around)
+            found += islice(filter(unseen.take, around), count - len(found))
+            if len(found) == count:
+                return found
+            if not found:
+                # Nothing of this proposal stood in the way: all neighbours are in the history.
+                trials.close(centre)
+        return found + unseen.samples(count - len(found))

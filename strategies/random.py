@@ -1,0 +1,78 @@
+"""Random search: the baseline that every strategy has to beat.
+
+Li and Talwalkar, Random Search and Reproducibility for Neural Architecture Search, UAI 2019,
+https://arxiv.org/abs/1902.07638
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from nasengine.architecture import Architecture
+from nasengine.history import History
+from nasengine.strategy import Strategy
+
+from .unseen import TRIES, Unseen
+
+if TYPE_CHECKING:
+    from nasengine.search import Search
+
+
+class Random(Strategy):
+    """Random search: uniform without replacement, or over the whole range of a cost."""
+
+    stratify: str | None = None
+    """An estimator with a cost table (parameters, flops): spread the trials evenly over its
+    range, where uniform draws would nearly all be of medium size."""
+
+    strata: int = Field(default=10, ge=2)
+    """Into how many equal parts the range of that cost is divided."""
+
+    def propose(self, history: History, count: int, search: Search) -> Sequence[Architecture]:
+        """Draw architectures that are not in the history."""
+        rng = search.stream("random", len(history))
+        unseen = Unseen(history, search, rng)
+        if self.stratify is None:
+            return unseen.samples(count)
+        from .strata import Strata
+
+        strata = Strata(search.cost_table(self.stratify).per_decision(), search.space.decisions)
+        found: list[Architecture] = []
+        for number in range(len(history), len(history) + count):
+            wanted = int(van_der_corput(number) * self.strata)
+            draws: Iterator[Architecture] = strata.draws(wanted, self.strata, TRIES, rng)
+            architecture = unseen.first(draws) or unseen.sample()
+            if architecture is None:
+                break
+            found.append(architecture)
+        return found
+
+    def check(self, search: Search) -> None:
+        """Refuse a cost that is not additive, or that nothing estimates.
+
+        Raises
+        ------
+        SpecError
+            Naming the estimator and those there are.
+        """
+        if self.stratify is not None:
+            from .strata import check_additive
+
+            check_additive("strategy.stratify", self.stratify, search)
+
+
+def van_der_corput(number: int) -> float:
+    """Return a term of the sequence that fills [0, 1) evenly at every length.
+
+    Examples
+    --------
+    >>> [van_der_corput(n) for n in range(4)]
+    [0.0, 0.5, 0.25, 0.75]
+    """
+    value, step = 0.0, 0.5
+    while number:
+        value, number, step = value + step * (number & 1), number >> 1, step / 2
+    return value

@@ -1,0 +1,133 @@
+"""Never twice the same: what is in the history is not proposed again while something is left.
+
+Written once for every strategy. Two architectures that compute the same share a canonical key
+(`SearchSpace.key`) and count as one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from nasengine.architecture import Architecture
+from nasengine.graph import SpaceGraph
+from nasengine.history import History
+from nasengine.moves import enumerate_all, sample
+from nasengine.space import SearchSpace
+from nasengine.trial import Trial
+
+if TYPE_CHECKING:
+    from nasengine.search import Search
+
+TRIES = 100
+"""Draws before a space is taken to be nearly exhausted."""
+
+LISTED = 50_000
+"""Spaces up to this size are listed in full when draws no longer find anything new."""
+
+_distinct: WeakKeyDictionary[SpaceGraph, dict[str, Architecture]] = WeakKeyDictionary()
+
+
+class Unseen:
+    """The architectures that are neither in the history nor already among this proposal.
+
+    Parameters
+    ----------
+    history
+        What was proposed so far.
+    search
+        Gives the space and its canonical keys.
+    rng
+        What `sample` draws from.
+    """
+
+    def __init__(self, history: History, search: Search, rng: random.Random) -> None:
+        self._space = search.space
+        self._seen = history.keys
+        self._proposed: set[str] = set()
+        self._rng = rng
+
+    def __contains__(self, architecture: Architecture) -> bool:
+        key = self._space.key(architecture)
+        return key not in self._seen and key not in self._proposed
+
+    def take(self, architecture: Architecture) -> bool:
+        """Count an architecture as proposed; say whether it was unseen until now."""
+        key = self._space.key(architecture)
+        if key in self._seen or key in self._proposed:
+            return False
+        self._proposed.add(key)
+        return True
+
+    def first(self, candidates: Iterable[Architecture]) -> Architecture | None:
+        """Take and return the first unseen one of some candidates; None if there is none."""
+        return next((candidate for candidate in candidates if self.take(candidate)), None)
+
+    def sample(self) -> Architecture | None:
+        """Take and return an unseen architecture, drawn uniformly; None when none is left.
+
+        Draws are rejected while they hit what was seen. When nearly all was seen, the rest is
+        listed; in a space too large to be listed, architectures are visited from a random one on,
+        `LISTED` of them before the space is taken to be exhausted.
+        """
+        decisions = self._space.decisions
+        found = self.first(sample(decisions, self._rng) for _ in range(TRIES))
+        if found is not None:
+            return found
+        if self._space.size > LISTED:
+            return self.first(self._visit())
+        left = [
+            architecture
+            for key, architecture in distinct(self._space).items()
+            if key not in self._seen and key not in self._proposed
+        ]
+        return self.first([self._rng.choice(left)] if left else [])
+
+    def samples(self, count: int) -> list[Architecture]:
+        """Take and return up to `count` unseen architectures, drawn uniformly."""
+        found = []
+        for _ in range(count):
+            architecture = self.sample()
+            if architecture is None:
+                break
+            found.append(architecture)
+        return found
+
+    def _visit(self) -> Iterator[Architecture]:
+        """Yield architectures of a large space, each once, from a random one on."""
+        decisions, size = self._space.decisions, self._space.size
+        start = self._rng.randrange(size)
+        for step in range(min(size, LISTED)):
+            rest, choices = (start + step) % size, {}
+            for name, allowed in decisions.items():
+                rest, index = divmod(rest, len(allowed))
+                choices[name] = allowed[index]
+            yield Architecture(choices)
+
+
+def distinct(space: SearchSpace) -> dict[str, Architecture]:
+    """Return the architectures of a small space that compute different things, by key."""
+    found = _distinct.get(space.graph)
+    if found is None:
+        found = {}
+        for architecture in enumerate_all(space.decisions):
+            found.setdefault(space.key(architecture), architecture)
+        _distinct[space.graph] = found
+    return found
+
+
+def searchable(trials: Iterable[Trial], space: SearchSpace) -> list[Trial]:
+    """Return the trials whose architecture a search can reach.
+
+    A reference network may hold baseline blocks, which no search proposes.
+    """
+    return [trial for trial in trials if is_searchable(trial, space)]
+
+
+def is_searchable(trial: Trial, space: SearchSpace) -> bool:
+    """Say whether a trial's architecture is made of the space's choices only."""
+    return not trial.reference or all(
+        trial.architecture[name] in choices for name, choices in space.decisions.items()
+    )
