@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -126,10 +127,13 @@ def _keeps(value: object, contract: type[Plugin]) -> bool:
 
 
 def _import(module: str, what: str) -> ModuleType:
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise PluginError(f"{what}: {module!r} is neither a .py file nor a module's name")
     try:
         return importlib.import_module(module)
-    except ImportError as error:
-        raise PluginError(f"{what} cannot be imported: {error}") from error
+    except Exception as error:  # A module of the user's may raise anything.
+        reason = f"{type(error).__name__}: {error}"
+        raise PluginError(f"{what} cannot be imported: {reason}") from error
 
 
 def _load_file(source: str, folder: Path | None) -> ModuleType:
@@ -186,12 +190,13 @@ def build(
     """
     name = settings.get("name")
     if not isinstance(name, str):
-        names = ", ".join(installed(contract.kind))
-        raise SpecError(f"{where}.name: the {contract.kind}'s name is missing; one of: {names}")
+        raise SpecError(_without_name(contract, settings, where))
     try:
         cls = load_class(contract, name, folder)
     except PluginError as error:
-        raise type(error)(f"{where}.name: {error}") from error
+        # Estimators are named by their key, so that a mistyped `name` looks like a plain setting.
+        mistyped = "".join(f"\n{line}" for line in _mistyped_name(settings, where))
+        raise PluginError(f"{where}.name: {error}{mistyped}") from error
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(cls.__abstractmethods__))
         raise PluginError(f"{where}.name: {name!r} does not define {missing}")
@@ -200,6 +205,17 @@ def build(
         return cls.model_validate(_frozen(rest), context={"folder": folder, "where": where})
     except ValidationError as error:
         raise SpecError("\n".join(explain(error, cls, where))) from error
+
+
+def _without_name(contract: type[Plugin], settings: Mapping[str, Any], where: str) -> str:
+    names = ", ".join(installed(contract.kind))
+    missing = f"{where}.name: the {contract.kind}'s name is missing; one of: {names}"
+    return "\n".join([*_mistyped_name(settings, where), missing])
+
+
+def _mistyped_name(settings: Mapping[str, Any], where: str) -> list[str]:
+    close = get_close_matches("name", [key for key in settings if key != "name"], n=1, cutoff=0.6)
+    return [f"{where}.{key}: unknown key; did you mean 'name'?" for key in close]
 
 
 def _frozen(value: Any) -> Any:

@@ -8,7 +8,14 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from nasengine.errors import SpecError
 from nasengine.plugin import explain
@@ -49,6 +56,12 @@ class BudgetTable(_Strict):
     """Architectures that the strategy may have measured; references are not counted."""
     seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Seconds of search, training of supernets included."""
+
+    @model_validator(mode="after")
+    def _ends(self) -> BudgetTable:
+        if self.trials is None and self.seconds is None:
+            raise ValueError("trials or seconds is needed")
+        return self
 
 
 class FinalTable(_Strict):

@@ -1,0 +1,241 @@
+"""The command line as its user meets it: what it prints, what it leaves, its exit status."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from nasengine.cli import main
+from nasengine.run_folder import RunFolder
+from test_spec import tables
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "spec.toml"
+    path.write_text(tomli_w.dumps(tables()))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_run_leaves_a_folder_that_tells_everything(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(spec)]) == 0
+    folder = spec.parent / "runs" / "tiny-1"
+    names = {path.name for path in folder.iterdir()}
+    assert {"spec.toml", "environment.json", "history.sqlite", "log.jsonl", "best"} <= names
+    metrics = json.loads((folder / "best" / "metrics.json").read_text())
+    assert set(metrics["references"]) == {"big"}
+    assert metrics["ratios"]["big"]["parameters"] < 1
+    printed = capsys.readouterr().out
+    assert "searched" in printed
+    assert (
+        "better than big" in printed or "worse than big" in printed or "level with big" in printed
+    )
+    assert main(["run", str(spec), "--quiet"]) == 0
+    assert (spec.parent / "runs" / "tiny-2").is_dir()
+
+
+def test_the_delivered_architecture_can_be_measured(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["run", str(spec)])
+    best = spec.parent / "runs" / "tiny-1" / "best"
+    found = json.loads((best / "metrics.json").read_text())["searched"]["measurements"]
+    capsys.readouterr()
+    given = str(best / "architecture.json")
+    assert main(["measure", str(spec), "--architecture", given, "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)["measurements"]
+    assert measured["parameters"]["value"] == found["parameters"]["value"]
+    assert measured["parameters"]["unit"] == "parameters"
+
+
+def test_the_resolved_spec_runs_again_to_the_same_result(spec: Path) -> None:
+    main(["run", str(spec)])
+    first = spec.parent / "runs" / "tiny-1"
+    assert main(["run", str(first / "spec.toml")]) == 0
+    assert trials(first) == trials(spec.parent / "runs" / "tiny-2")
+
+
+def trials(folder: Path) -> list[Any]:
+    connection = sqlite3.connect(folder / "history.sqlite")
+    rows = connection.execute(
+        "SELECT number, key, architecture, status, measurements, reason FROM trials ORDER BY number"
+    ).fetchall()
+    connection.close()
+    return rows
+
+
+def test_a_finished_run_resumes_to_nothing_and_more_budget_goes_on(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["run", str(spec)])
+    folder = spec.parent / "runs" / "tiny-1"
+    before = trials(folder)
+    code = ["--code", "nasengine.testing.stubs"]
+    assert main(["resume", str(folder), *code]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert trials(folder) == before
+    assert main(["resume", str(folder), *code, "--set", "budget.trials=4"]) == 0
+    assert trials(folder)[:3] == before
+    assert len(trials(folder)) == 4
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_history(spec: Path) -> None:
+    main(["run", str(spec)])
+    whole = trials(spec.parent / "runs" / "tiny-1")
+    main(["run", str(spec), "--set", "budget.trials=1"])
+    folder = spec.parent / "runs" / "tiny-2"
+    moved = spec.parent / "elsewhere"
+    shutil.move(folder, moved)
+    code = ["--code", "nasengine.testing.stubs"]
+    assert main(["resume", str(moved), *code, "--set", "budget.trials=3"]) == 0
+    assert trials(moved) == whole
+
+
+def test_resume_runs_no_code_that_only_the_folder_names(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["run", str(spec)])
+    assert main(["resume", str(spec.parent / "runs" / "tiny-1")]) == 2
+    told = capsys.readouterr().err
+    assert "--code nasengine.testing.stubs" in told
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (("seed = 3", "seed = 4"), "spec.seed: was 3, is 4"),
+        (("width = 4", "width = 5"), "spec.space.width: was 4, is 5"),
+        (('name = "random"', 'name = "local_search"'), "spec.strategy"),
+    ],
+)
+def test_resume_with_a_changed_spec_is_refused_with_the_changes(
+    spec: Path, capsys: pytest.CaptureFixture[str], edit: tuple[str, str], told: str
+) -> None:
+    main(["run", str(spec), "--set", "budget.trials=1"])
+    path = spec.parent / "runs" / "tiny-1" / "spec.toml"
+    text = path.read_text().replace("strata = 10\n", "")
+    assert edit[0] in text
+    path.write_text(text.replace(*edit))
+    code = ["--code", "nasengine.testing.stubs"]
+    assert main(["resume", str(path.parent), *code]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_resume_may_change_the_budget_alone(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["run", str(spec)])
+    assert main(["resume", "runs/tiny-1", "--set", "seed=4"]) == 2
+    assert "may change budget.* alone" in capsys.readouterr().err
+
+
+def test_a_changed_package_is_named(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["run", str(spec), "--set", "budget.trials=1"])
+    path = spec.parent / "runs" / "tiny-1" / "identity.json"
+    identity = json.loads(path.read_text())
+    identity["packages"]["torch"] = "2.4.0"
+    path.write_text(json.dumps(identity))
+    assert main(["resume", "runs/tiny-1", "--code", "nasengine.testing.stubs"]) == 2
+    assert "packages.torch: was '2.4.0', is " in capsys.readouterr().err
+
+
+def test_one_folder_has_one_process(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["run", str(spec)])
+    with RunFolder(spec.parent / "runs" / "tiny-1"):
+        assert main(["resume", "runs/tiny-1"]) == 2
+    assert "in use by process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "."])
+def test_a_folder_that_is_no_run_is_refused(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["resume", folder]) == 2
+    assert "not a run's folder" in capsys.readouterr().err
+
+
+def test_a_bad_spec_leaves_no_folder_and_no_traceback(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(spec), "--set", "space.widht=3"]) == 2
+    told = capsys.readouterr().err
+    assert "space.widht: unknown key; did you mean 'width'?" in told
+    assert "Traceback" not in told
+    assert not (spec.parent / "runs").exists()
+
+
+def test_check_tells_size_shapes_and_costs(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(spec)]) == 0
+    printed = capsys.readouterr().out
+    assert "4 architectures" in printed
+    assert "3x16x16 to 1x16x16" in printed
+    assert main(["check", str(spec), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["costs"]["parameters"]["smallest"] < facts["costs"]["parameters"]["largest"]
+
+
+def test_measure_names_what_it_cannot_find(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["measure", str(spec), "--architecture", "bigg"]) == 2
+    assert "did you mean 'big'?" in capsys.readouterr().err
+    wanted = ["--architecture", "big", "--estimators", "parametres"]
+    assert main(["measure", str(spec), *wanted]) == 2
+    assert "did you mean 'parameters'?" in capsys.readouterr().err
+
+
+def test_list_and_schema_know_every_plugin(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert "light_sdi" in listed["spaces"]
+    assert listed["spaces"]["light_sdi"]["settings"]["width"]["default"] == "64"
+    assert main(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    names = [
+        option["properties"]["name"].get("const") for option in schema["$defs"]["spaces"]["anyOf"]
+    ]
+    assert set(listed["spaces"]) <= set(names)
+    assert main(["list", "space"]) == 2
+    assert "did you mean 'spaces'?" in capsys.readouterr().err
+
+
+def test_every_reference_in_the_schema_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["schema"])
+    text = capsys.readouterr().out
+    definitions = json.loads(text)["$defs"]
+    used = {part.split('"')[0] for part in text.split('"#/$defs/')[1:]}
+    assert used <= set(definitions)
+
+
+def test_a_wrong_command_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["serach"])
+    assert caught.value.code == 2
+    assert "serach" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    spec: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(threading.Event):
+        def is_set(self) -> bool:
+            return True
+
+    monkeypatch.setattr("nasengine.cli.main.threading.Event", Stopped)
+    assert main(["run", str(spec)]) == 130
+    assert "nasengine resume runs/tiny-1" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.chdir(spec.parent)
+    assert main(["resume", "runs/tiny-1", "--code", "nasengine.testing.stubs"]) == 0
+    assert len(trials(spec.parent / "runs" / "tiny-1")) == 3
