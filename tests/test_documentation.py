@@ -1,0 +1,130 @@
+"""The documentation: its code runs, its specs search, its links lead somewhere."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from nasengine.cli import main
+from nasengine.experiment import Experiment
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+SPECS = sorted((ROOT / "examples").glob("*.toml"))
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, the file that it stands for, its text."""
+
+    page: Path
+    line: int
+    language: str
+    file: str
+    text: str
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Yield a page's fenced blocks."""
+    text = page.read_text(encoding="utf-8")
+    for match in re.finditer(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```$", text, re.M | re.S):
+        line = text.count("\n", 0, match.start()) + 1
+        yield Block(page, line, match[1], match[2] or "", match[3])
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+COMPLETE = [page for page in PAGES if any(block.file for block in blocks(page))]
+
+
+def where(block: Block) -> str:
+    return f"{block.page.name}:{block.line}"
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "python"], ids=where)
+def test_python_is_python(block: Block) -> None:
+    ast.parse(block.text)
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "toml"], ids=where)
+def test_toml_is_toml(block: Block) -> None:
+    tomllib.loads(block.text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    local = [link for link in links if not link.startswith(("http://", "https://"))]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    folders = "nasengine|spaces|strategies|estimators|examples|tests|docs|benchmarks"
+    named = re.findall(rf"`((?:{folders})/[\w/.-]*)`", text)
+    named = [name for name in named if "my_" not in name]
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_page_for_writers_has_a_complete_example() -> None:
+    names = {page.name for page in COMPLETE}
+    assert {f"writing_a_{kind}.md" for kind in ("space", "strategy", "task")} <= names
+    assert "writing_an_estimator.md" in names
+
+
+@pytest.mark.parametrize("page", COMPLETE, ids=lambda page: page.name)
+def test_complete_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = list(blocks(page))
+    for block in found:
+        if block.file:
+            (tmp_path / block.file).write_text(block.text, encoding="utf-8")
+    for block in found:
+        if block.language == "python" and not block.file:
+            done = subprocess.run(
+                [sys.executable, "-c", block.text],
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            assert done.returncode == 0, f"{where(block)}\n{done.stderr}"
+        if block.language == "toml" and block.file:
+            assert main(["run", block.file, "--quiet"]) == 0, where(block)
+            assert (tmp_path / "runs").is_dir()
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda path: path.name)
+def test_examples_are_accepted(spec: Path, tmp_path: Path) -> None:
+    experiment = Experiment.load(spec)
+    search = experiment.search(tmp_path)
+    assert search.objectives.goals
+    assert experiment.references
+
+
+def test_every_example_is_told_of() -> None:
+    """A file in examples/ that no page and no other file names is not found by anybody."""
+    texts = [path.read_text(encoding="utf-8") for path in (*PAGES, *SPECS, ROOT / "Makefile")]
+    own = [path for path in (ROOT / "examples").iterdir() if path.suffix in (".toml", ".py")]
+    assert [path.name for path in own if not any(path.name in text for text in texts)] == []
+
+
+def test_commands_in_the_readme_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for command in sorted(set(re.findall(r"`?nasengine ([a-z-]+)", text)) - {"nasengine"}):
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0, command
+    targets = set(re.findall(r"^make (\w+)", text, re.M))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert targets and all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
