@@ -1,0 +1,278 @@
+"""What every task and every data source must keep, as pytest classes to inherit.
+
+Examples
+--------
+In a package that offers its own data source::
+
+    from nasengine.testing.tasks import DataSourceContract
+
+    class TestMySource(DataSourceContract):
+        @pytest.fixture
+        def source(self):
+            return MySource(root=..., size=32)
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nasengine.task import DataSource, Samples, Splits, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHARPNESS = 20.0
+
+
+def parts_of(splits: Splits) -> dict[str, Samples]:
+    """Return the splits that there are, by name."""
+    parts = {"train": splits.train, "validation": splits.validation}
+    return parts if splits.test is None else {**parts, "test": splits.test}
+
+
+def perfect_outputs(targets: Tensor, outputs: int, sharpness: float = SHARPNESS) -> Tensor:
+    """Return logits that say the targets: (N, outputs, H, W) or (N, outputs), float32.
+
+    Parameters
+    ----------
+    targets
+        (N, H, W) or (N,), int64.
+    outputs
+        How many; 1 is a binary problem whose sign decides.
+    sharpness
+        The logits are plus and minus this.
+    """
+    import torch
+    from torch.nn import functional
+
+    if outputs == 1:
+        return ((targets > 0).float() * 2 - 1).unsqueeze(1) * sharpness
+    hot = functional.one_hot(targets, outputs).movedim(-1, 1)
+    return (hot.to(torch.float32) * 2 - 1) * sharpness
+
+
+def _same(one: Samples, other: Samples) -> bool:
+    import torch
+
+    return (
+        one.names == other.names
+        and torch.equal(one.inputs, other.inputs)
+        and torch.equal(one.targets, other.targets)
+    )
+
+
+class DataSourceContract:
+    """Override the fixture `source` with a small instance.
+
+    Attributes
+    ----------
+    random
+        Whether another seed gives other samples or another split.
+    """
+
+    random: bool = True
+
+    @pytest.fixture
+    @abstractmethod
+    def source(self) -> DataSource:
+        """Return a data source with at most some dozens of small samples."""
+        raise NotImplementedError("override the fixture `source`")
+
+    def test_samples_are_as_the_source_says(self, source: DataSource) -> None:
+        """Shape, type, range and classes agree with what `shape` and `classes` state."""
+        import torch
+
+        for name, samples in parts_of(source.load(seed=0)).items():
+            number = len(samples)
+            assert number > 0, name
+            assert tuple(samples.inputs.shape) == (number, *source.shape), name
+            assert samples.inputs.dtype == torch.float32
+            assert samples.inputs.is_contiguous()
+            assert samples.inputs.isfinite().all()
+            assert 0 <= float(samples.inputs.min()) <= float(samples.inputs.max()) <= 1
+            assert tuple(samples.targets.shape) in {(number,), (number, *source.shape[1:])}
+            assert samples.targets.dtype == torch.int64
+            assert int(samples.targets.min()) >= 0
+            assert int(samples.targets.max()) < len(source.classes)
+
+    def test_classes_are_distinct(self, source: DataSource) -> None:
+        """There are at least two classes, with a name each."""
+        assert len(source.classes) >= 2
+        assert len(set(source.classes)) == len(source.classes)
+        assert all(source.classes)
+
+    def test_names_are_distinct_over_all_splits(self, source: DataSource) -> None:
+        """No sample is in two splits."""
+        names = [name for part in parts_of(source.load(seed=0)).values() for name in part.names]
+        assert len(set(names)) == len(names)
+
+    def test_no_image_is_in_two_splits(self, source: DataSource) -> None:
+        """No picture that is trained on is measured on, under whatever name."""
+        seen: dict[bytes, str] = {}
+        for split, samples in parts_of(source.load(seed=0)).items():
+            for image in samples.inputs:
+                assert seen.setdefault(image.numpy().tobytes(), split) == split
+
+    def test_training_samples_hold_every_kind_of_target(self, source: DataSource) -> None:
+        """There is something to learn: more than one class in the training targets."""
+        assert len(set(source.load(seed=0).train.targets.flatten().tolist())) > 1
+
+    def test_same_seed_same_samples(self, source: DataSource) -> None:
+        """Loading again with the same seed gives the same bytes in the same order."""
+        first, again = parts_of(source.load(seed=3)), parts_of(source.load(seed=3))
+        assert first.keys() == again.keys()
+        assert all(_same(first[name], again[name]) for name in first)
+
+    def test_other_seed_other_samples(self, source: DataSource) -> None:
+        """Another seed gives other samples, or divides them otherwise, where it is random."""
+        first = parts_of(source.load(seed=3))
+        others = [parts_of(source.load(seed=seed)) for seed in (4, 5, 6)]
+        differ = any(not _same(first[name], other[name]) for other in others for name in first)
+        assert differ == self.random
+
+    def test_loading_leaves_the_global_generators_alone(self, source: DataSource) -> None:
+        """Randomness comes from the seed given, and from nowhere else."""
+        import random
+
+        import numpy as np
+        import torch
+
+        before = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
+        source.load(seed=0)
+        after = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
+        assert before[0] == after[0]
+        assert torch.equal(before[1], after[1])
+        assert before[2] == after[2]
+
+
+class TaskContract:
+    """Override the fixture `task` with a small instance."""
+
+    @pytest.fixture
+    @abstractmethod
+    def task(self) -> Task:
+        """Return a task with at most some dozens of small samples."""
+        raise NotImplementedError("override the fixture `task`")
+
+    @pytest.fixture
+    def samples(self, task: Task) -> Samples:
+        """Return the training samples."""
+        return task.load(seed=0).train
+
+    def test_samples_have_the_input_shape(self, task: Task, samples: Samples) -> None:
+        """`input_shape` is what `load` gives."""
+        assert tuple(samples.inputs.shape[1:]) == task.input_shape
+
+    def test_targets_are_in_range(self, task: Task, samples: Samples) -> None:
+        """Targets fit the outputs."""
+        assert task.outputs >= 1
+        assert int(samples.targets.min()) >= 0
+        assert int(samples.targets.max()) < max(task.outputs, 2)
+
+    def test_loss_is_a_finite_scalar_with_a_gradient(self, task: Task, samples: Samples) -> None:
+        """In float32, and every output of an undecided network is pushed somewhere."""
+        import torch
+
+        outputs = torch.zeros_like(perfect_outputs(samples.targets, task.outputs))
+        outputs.requires_grad_()
+        loss = task.loss(outputs, samples.targets)
+        assert loss.shape == ()
+        assert loss.dtype == torch.float32
+        assert loss.isfinite()
+        (gradient,) = torch.autograd.grad(loss, outputs)
+        assert gradient.isfinite().all()
+        assert gradient.abs().sum() > 0
+
+    def test_loss_is_float32_for_bfloat16_outputs(self, task: Task, samples: Samples) -> None:
+        """Mixed precision does not reach the loss."""
+        import torch
+
+        outputs = perfect_outputs(samples.targets, task.outputs, sharpness=0.5)
+        exact = task.loss(outputs, samples.targets)
+        mixed = task.loss(outputs.bfloat16(), samples.targets)
+        assert mixed.dtype == torch.float32
+        assert float(mixed) == pytest.approx(float(exact), rel=1e-3)
+
+    def test_loss_falls_towards_the_targets(self, task: Task, samples: Samples) -> None:
+        """From wrong to undecided to right to surely right, the loss falls each time."""
+        losses = [
+            float(task.loss(perfect_outputs(samples.targets, task.outputs, s), samples.targets))
+            for s in (-4.0, 0.0, 1.0, 8.0)
+        ]
+        assert losses == sorted(losses, reverse=True)
+        assert len(set(losses)) == len(losses)
+
+    def test_loss_stays_finite_at_extreme_outputs(self, task: Task, samples: Samples) -> None:
+        """Surely wrong outputs give a large loss, never inf or nan."""
+        outputs = perfect_outputs(samples.targets, task.outputs, sharpness=-1e4)
+        assert task.loss(outputs, samples.targets).isfinite()
+
+    def test_evaluate_gives_the_stated_metrics(self, task: Task, samples: Samples) -> None:
+        """`metrics` names what `evaluate` gives, in that order, each once and finite."""
+        import torch
+
+        outputs = torch.zeros_like(perfect_outputs(samples.targets, task.outputs))
+        values = task.evaluate(outputs, samples.targets)
+        assert list(values) == [metric.name for metric in task.metrics]
+        assert all(isinstance(value, float) and math.isfinite(value) for value in values.values())
+
+    def test_perfect_outputs_are_best(self, task: Task, samples: Samples) -> None:
+        """No outputs beat those that say the targets, in the primary metric."""
+        primary = task.metrics[0]
+        sign = 1 if primary.direction == "max" else -1
+        right, wrong = (
+            sign
+            * task.evaluate(perfect_outputs(samples.targets, task.outputs, s), samples.targets)[
+                primary.name
+            ]
+            for s in (SHARPNESS, -SHARPNESS)
+        )
+        assert right > wrong
+        if primary.direction == "max" and not primary.unit:
+            assert right == 1
+
+    def test_augment_keeps_shapes_and_comes_from_the_generator(
+        self, task: Task, samples: Samples
+    ) -> None:
+        """The same generator gives the same batch; inputs and targets keep shape and type."""
+        import torch
+
+        batches = [
+            task.augment(
+                samples.inputs.clone(), samples.targets.clone(), torch.Generator().manual_seed(1)
+            )
+            for _ in range(2)
+        ]
+        (inputs, targets), (again, targets_again) = batches
+        assert inputs.shape == samples.inputs.shape
+        assert inputs.dtype == samples.inputs.dtype
+        assert targets.shape == samples.targets.shape
+        assert targets.dtype == samples.targets.dtype
+        assert torch.equal(inputs, again)
+        assert torch.equal(targets, targets_again)
+
+    def test_augment_keeps_pairs_aligned(self, task: Task, samples: Samples) -> None:
+        """An image that shows its own mask still shows it afterwards; labels stay."""
+        import torch
+
+        generator = torch.Generator().manual_seed(1)
+        if samples.targets.ndim == 1:
+            _, targets = task.augment(samples.inputs, samples.targets, generator)
+            assert torch.equal(targets, samples.targets)
+            return
+        shown = samples.targets.unsqueeze(1).float().expand_as(samples.inputs).contiguous()
+        inputs, targets = task.augment(shown, samples.targets, generator)
+        assert torch.equal(inputs[:, 0].long(), targets)
+
+    def test_augment_leaves_what_it_was_given(self, task: Task, samples: Samples) -> None:
+        """The samples are kept as tensors for the whole run: they are never changed."""
+        import torch
+
+        inputs, targets = samples.inputs.clone(), samples.targets.clone()
+        task.augment(samples.inputs, samples.targets, torch.Generator().manual_seed(1))
+        assert torch.equal(inputs, samples.inputs)
+        assert torch.equal(targets, samples.targets)
