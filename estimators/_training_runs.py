@@ -1,0 +1,184 @@
+"""One training of one candidate from one seed: data at a fidelity, weights, figures."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nasengine.checkpoint import remove_checkpoint
+from nasengine.errors import EstimationFailed, SpaceError, SpecError
+from nasengine.estimator import Candidate
+from nasengine.files import write_atomically
+from nasengine.randomness import torch_seed
+from nasengine.search import Search
+from nasengine.shapes import infer_shapes
+from nasengine.task import Samples
+from nasengine.training import EarlyStopping, Training, evaluate, predict, score
+
+if TYPE_CHECKING:
+    from .trained import Trained
+
+_PER_SAMPLE_LIMIT = 500
+"""Larger validation splits keep no figure per sample: they would swell the history."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one training came to.
+
+    Parameters
+    ----------
+    values
+        By metric.
+    per_sample
+        The primary metric of each validation sample alone, for paired tests; None where it is
+        not finite. Empty for large splits.
+    steps
+        Steps done.
+    weights
+        The state dictionary, in float32 on the CPU.
+    """
+
+    values: dict[str, float]
+    per_sample: tuple[float | None, ...]
+    steps: int
+    weights: dict[str, Tensor]
+
+
+def train_once(settings: Trained, candidate: Candidate, search: Search, seed: int) -> Run:
+    """Train a candidate from one seed (checkpointed), and measure it."""
+    train, validation, test = _samples(settings, search)
+    network = candidate.network("seed", seed).to(search.device)
+    stopping = None
+    primary = settings.primary(search)
+    if settings.patience is not None:
+        sign = _sign(search, primary)
+        stopping = EarlyStopping(
+            lambda network: sign * evaluate(network, validation, search)[primary],
+            settings.validate_every,
+            settings.patience,
+        )
+    checkpoint = _checkpoint(settings, candidate, seed)
+    labels = (candidate.label, "seed", seed)
+    training = Training(network, train, settings.resolved(), labels, checkpoint, stopping=stopping)
+    # With several seeds, those already trained must not be trained again after a resume.
+    training.run(search, keep=settings.seeds > 1)
+    outputs = predict(network, validation.inputs, search.device)
+    values = score(outputs, validation.targets, search.task)
+    if test is not None:
+        found = evaluate(network, test, search)
+        values.update({f"test_{name}": value for name, value in found.items()})
+    values["seconds"] = training.seconds
+    per_sample = _per_sample(outputs, validation, search, primary)
+    return Run(values, per_sample, training.step, _weights(network))
+
+
+def deliver(run: Run, candidate: Candidate) -> None:
+    """Write a run's weights to where the engine takes them from."""
+    write_atomically(candidate.weights_path, save(run.weights))
+
+
+def remove_checkpoints(settings: Trained, candidate: Candidate) -> None:
+    """Remove the checkpoints of every seed."""
+    for seed in range(settings.seeds):
+        remove_checkpoint(_checkpoint(settings, candidate, seed))
+
+
+def check_resolution(resolution: float, search: Search) -> None:
+    """Refuse a resolution at which the space's networks do not fit together.
+
+    Raises
+    ------
+    SpecError
+        With the size, and what does not fit.
+    """
+    if resolution == 1.0:
+        return
+    channels, *size = search.task.input_shape
+    scaled = tuple(_scaled(side, resolution) for side in size)
+    where = f"resolution: at {resolution} samples are {scaled[0]}x{scaled[1]}"
+    graph = search.space.graph
+    try:
+        out = infer_shapes(graph, (channels, *scaled)).out[graph.order[-1]]
+    except SpaceError as error:
+        raise SpecError(f"{where}: {error}") from error
+    keeps_size = search.shapes.out[graph.order[-1]][1:] == tuple(size)
+    if keeps_size and out[1:] != scaled:
+        raise SpecError(f"{where}, and the networks give {out[1]}x{out[2]}")
+
+
+def _samples(settings: Trained, search: Search) -> tuple[Samples, Samples, Samples | None]:
+    splits = search.splits
+    train = _fraction(splits.train, settings.data_fraction, search.seed)
+    scale = settings.resolution
+    test = None if splits.test is None else _resized(splits.test, scale)
+    return _resized(train, scale), _resized(splits.validation, scale), test
+
+
+def _fraction(samples: Samples, fraction: float, seed: int) -> Samples:
+    if fraction == 1.0:
+        return samples
+    count = max(2, round(len(samples) * fraction))
+    with torch_seed(seed, "data-fraction") as generator:
+        kept = torch.randperm(len(samples), generator=generator)[:count].sort().values
+    names = tuple(samples.names[index] for index in kept.tolist())
+    return Samples(samples.inputs[kept], samples.targets[kept], names)
+
+
+def _resized(samples: Samples, scale: float) -> Samples:
+    """Resize inputs smoothly, and masks to the nearest class."""
+    if scale == 1.0:
+        return samples
+    size = [_scaled(side, scale) for side in samples.inputs.shape[2:]]
+    inputs = F.interpolate(
+        samples.inputs, size, mode="bilinear", align_corners=False, antialias=True
+    )
+    targets = samples.targets
+    if targets.ndim == 3:
+        masks = F.interpolate(targets.unsqueeze(1).float(), size, mode="nearest-exact")
+        targets = masks.squeeze(1).long()
+    return replace(samples, inputs=inputs, targets=targets)
+
+
+def _scaled(side: int, scale: float) -> int:
+    return max(1, round(side * scale))
+
+
+def _sign(search: Search, metric: str) -> Literal[1, -1]:
+    direction = next(m.direction for m in search.task.metrics if m.name == metric)
+    return 1 if direction == "max" else -1
+
+
+def _checkpoint(settings: Trained, candidate: Candidate, seed: int) -> Path:
+    """Name the file by the settings too: two estimators may train the same candidate."""
+    digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
+    return candidate.folder / f"training-{digest}-{seed}.safetensors"
+
+
+def _per_sample(
+    outputs: Tensor, samples: Samples, search: Search, metric: str
+) -> tuple[float | None, ...]:
+    if len(samples) > _PER_SAMPLE_LIMIT:
+        return ()
+    parts = zip(torch.split(outputs, 1), torch.split(samples.targets, 1), strict=True)
+    values = [search.task.evaluate(output, target)[metric] for output, target in parts]
+    return tuple(round(value, 6) if math.isfinite(value) else None for value in values)
+
+
+def _weights(network: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the state dictionary; batch norms' buffers are among it."""
+    found = {}
+    for name, tensor in network.state_dict().items():
+        kept = tensor.detach().to("cpu", copy=True).contiguous()
+        found[name] = kept.float() if kept.is_floating_point() else kept
+        if not torch.isfinite(found[name]).all():
+            raise EstimationFailed(f"the trained weights {name} hold NaN or infinity")
+    return found

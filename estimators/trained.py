@@ -1,0 +1,124 @@
+"""Trains a network from scratch and measures it on held-out samples.
+
+The default recipe (AdamW, one cycle of 300 steps) is the short finished schedule that ranks
+networks best for its price; ``recipe = "paper"`` is the SGD of Chen et al. 2023.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from nasengine.errors import SpecError, did_you_mean
+from nasengine.estimator import Candidate, Estimator
+from nasengine.recipe import RecipeSettings
+from nasengine.trial import Measurement, Metric
+
+if TYPE_CHECKING:
+    from nasengine.search import Search
+
+    from ._training_runs import Run
+
+
+class Trained(RecipeSettings, Estimator):
+    """Trains the network from scratch and validates it on held-out samples.
+
+    Gives the task's metrics and ``loss`` on the validation split, ``test_<metric>`` where the
+    data have a test split, and the ``seconds`` of training: means over the seeds, with each value
+    and the standard deviation in the details. The weights of the seed with the best validation
+    are left to be delivered.
+
+    How wide the networks are is the space's setting, so a proxy by width is a spec with a smaller
+    width there.
+    """
+
+    effort: ClassVar[int] = 2
+
+    metric: str | None = None
+    """The primary metric; by default the task's first one (such as `iou`)."""
+    seeds: int = Field(default=1, ge=1, le=100)
+    """Trainings from different initial weights; a difference of one run each shows little."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after so many validations without a better primary metric, and keep the best weights.
+    By default never: a one-cycle schedule pays off at its end."""
+    validate_every: int = Field(default=50, ge=1)
+    """Steps between validations; only with `patience`."""
+    resolution: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
+    """Fidelity: height and width of the samples, relative to the task's."""
+    data_fraction: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
+    """Fidelity: the share of the training samples that is used, drawn once a run."""
+
+    def metrics(self, search: Search) -> tuple[Metric, ...]:
+        """Return the primary metric, the task's others, the loss, test metrics and seconds."""
+        own = sorted(search.task.metrics, key=lambda m: m.name != self.primary(search))
+        found = [*own, Metric("loss", "", "min")]
+        if search.splits.test is not None:
+            found += [Metric(f"test_{m.name}", m.unit, m.direction) for m in found]
+        return (*found, Metric("seconds", "s", "min"))
+
+    def primary(self, search: Search) -> str:
+        """Return the name of the primary metric."""
+        return self.metric or search.task.metrics[0].name
+
+    def check(self, search: Search) -> None:
+        """Refuse an unknown metric, a resolution that does not fit, an unused setting.
+
+        Raises
+        ------
+        SpecError
+            Naming the setting and what is possible.
+        """
+        names = [metric.name for metric in search.task.metrics]
+        if self.metric is not None and self.metric not in names:
+            raise SpecError(
+                f"metric: the task has no {self.metric!r}; {did_you_mean(self.metric, names)}"
+            )
+        if "validate_every" in self.model_fields_set and self.patience is None:
+            raise SpecError("validate_every: only with patience, which is not set")
+        from ._training_runs import check_resolution
+
+        check_resolution(self.resolution, search)
+
+    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+        """Train with every seed, and measure.
+
+        Raises
+        ------
+        EstimationFailed
+            If the loss, or an output after training, is NaN or infinite.
+        """
+        from ._training_runs import deliver, remove_checkpoints, train_once
+
+        runs = [train_once(self, candidate, search, seed) for seed in range(self.seeds)]
+        direction = self.metrics(search)[0].direction
+        primary = self.primary(search)
+        sign = 1 if direction == "max" else -1
+        best = max(range(len(runs)), key=lambda index: (sign * runs[index].values[primary], -index))
+        deliver(runs[best], candidate)
+        remove_checkpoints(self, candidate)
+        found = {metric.name: _summary(runs, metric.name) for metric in self.metrics(search)}
+        details = {
+            **found[primary].details,
+            "delivered_seed": best,
+            "steps": [r.steps for r in runs],
+        }
+        if runs[0].per_sample:
+            columns = zip(*(run.per_sample for run in runs), strict=True)
+            details["per_sample"] = [_mean(column) for column in columns]
+        found[primary] = Measurement(found[primary].value, details)
+        return found
+
+
+def _summary(runs: list[Run], name: str) -> Measurement:
+    values = [run.values[name] for run in runs]
+    if len(values) == 1:
+        return Measurement(values[0], {"seeds": values})
+    return Measurement(statistics.fmean(values), {"seeds": values, "std": statistics.stdev(values)})
+
+
+def _mean(values: tuple[float | None, ...]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(statistics.fmean(known), 6) if known else None

@@ -1,0 +1,395 @@
+"""The loop that trains one network on samples: written once, for every estimator that trains.
+
+Samples lie on the device as tensors, so there is no loader. Everything random comes from the
+seed, and a checkpoint holds all of the state: a training that was killed and resumed ends with
+the weights of one that never was, bit for bit on the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nasengine.checkpoint import load_checkpoint, save_checkpoint
+from nasengine.errors import EstimationFailed
+from nasengine.randomness import derive_seed, torch_seed
+from nasengine.recipe import Recipe
+from nasengine.search import Search
+from nasengine.task import Samples, Task
+
+Passes = Callable[[Tensor, int], Iterable[Tensor]]
+"""The forward passes of a step: from a batch (N, C, H, W) and the step to outputs, one each.
+
+The gradients of all passes of a step are summed; most trainings have one pass.
+"""
+
+_POINTS = 50
+"""Points of a training's curve that are kept."""
+
+
+class Batches:
+    """An endless stream of batches of indices: one permutation of the samples after another.
+
+    Parameters
+    ----------
+    count
+        Number of samples.
+    batch
+        Samples in a batch; every batch is full, and may span two permutations.
+    generator
+        Where the permutations come from.
+
+    Examples
+    --------
+    >>> batches = Batches(4, 2, torch.Generator().manual_seed(0))
+    >>> sorted(torch.cat([batches.draw(), batches.draw()]).tolist())
+    [0, 1, 2, 3]
+    """
+
+    def __init__(self, count: int, batch: int, generator: torch.Generator) -> None:
+        if count < 1:
+            raise ValueError("no samples to draw from")
+        self.count = count
+        self.batch = batch
+        self.generator = generator
+        self._left = torch.empty(0, dtype=torch.int64)
+
+    def draw(self) -> Tensor:
+        """Return the next indices: shape (batch,), int64."""
+        while len(self._left) < self.batch:
+            order = torch.randperm(self.count, generator=self.generator)
+            self._left = torch.cat([self._left, order])
+        drawn, self._left = self._left[: self.batch], self._left[self.batch :]
+        return drawn
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the state, the generator's included."""
+        return {"left": self._left, "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state."""
+        self._left = state["left"]
+        self.generator.set_state(state["generator"])
+
+
+@dataclass
+class EarlyStopping:
+    """Stops a training whose validation score no longer rises, and keeps the best weights.
+
+    Parameters
+    ----------
+    score
+        Scores the network, higher is better.
+    every
+        Steps between scores.
+    patience
+        Scores without a rise before it stops.
+    """
+
+    score: Callable[[nn.Module], float]
+    every: int
+    patience: int
+    best: float = -math.inf
+    waited: int = 0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def look(self, network: nn.Module) -> bool:
+        """Score the network; say whether to stop."""
+        score = self.score(network)
+        if score > self.best:
+            self.best, self.waited = score, 0
+            self.weights = {name: t.detach().clone() for name, t in network.state_dict().items()}
+        else:
+            self.waited += 1
+        return self.waited >= self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+        return {"best": self.best, "waited": self.waited, "weights": self.weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.best, self.waited, self.weights = state["best"], state["waited"], state["weights"]
+
+
+@dataclass
+class Training:
+    """One training: what is trained, on what, how, and where it is checkpointed.
+
+    Parameters
+    ----------
+    network
+        Trained in place.
+    samples
+        What it is trained on.
+    recipe
+        Optimiser, schedule, batch, iterations.
+    labels
+        What the training is for: seeds its randomness, names it in progress and records.
+    checkpoint
+        The file of its checkpoints; left to the caller to remove.
+    passes
+        The forward passes of a step; by default one through the network.
+    stopping
+        Stops early on a validation score; by default never.
+    save_seconds
+        Seconds between checkpoints; more where one takes longer than 2% of that.
+
+    Attributes
+    ----------
+    step
+        Steps done.
+    seconds
+        Wall time spent training, interrupted parts included.
+    curve
+        (step, mean loss since the last point), up to 50 points.
+    """
+
+    network: nn.Module
+    samples: Samples
+    recipe: Recipe
+    labels: tuple[str | int, ...]
+    checkpoint: Path
+    passes: Passes | None = None
+    stopping: EarlyStopping | None = None
+    save_seconds: float = 30.0
+    step: int = 0
+    seconds: float = 0.0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+
+    def run(self, search: Search, *, keep: bool = False) -> None:
+        """Train to the end, from the last checkpoint if there is one.
+
+        Parameters
+        ----------
+        search
+            Task, seed, device, reporter.
+        keep
+            Write a last checkpoint when done, from which `run` returns at once.
+
+        Raises
+        ------
+        EstimationFailed
+            If the loss is NaN or infinite, with the step.
+        Interrupted
+            If the run was asked to stop, after a checkpoint.
+        """
+        with torch_seed(search.seed, *self.labels, "training") as generator:
+            self._prepare(search, generator)
+            if not self._finished:
+                self._loop(search)
+                if keep:
+                    self._save()
+        if self.stopping is not None and self.stopping.weights:
+            self.network.load_state_dict(self.stopping.weights)
+
+    def _prepare(self, search: Search, generator: torch.Generator) -> None:
+        self.network.to(search.device)
+        self._inputs = self.samples.inputs.to(search.device)
+        self._targets = self.samples.targets.to(search.device)
+        self._optimiser = make_optimiser(self.network, self.recipe)
+        augmentation = derive_seed(search.seed, *self.labels, "augment")
+        self._augmentation = torch.Generator().manual_seed(augmentation)
+        self._batches = Batches(len(self.samples), self.recipe.batch, generator)
+        self._finished = False
+        self._sum, self._count = 0.0, 0
+        state = load_checkpoint(self.checkpoint)
+        if state is not None:
+            self._restore(state)
+
+    def _loop(self, search: Search) -> None:
+        title = " ".join(str(label) for label in self.labels)
+        self._saved = time.monotonic()
+        self._pause = self.save_seconds
+        total = self.recipe.iterations
+        with search.reporter.progress(title, total, self.step) as progress:
+            while not self._finished:
+                started = time.perf_counter()
+                loss = self._advance(search.task)
+                self._finished = self.step >= total or self._stops_early()
+                self.seconds += time.perf_counter() - started
+                self._keep_curve(loss, search)
+                progress.advance(1, loss=loss)
+                if not self._finished:
+                    self._save_if_due(search)
+
+    def _advance(self, task: Task) -> float:
+        """Do one step; return its loss."""
+        rate, momentum = self.recipe.rates(self.step)
+        set_rates(self._optimiser, rate, momentum)
+        drawn = self._batches.draw().to(self._inputs.device)
+        inputs, targets = self._inputs[drawn], self._targets[drawn]
+        inputs, targets = task.augment(inputs, targets, self._augmentation)
+        self.network.train()
+        self._optimiser.zero_grad(set_to_none=True)
+        losses = []
+        for outputs in self.passes(inputs, self.step) if self.passes else [self.network(inputs)]:
+            loss = task.loss(outputs, targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        value = float(torch.stack(losses).mean())
+        self.step += 1
+        if not math.isfinite(value):
+            raise EstimationFailed(f"the loss is {value} at step {self.step}")
+        self._optimiser.step()
+        return value
+
+    def _stops_early(self) -> bool:
+        stopping = self.stopping
+        return (
+            stopping is not None and self.step % stopping.every == 0 and stopping.look(self.network)
+        )
+
+    def _keep_curve(self, loss: float, search: Search) -> None:
+        self._sum, self._count = self._sum + loss, self._count + 1
+        if self.step % max(1, self.recipe.iterations // _POINTS) and not self._finished:
+            return
+        mean = self._sum / self._count
+        self._sum, self._count = 0.0, 0
+        self.curve.append((self.step, mean))
+        what = "/".join(str(label) for label in self.labels)
+        rate = self._optimiser.param_groups[0]["lr"]
+        facts = {"what": what, "step": self.step, "loss": mean, "learning_rate": rate}
+        search.reporter.record("training", facts)
+
+    def _save_if_due(self, search: Search) -> None:
+        started = time.monotonic()
+        if search.stop.is_set() or started - self._saved >= self._pause:
+            self._save()
+            self._saved = time.monotonic()
+            self._pause = max(self.save_seconds, 50 * (self._saved - started))
+            search.pause_point()
+
+    def _save(self) -> None:
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "finished": self._finished,
+            "curve": self.curve,
+            "since": (self._sum, self._count),
+            "network": self.network.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "batches": self._batches.state_dict(),
+            "augmentation": self._augmentation.get_state(),
+            "random": random_state(),
+            "stopping": self.stopping.state_dict() if self.stopping else None,
+        }
+        save_checkpoint(self.checkpoint, state)
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.step, self.seconds = state["step"], state["seconds"]
+        self._finished, self.curve = state["finished"], state["curve"]
+        self._sum, self._count = state["since"]
+        self.network.load_state_dict(state["network"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._batches.load_state_dict(state["batches"])
+        self._augmentation.set_state(state["augmentation"])
+        set_random_state(state["random"])
+        if self.stopping is not None:
+            self.stopping.load_state_dict(state["stopping"])
+
+
+def make_optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser over all of a network's parameters."""
+    parameters = list(network.parameters())
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(
+            parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+    return torch.optim.SGD(
+        parameters, lr=recipe.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay
+    )
+
+
+def set_rates(optimiser: torch.optim.Optimizer, rate: float, momentum: float) -> None:
+    """Set learning rate and momentum (AdamW: beta 1) of every group."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+        if "betas" in group:
+            group["betas"] = (momentum, group["betas"][1])
+        else:
+            group["momentum"] = momentum
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of torch's global generators (dropout draws from them)."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Put torch's global generators where they were."""
+    torch.set_rng_state(state["cpu"])
+    if len(state["cuda"]) == torch.cuda.device_count() > 0:
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode inside, every module back into its own mode after."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def predict(network: nn.Module, inputs: Tensor, device: str, batch: int = 64) -> Tensor:
+    """Return a network's outputs for samples, in evaluation mode, batch by batch, on the CPU.
+
+    Parameters
+    ----------
+    network
+        On the device already.
+    inputs
+        (N, C, H, W).
+    device
+        Where the network is.
+    batch
+        Samples at once.
+
+    Returns
+    -------
+    (N, outputs, H, W) or (N, outputs), float32.
+    """
+    with evaluating(network):
+        parts = [network(part.to(device)).float().cpu() for part in torch.split(inputs, batch)]
+    return torch.cat(parts)
+
+
+def evaluate(network: nn.Module, samples: Samples, search: Search) -> dict[str, float]:
+    """Return the task's metrics and ``loss`` of a network over samples.
+
+    Raises
+    ------
+    EstimationFailed
+        If the outputs are not finite.
+    """
+    outputs = predict(network, samples.inputs, search.device)
+    return score(outputs, samples.targets, search.task)
+
+
+def score(outputs: Tensor, targets: Tensor, task: Task) -> dict[str, float]:
+    """Return the task's metrics and ``loss`` of outputs against targets.
+
+    Raises
+    ------
+    EstimationFailed
+        If the outputs are not finite.
+    """
+    if not torch.isfinite(outputs).all():
+        raise EstimationFailed("the trained network gives NaN or infinity on held-out samples")
+    found = dict(task.evaluate(outputs, targets))
+    found["loss"] = float(task.loss(outputs, targets))
+    return found

@@ -1,0 +1,222 @@
+"""The estimator that trains: figures, seeds, fidelity, early stopping, resume, delivery."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from nasengine.architecture import Architecture
+from nasengine.errors import EstimationFailed, Interrupted, SpecError
+from nasengine.estimator import Candidate
+from nasengine.estimators.trained import Trained
+from nasengine.network import build_network
+from nasengine.reporter import Reporter
+from nasengine.search import Search
+from nasengine.task import Samples, Splits
+from nasengine.testing.stubs import TinySegmentation, TinySpace, tiny_candidate, tiny_search
+from nasengine.training import evaluate
+from nasengine.trial import Metric
+
+FAST = {"iterations": 6, "batch": 4}
+
+
+class TestedSegmentation(TinySegmentation):
+    """With a test split and a second metric."""
+
+    __test__ = False
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return (Metric("iou", "", "max"), Metric("error", "", "min"))
+
+    def load(self, seed: int) -> Splits:
+        splits = super().load(seed)
+        return replace(splits, test=self._make(seed, "test", 3))
+
+    def evaluate(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
+        found = super().evaluate(outputs, targets)
+        return {**found, "error": 1 - found["iou"]}
+
+
+def search_for(folder: Path, estimator: Trained, **rest: Any) -> Search:
+    return tiny_search(
+        task=rest.pop("task", TestedSegmentation()),
+        estimators={"iou": estimator},
+        folder=folder,
+        **rest,
+    )
+
+
+def untimed(measurements: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: m for name, m in measurements.items() if name != "seconds"}
+
+
+def test_measures_what_it_declares(tmp_path: Path) -> None:
+    estimator = Trained(seeds=2, **FAST)
+    search = search_for(tmp_path, estimator)
+    candidate = tiny_candidate(search)
+    found = estimator.measure(candidate, search)
+    names = ["iou", "error", "loss", "test_iou", "test_error", "test_loss", "seconds"]
+    assert [metric.name for metric in estimator.metrics(search)] == names
+    assert list(found) == names
+    for measurement in found.values():
+        values = measurement.details["seeds"]
+        assert len(values) == 2
+        assert measurement.value == pytest.approx(statistics.fmean(values))
+        assert measurement.details["std"] == pytest.approx(statistics.stdev(values))
+    assert len(set(found["loss"].details["seeds"])) == 2, "the seeds trained the same network"
+    assert len(found["iou"].details["per_sample"]) == len(search.splits.validation)
+    assert found["iou"].details["steps"] == [6, 6]
+
+
+def test_the_weights_delivered_are_the_best_seed_s(tmp_path: Path) -> None:
+    estimator = Trained(seeds=3, learning_rate=0.05, iterations=20, batch=4)
+    search = search_for(tmp_path, estimator)
+    candidate = tiny_candidate(search)
+    found = estimator.measure(candidate, search)
+    weights = load_file(candidate.weights_path)
+    assert any("running_mean" in name for name in weights)
+    network = build_network(search.space.graph, candidate.architecture)
+    network.load_state_dict(weights)
+    again = evaluate(network, search.splits.validation, search)
+    values = found["iou"].details["seeds"]
+    assert again["iou"] == max(values) == values[found["iou"].details["delivered_seed"]]
+    assert [path.name for path in candidate.folder.iterdir()] == ["weights.safetensors"]
+
+
+def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
+    estimator = Trained(**FAST)
+    results = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        search = search_for(tmp_path / name, estimator, seed=seed)
+        candidate = tiny_candidate(search)
+        found = estimator.measure(candidate, search)
+        results.append((untimed(found), candidate.weights_path.read_bytes()))
+    assert results[0] == results[1]
+    assert results[0] != results[2]
+
+
+class StopAt(Reporter):
+    """Asks the search to stop at the n-th record."""
+
+    def __init__(self, at: int) -> None:
+        self.left, self.search = at, None
+
+    def record(self, kind: str, facts: Mapping[str, Any]) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.search.stop.set()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("at", [1, 5, 7, 10])
+def test_a_stopped_measurement_resumes_to_the_same_figures(at: int, tmp_path: Path) -> None:
+    estimator = Trained(seeds=2, **FAST)
+    plain = search_for(tmp_path / "plain", estimator)
+    wanted = estimator.measure(tiny_candidate(plain), plain)
+    reporter = StopAt(at)
+    search = replace(search_for(tmp_path / "stopped", estimator), reporter=reporter)
+    reporter.search = search  # type: ignore[assignment]
+    with pytest.raises(Interrupted):
+        estimator.measure(tiny_candidate(search), search)
+    search.stop.clear()
+    found = estimator.measure(tiny_candidate(search), search)
+    assert untimed(found) == untimed(wanted)
+    # One record a step: 12 in all, and none of them twice.
+    assert reporter.left == at - 12
+
+
+def test_metric_picks_the_primary_and_its_direction(tmp_path: Path) -> None:
+    estimator = Trained(metric="error", seeds=2, learning_rate=0.05, iterations=10, batch=4)
+    search = search_for(tmp_path, estimator)
+    found = estimator.measure(tiny_candidate(search), search)
+    assert estimator.metrics(search)[0] == Metric("error", "", "min")
+    values = found["error"].details["seeds"]
+    assert found["error"].details["delivered_seed"] == values.index(min(values))
+
+
+def test_fidelity_trains_on_less(tmp_path: Path) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    class Watching(TestedSegmentation):
+        def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            seen.append(tuple(outputs.shape))
+            assert targets.dtype == torch.int64
+            return super().loss(outputs, targets)
+
+    estimator = Trained(resolution=0.5, data_fraction=0.5, **FAST)
+    search = search_for(tmp_path, estimator, task=Watching())
+    estimator.check(search)
+    estimator.measure(tiny_candidate(search), search)
+    # 6 steps, validation, test: all at half the size.
+    assert seen == [(4, 1, 8, 8)] * 7 + [(3, 1, 8, 8)]
+
+
+def test_data_fraction_draws_some_of_the_samples(tmp_path: Path) -> None:
+    from nasengine.estimators._training_runs import _fraction
+
+    search = search_for(tmp_path, Trained())
+    some = _fraction(search.splits.train, 0.5, 0)
+    assert isinstance(some, Samples)
+    assert len(some) == 4
+    for name, image in zip(some.names, some.inputs, strict=True):
+        index = search.splits.train.names.index(name)
+        assert torch.equal(image, search.splits.train.inputs[index])
+    assert some.names != _fraction(search.splits.train, 0.5, 1).names
+
+
+def test_early_stopping_ends_a_training(tmp_path: Path) -> None:
+    estimator = Trained(iterations=200, batch=4, patience=1, validate_every=2, learning_rate=1e-9)
+    search = search_for(tmp_path, estimator)
+    found = estimator.measure(tiny_candidate(search), search)
+    assert found["iou"].details["steps"][0] < 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"metric": "iuo"}, "no 'iuo'; did you mean 'iou'"),
+        ({"validate_every": 3}, "validate_every: only with patience"),
+    ],
+)
+def test_check_refuses(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    estimator = Trained(**settings)
+    with pytest.raises(SpecError, match=message):
+        estimator.check(search_for(tmp_path, estimator))
+
+
+def test_check_refuses_a_resolution_that_the_networks_do_not_fit(tmp_path: Path) -> None:
+    from nasengine.spaces.light_sdi import LightSDI
+
+    space = LightSDI(width=2)
+    task = TinySegmentation(size=32)
+    Trained(resolution=0.5).check(search_for(tmp_path, Trained(), space=space, task=task))
+    with pytest.raises(SpecError, match=r"resolution: at 0\.3 samples are 10x10"):
+        Trained(resolution=0.3).check(search_for(tmp_path, Trained(), space=space, task=task))
+
+
+def test_a_candidate_that_diverges_fails_with_a_reason(tmp_path: Path) -> None:
+    class Diverging(TestedSegmentation):
+        def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return super().loss(outputs, targets) * math.nan
+
+    estimator = Trained(**FAST)
+    search = search_for(tmp_path, estimator, task=Diverging())
+    with pytest.raises(EstimationFailed, match="the loss is nan at step 1"):
+        estimator.measure(tiny_candidate(search), search)
+
+
+def test_references_with_baseline_blocks_are_trained(tmp_path: Path) -> None:
+    estimator = Trained(**FAST)
+    search = search_for(tmp_path, estimator, space=TinySpace())
+    big: Architecture = search.space.reference("big")
+    candidate = Candidate(big, search, "reference-big", {})
+    assert 0 <= estimator.measure(candidate, search)["iou"].value <= 1

@@ -1,0 +1,288 @@
+"""The training loop: batches, schedule, checkpoints, resume to the bit, faults."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from nasengine.errors import EstimationFailed, Interrupted
+from nasengine.recipe import RECIPES, Recipe, RecipeSettings, one_cycle
+from nasengine.reporter import Progress, Reporter
+from nasengine.search import Search
+from nasengine.testing.stubs import tiny_search
+from nasengine.training import (
+    Batches,
+    EarlyStopping,
+    Training,
+    evaluate,
+    evaluating,
+    make_optimiser,
+    predict,
+)
+
+RECIPE = replace(RECIPES["adamw"], iterations=12, batch=4)
+PAPER = replace(RECIPES["paper"], iterations=12, batch=4)
+
+
+class Crash(Exception):
+    pass
+
+
+class CrashAt(Reporter):
+    """Raises when a training comes to a step, or asks it to stop."""
+
+    def __init__(self, step: int, stop: bool = False) -> None:
+        self.step, self.stop = step, stop
+        self.search: Search | None = None
+        self.records: list[dict[str, object]] = []
+
+    def record(self, kind: str, facts: dict[str, object]) -> None:  # type: ignore[override]
+        self.records.append({"kind": kind, **facts})
+
+    @contextmanager
+    def progress(self, description: str, total: int, done: int = 0) -> Iterator[Progress]:
+        reporter, at = self, [done]
+
+        class Counting(Progress):
+            def advance(self, steps: int = 1, **facts: float | str) -> None:
+                at[0] += steps
+                assert "loss" in facts
+                if at[0] == reporter.step:
+                    if not reporter.stop:
+                        raise Crash
+                    assert reporter.search is not None
+                    reporter.search.stop.set()
+
+        yield Counting()
+
+
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    # Dropout draws from the global generator, whose state is to be resumed too.
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Conv2d(4, 1, 1),
+    )
+
+
+def training(search: Search, folder: Path, recipe: Recipe = RECIPE, **rest: object) -> Training:
+    folder.mkdir(exist_ok=True)
+    return Training(
+        network(),
+        search.splits.train,
+        recipe,
+        ("test",),
+        folder / "training.safetensors",
+        **rest,  # type: ignore[arg-type]
+    )
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(
+        torch.equal(x, y)
+        for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, PAPER], ids=["adamw", "paper"])
+@pytest.mark.parametrize("step", [1, 5, 11])
+@pytest.mark.parametrize("save_seconds", [0.0, 1e9])
+def test_resumes_to_the_bit(recipe: Recipe, step: int, save_seconds: float, tmp_path: Path) -> None:
+    search = tiny_search(folder=tmp_path)
+    whole = training(search, tmp_path / "none", recipe)
+    whole.run(search)
+    crashing = training(search, tmp_path, recipe, save_seconds=save_seconds)
+    with pytest.raises(Crash):
+        crashing.run(replace(search, reporter=CrashAt(step)))
+    resumed = training(search, tmp_path, recipe, save_seconds=save_seconds)
+    # Other draws in between must not matter.
+    torch.rand(7)
+    resumed.run(search)
+    assert same(whole.network, resumed.network)
+    assert whole.curve == resumed.curve
+    assert not same(whole.network, crashing.network)
+
+
+def test_saves_before_it_stops(tmp_path: Path) -> None:
+    reporter = CrashAt(5, stop=True)
+    search = tiny_search(folder=tmp_path)
+    search = replace(search, reporter=reporter)
+    reporter.search = search
+    with pytest.raises(Interrupted):
+        training(search, tmp_path).run(search)
+    search.stop.clear()
+    resumed = training(search, tmp_path)
+    resumed.run(search)
+    whole = training(search, tmp_path / "none")
+    reporter.step = -1
+    whole.run(search)
+    assert same(whole.network, resumed.network)
+    # 5 steps before the stop and 7 after: nothing was done twice.
+    assert [r["step"] for r in reporter.records][:12] == list(range(1, 13))
+
+
+def test_a_kept_training_is_not_done_again(tmp_path: Path) -> None:
+    search = tiny_search(folder=tmp_path)
+    first = training(search, tmp_path)
+    first.run(search, keep=True)
+    again = training(search, tmp_path)
+    again.run(replace(search, reporter=CrashAt(1)))
+    assert same(first.network, again.network)
+    assert again.step == RECIPE.iterations
+    assert again.seconds == first.seconds > 0
+
+
+def test_draws_leave_the_global_generator_alone(tmp_path: Path) -> None:
+    search = tiny_search(folder=tmp_path)
+    job = training(search, tmp_path)
+    before = torch.get_rng_state()
+    job.run(search)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_learns(tmp_path: Path) -> None:
+    search = tiny_search(folder=tmp_path)
+    job = training(search, tmp_path, replace(RECIPE, iterations=60, learning_rate=0.05))
+    before = evaluate(job.network, search.splits.validation, search)
+    job.run(search)
+    after = evaluate(job.network, search.splits.validation, search)
+    assert after["loss"] < before["loss"] / 2
+    assert after["iou"] > 0.8
+    assert job.curve[0][1] > 2 * job.curve[-1][1]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_fails_with_its_step(value: float, tmp_path: Path) -> None:
+    search = tiny_search(folder=tmp_path)
+
+    def passes(inputs: Tensor, step: int) -> list[Tensor]:
+        outputs = job.network(inputs)
+        return [outputs * value if step == 3 else outputs]
+
+    job = training(search, tmp_path, passes=passes)
+    with pytest.raises(EstimationFailed, match=r"the loss is (nan|inf) at step 4"):
+        job.run(search)
+
+
+def test_gradients_of_passes_are_summed(tmp_path: Path) -> None:
+    search = tiny_search(folder=tmp_path)
+    recipe = replace(PAPER, iterations=1)
+    job = training(search, tmp_path, recipe)
+    job.network[3].p = 0.0
+    twice = training(search, tmp_path / "twice", replace(recipe, learning_rate=1.5e-4))
+    twice.network[3].p = 0.0
+    twice.passes = lambda inputs, step: [twice.network(inputs), twice.network(inputs)]
+    job.run(search)
+    twice.run(search)
+    # Weight decay is the same in both, so a plain sum shows to first order.
+    for a, b in zip(job.network.parameters(), twice.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_early_stopping_keeps_the_best_weights_and_resumes(tmp_path: Path) -> None:
+    search = tiny_search(folder=tmp_path)
+    scores = {2: 0.1, 4: 0.5, 6: 0.4, 8: 0.3, 10: 0.9}
+
+    def job(folder: Path) -> Training:
+        made = training(search, folder, save_seconds=0.0)
+        made.stopping = EarlyStopping(lambda _: scores[made.step], every=2, patience=2)
+        return made
+
+    plain = training(search, tmp_path / "plain", replace(RECIPE, iterations=12))
+    states: dict[int, dict[str, Tensor]] = {}
+    plain.stopping = EarlyStopping(
+        lambda net: (
+            states.update({plain.step: {n: t.clone() for n, t in net.state_dict().items()}}) or 0.0
+        ),
+        every=2,
+        patience=9,
+    )
+    plain.run(search)
+    whole = job(tmp_path / "whole")
+    whole.run(search)
+    assert whole.step == 8
+    assert all(torch.equal(whole.network.state_dict()[n], t) for n, t in states[4].items())
+    broken = job(tmp_path)
+    with pytest.raises(Crash):
+        broken.run(replace(search, reporter=CrashAt(7)))
+    resumed = job(tmp_path)
+    resumed.run(search)
+    assert resumed.step == 8
+    assert same(whole.network, resumed.network)
+
+
+@given(st.integers(1, 9), st.integers(1, 12), st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
+def test_batches_are_full_fair_and_resumable(count: int, batch: int, done: int) -> None:
+    def make() -> Batches:
+        return Batches(count, batch, torch.Generator().manual_seed(3))
+
+    whole = make()
+    drawn = [whole.draw() for _ in range(done + count)]
+    assert all(len(indices) == batch for indices in drawn)
+    flat = torch.cat(drawn).tolist()
+    for start in range(0, len(flat) - count + 1, count):
+        assert sorted(flat[start : start + count]) == list(range(count))
+    part = make()
+    for _ in range(done):
+        part.draw()
+    resumed = make()
+    resumed.load_state_dict(part.state_dict())
+    assert all(torch.equal(resumed.draw(), indices) for indices in drawn[done:])
+
+
+@given(st.integers(10, 400))
+@settings(max_examples=20, deadline=None)
+def test_one_cycle_is_torch_s(total: int) -> None:
+    optimiser = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, 1e-3, total_steps=total, pct_start=0.2, div_factor=10, final_div_factor=100
+    )
+    for step in range(total):
+        group = optimiser.param_groups[0]
+        rate, momentum = one_cycle(step, total, 1e-3)
+        assert rate == pytest.approx(group["lr"], abs=1e-9)
+        assert momentum == pytest.approx(group["betas"][0], abs=1e-9)
+        optimiser.step()
+        if step + 1 < total:
+            schedule.step()
+
+
+@given(st.integers(1, 9))
+def test_short_schedules_stay_in_range(total: int) -> None:
+    for step in range(total):
+        rate, momentum = one_cycle(step, total, 1.0)
+        assert 1e-3 <= rate <= 1.0
+        assert 0.85 <= momentum <= 0.95
+
+
+def test_recipes_are_the_ones_calibrated() -> None:
+    paper = make_optimiser(network(), RECIPES["paper"]).param_groups[0]
+    assert (paper["lr"], paper["momentum"], paper["weight_decay"]) == (3e-4, 0.9, 1e-4)
+    assert RECIPES["paper"].rates(599) == (3e-4, 0.9)
+    changed = RecipeSettings(recipe="paper", iterations=7, batch=3, weight_decay=0.0).resolved()
+    assert changed == Recipe("sgd", 3e-4, 0.0, 3, 7, one_cycle=False)
+
+
+def test_predict_is_the_network_in_evaluation_mode(tmp_path: Path) -> None:
+    search = tiny_search(folder=tmp_path)
+    net = network().train()
+    net[1].eval()
+    inputs = search.splits.train.inputs
+    outputs = predict(net, inputs, "cpu", batch=3)
+    assert [module.training for module in net] == [True, False, True, True, True]
+    with evaluating(net):
+        torch.testing.assert_close(outputs, net(inputs))
+    assert not outputs.is_inference()
