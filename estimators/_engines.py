@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import platform
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nasengine.errors import EstimationFailed, PluginError
 from nasengine.randomness import torch_seed
@@ -80,7 +83,7 @@ def prepare(network: nn.Module, shape: Sequence[int], setup: Setup) -> Callable[
         x = torch.rand((setup.batch, *shape), generator=generator).to(setup.device)
     network = network.eval().to(setup.device)
     if setup.fold_batch_norm:
-        network = _folded(network)
+        network = fold(network)
     if setup.channels_last and x.ndim == 4:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         x = x.contiguous(memory_format=torch.channels_last)
@@ -91,17 +94,52 @@ def prepare(network: nn.Module, shape: Sequence[int], setup: Setup) -> Callable[
     return lambda: network(x)
 
 
-def _folded(network: nn.Module) -> nn.Module:
-    from torch.fx.experimental.optimization import fuse
+def fold(network: nn.Module) -> nn.Module:
+    """Return a copy in which each batch norm is part of the convolution that it alone reads.
 
-    if isinstance(network, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.Identity)):
-        return network
+    Raises
+    ------
+    EstimationFailed
+        If the network's control flow depends on its data, so that no graph can be read from it.
+    """
     try:
-        return fuse(network)
+        traced = fx.symbolic_trace(copy.deepcopy(network))
     except Exception as error:
         raise EstimationFailed(
             f"latency: fold_batch_norm cannot trace the network: {type(error).__name__}: {error}"
         ) from error
+    for convolution, norm in _pairs(traced):
+        name = str(convolution.target)
+        first, second = traced.get_submodule(name), traced.get_submodule(str(norm.target))
+        traced.add_submodule(name, fuse_conv_bn_eval(first, second))  # type: ignore[type-var, arg-type]
+        norm.replace_all_uses_with(convolution)
+        traced.graph.erase_node(norm)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced
+
+
+def _pairs(traced: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
+    """Return the convolutions that run once and are read by a batch norm alone, with it."""
+    runs = Counter(node.target for node in traced.graph.nodes)
+    found: list[tuple[fx.Node, fx.Node]] = []
+    for node in traced.graph.nodes:
+        before = node.args[0] if node.args else None
+        if node.op != "call_module" or not isinstance(before, fx.Node):
+            continue
+        alone = len(before.users) == 1 and runs[before.target] == 1
+        if before.op == "call_module" and alone and _folds(traced, before, node):
+            found.append((before, node))
+    return found
+
+
+def _folds(traced: fx.GraphModule, before: fx.Node, node: fx.Node) -> bool:
+    first, second = (traced.get_submodule(str(n.target)) for n in (before, node))
+    return (
+        isinstance(first, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+        and isinstance(second, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))
+        and second.track_running_stats
+    )
 
 
 def _compiled(network: nn.Module, x: Tensor) -> Callable[[], object]:

@@ -15,12 +15,13 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from nasengine.architecture import Architecture
+from nasengine.architecture import Architecture, check_architecture
 from nasengine.errors import DataError, EstimationFailed, SpecError, did_you_mean
 from nasengine.estimator import CostTable
 from nasengine.files import write_json
 
 if TYPE_CHECKING:
+    from nasengine.graph import Node
     from nasengine.search import Search
     from nasengine.space import SearchSpace
 
@@ -29,6 +30,15 @@ if TYPE_CHECKING:
 FORMAT = "nasengine latency table 1"
 PROBES = 5
 _SAVE_EVERY = 5
+_DAMAGE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+"""What content of another structure raises while it is read."""
 
 Cell = tuple[str, str]
 """A slot and what stands in it."""
@@ -191,9 +201,9 @@ def measure_latency_table(
             for number, taken in enumerate(_timing.rounds(runs, now, [1] * total), start=1):
                 work.record(taken)
                 progress.advance()
-                if number % _SAVE_EVERY == 0 or number == total:
+                if number % _SAVE_EVERY == 0 or number == total or search.stop.is_set():
                     keep(table)
-                search.pause_point()
+                    search.pause_point()
     return table
 
 
@@ -247,11 +257,13 @@ def read_latency_table(path: Path) -> LatencyTable:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise DataError(f"{path}: is no {FORMAT!r}")
         return _parsed(content)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
 
 
 def _parsed(content: Mapping[str, Any]) -> LatencyTable:
+    if set(content["readings"]) != set(content["decisions"]):
+        raise ValueError("readings and decisions name different slots")
     parts = ("format", "unit", "fixed", "costs", "decisions", "readings", "probes")
     return LatencyTable(
         facts={name: value for name, value in content.items() if name not in parts},
@@ -289,16 +301,8 @@ def check_latency_table(table: LatencyTable, search: Search, where: str) -> Cost
         for name in table.decisions
         if name not in slots
     ]
-    for name, slot in slots.items():
-        measured = [choice for cell, choice in table.cells if cell == name]
-        if name not in table.decisions:
-            problems.append(f"slot {name!r} is missing")
-        else:
-            problems += [
-                f"slot {name!r} lacks {choice!r}; {did_you_mean(choice, measured)}"
-                for choice in slot.candidates
-                if choice not in measured
-            ]
+    for slot in slots.values():
+        problems += _lacking(table, search.space, slot)
     shape = list(search.task.input_shape)
     if table.facts.get("input") != shape:
         problems.append(f"it is for inputs of {table.facts.get('input')}, the task gives {shape}")
@@ -306,7 +310,22 @@ def check_latency_table(table: LatencyTable, search: Search, where: str) -> Cost
         problems.append("its whole networks were not measured: it is unfinished")
     if problems:
         raise SpecError(f"{where}: " + "; ".join(problems))
+    for architecture, _ in table.probes:
+        check_architecture(architecture, search.space.fillings, where=f"{where}: probe")
     return table.cost_table(search.space)
+
+
+def _lacking(table: LatencyTable, space: SearchSpace, slot: Node) -> list[str]:
+    from ._tables import is_cut
+
+    if slot.name not in table.decisions:
+        return [f"slot {slot.name!r} is missing; {did_you_mean(slot.name, table.decisions)}"]
+    measured = [name for (cell, name), _ in table.cells.items() if cell == slot.name]
+    return [
+        f"slot {slot.name!r} lacks {name!r}; {did_you_mean(name, measured)}"
+        for name in slot.candidates
+        if not table.cells.get((slot.name, name)) and not is_cut(space, slot, name)
+    ]
 
 
 def prediction_quality(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, float]:

@@ -1,0 +1,365 @@
+"""The latency estimator: readings one can trust, tables that add up, tables from elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+
+import pytest
+import torch
+
+from nasengine.architecture import Architecture
+from nasengine.errors import (
+    DataError,
+    EstimationFailed,
+    Interrupted,
+    NasengineError,
+    PluginError,
+    SpecError,
+)
+from nasengine.estimator import Estimator
+from nasengine.estimators import _engines, _timing
+from nasengine.estimators._engines import Setup, measuring, prepare
+from nasengine.estimators.latency import Latency
+from nasengine.estimators.latency_table import (
+    LatencyTable,
+    measure_latency_table,
+    prediction_quality,
+    read_latency_table,
+    write_latency_table,
+)
+from nasengine.plugin import build
+from nasengine.spaces.nas_bench_201 import NASBench201
+from nasengine.testing.stubs import TinySpace, tiny_candidate, tiny_search
+
+QUICK = {"repeats": 3, "seconds": 0.0, "max_spread": 1e6, "threads": 1}
+EAGER = Setup("eager", "cpu", 1, 1, fold_batch_norm=False, channels_last=False)
+
+
+@pytest.fixture
+def search(tmp_path):
+    return tiny_search(estimators={}, folder=tmp_path)
+
+
+def fake_clock(monkeypatch, values):
+    """Let the clock read what is given."""
+    ticks = iter(values)
+    monkeypatch.setattr(_timing, "clock", lambda device: lambda: next(ticks))
+
+
+def test_what_is_measured(search):
+    found = Latency(**QUICK).measure(tiny_candidate(search), search)
+    latency, samples = found["latency"].value, found["latency"].details["samples"]
+    assert list(found) == ["latency", "p90", "spread", "fps"]
+    assert 0 < min(samples) <= latency <= found["p90"].value <= max(samples)
+    assert found["fps"].value == pytest.approx(1e3 / latency)
+    assert len(samples) >= 3 and found["spread"].value >= 0
+    assert found["latency"].details["threads"] == 1
+
+
+def test_a_batch_is_counted_in_frames(search):
+    found = Latency(**QUICK, batch=4).measure(tiny_candidate(search), search)
+    assert found["fps"].value == pytest.approx(4e3 / found["latency"].value)
+
+
+def test_threads_and_modes_are_put_back(search, monkeypatch):
+    before, seen = torch.get_num_threads(), []
+    wanted = before + 1
+    real = _timing.read
+
+    def spying(*args):
+        seen.append((torch.get_num_threads(), torch.is_inference_mode_enabled()))
+        return real(*args)
+
+    monkeypatch.setattr(_timing, "read", spying)
+    Latency(**{**QUICK, "threads": wanted}).measure(tiny_candidate(search), search)
+    assert seen == [(wanted, True)]
+    assert torch.get_num_threads() == before
+    assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fold_batch_norm": True},
+        {"channels_last": True},
+        {"fold_batch_norm": True, "channels_last": True, "batch": 2},
+        {"engine": "onnxruntime"},
+        {"engine": "onnxruntime", "fold_batch_norm": True},
+    ],
+    ids=str,
+)
+def test_every_way_of_running_gives_the_same_output(search, changes):
+    if changes.get("engine") == "onnxruntime":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    network = tiny_candidate(search).network().eval()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):  # else folding changes next to nothing
+                module.running_mean.uniform_(-1, 1)
+                module.running_var.uniform_(0.5, 2)
+    setup = dataclasses.replace(EAGER, **changes)
+    with measuring(EAGER):
+        plain = dataclasses.replace(EAGER, batch=setup.batch)
+        expected = prepare(network, (3, 16, 16), plain)()
+    with measuring(setup):
+        got = prepare(network, (3, 16, 16), setup)()
+    got = torch.from_numpy(got[0]) if isinstance(got, list) else got
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_folding_takes_the_batch_norms_away(search):
+    network = tiny_candidate(search).network().eval()
+    folded = _engines.fold(network)
+    assert not [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+
+def test_compile_runs_what_torch_compiles_and_reports_why_it_cannot(search, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network, dynamic: network)
+    latency = Latency(**QUICK, engine="compile")
+    assert latency.measure(tiny_candidate(search), search)["latency"].value > 0
+
+    def broken(network, dynamic):
+        def run(x):
+            raise RuntimeError("no C++ compiler\nwas found")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(EstimationFailed, match=r"torch\.compile failed: RuntimeError: no C"):
+        latency.measure(tiny_candidate(search), search)
+
+
+def test_a_missing_onnxruntime_says_what_to_install(search, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(PluginError, match=r"pip install 'nasengine\[onnx\]'"):
+        Latency(engine="onnxruntime").check(search)
+
+
+def test_an_untraceable_network_cannot_be_folded():
+    class Branching(torch.nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(EstimationFailed, match="fold_batch_norm cannot trace"):
+        _engines.fold(Branching())
+
+
+@pytest.mark.parametrize(
+    ("ticks", "reason"),
+    [
+        (itertools.repeat(1.0), "saw no time pass"),
+        (itertools.repeat(math.nan), "not finite"),
+        (itertools.accumulate(itertools.cycle([0.001, 0.5, 0.5, 0.001, 0.5])), "spans .* median"),
+    ],
+    ids=["zero", "nan", "unstable"],
+)
+def test_readings_that_cannot_be_trusted_fail_with_the_reason(search, monkeypatch, ticks, reason):
+    fake_clock(monkeypatch, ticks)
+    with pytest.raises(EstimationFailed, match=f"3 attempts: .*{reason}"):
+        Latency(repeats=8, seconds=0.0, threads=1, max_spread=0.1).measure(
+            tiny_candidate(search), search
+        )
+
+
+def test_a_bad_reading_is_taken_again():
+    bad = [math.nan] * 12
+    good = itertools.accumulate(itertools.repeat(0.01))
+    ticks = iter(itertools.chain(bad, good))
+    reading = _timing.read(lambda: None, lambda: next(ticks), 4, 0.0, 0.5)
+    assert reading.median == pytest.approx(10.0)
+
+
+def test_warm_up_goes_on_until_runs_take_the_same():
+    durations = itertools.chain([0.9, 0.5, 0.3, 0.2, 0.15, 0.1, 0.1, 0.1], itertools.repeat(0.1))
+    state = {"now": 0.0, "runs": 0}
+
+    def run():
+        state["now"] += next(durations)
+        state["runs"] += 1
+
+    _timing.warm_up(run, lambda: state["now"], seconds=100)
+    assert 9 <= state["runs"] <= 15
+
+
+def test_runs_are_interleaved():
+    order = []
+    runs = {name: lambda name=name: order.append(name) for name in "ab"}
+    taken = list(_timing.rounds(runs, iter(range(1000)).__next__, [1, 2]))
+    assert order == ["a", "a", "b", "b", "a", "a", "a", "b", "b", "b"]
+    assert [len(part["a"]) for part in taken] == [1, 2]
+
+
+def test_the_table_covers_the_space_and_whole_networks_set_the_fixed_part(search):
+    measured = Latency(**QUICK).measured_table(search)
+    table = measured.cost_table(search.space)
+    assert {slot: set(row) for slot, row in table.costs.items()} == {
+        "first": {"pointwise", "conv", "double"},
+        "second": {"pointwise", "conv", "double"},
+    }
+    assert all(cost >= 0 for row in table.costs.values() for cost in row.values())
+    assert table.unit == "ms" and table.decisions == {"first": "first", "second": "second"}
+    assert len(measured.probes) == 5
+    assert all(len(taken) == 3 for _, taken in measured.probes)
+
+
+def test_the_cost_of_the_call_is_taken_off_and_the_fixed_part_added():
+    space = TinySpace()
+    table = LatencyTable({}, decisions={"first": "first", "second": "second"})
+    for slot, name in itertools.product(table.decisions, ("pointwise", "conv")):
+        table.cells[slot, name] = [1.0] if name == "pointwise" else [2.0, 2.0, 90.0]
+    architecture = Architecture({"first": "conv", "second": "pointwise"})
+    table.probes = [(architecture, [3.5, 3.5, 70.0])]
+    costs = table.cost_table(space)
+    assert costs.fixed == pytest.approx(0.5)
+    assert costs.predict({"first": "conv", "second": "conv"}) == pytest.approx(4.5)
+
+
+def test_equal_cells_are_measured_once_and_cut_ones_not_at_all(tmp_path):
+    from nasengine.estimators import _latency_cells
+
+    search = tiny_search(NASBench201(width=2, cells_per_stage=2), folder=tmp_path)
+    table = LatencyTable({})
+    work = _latency_cells.work(search, table)
+    assert len(table.cells) == 6 * 6 * 5
+    # Per stage: two convolutions, a pool, and the skip; nothing for the 36 that are cut.
+    assert len(work.cells) == 3 * 4
+    table = Latency(**{**QUICK, "repeats": 2}).table(search)
+    zeros = [row["none"] for row in table.costs.values()]
+    assert len(zeros) == 36 and not any(zeros)
+
+
+def test_a_table_is_resumed_where_it_stopped(search, tmp_path, monkeypatch):
+    path = tmp_path / "tables" / "device.json"
+    counted = []
+    real = _timing.rounds
+
+    def counting(runs, now, counts):
+        for number, taken in enumerate(real(runs, now, counts), start=1):
+            counted.append(number)
+            if len(counted) == 2:
+                search.stop.set()
+            yield taken
+
+    monkeypatch.setattr(_timing, "rounds", counting)
+    with pytest.raises(Interrupted):
+        write_latency_table(search, EAGER, 6, path)
+    first = read_latency_table(path)
+    search.stop.clear()
+    write_latency_table(search, EAGER, 6, path)
+    last = read_latency_table(path)
+    assert len(counted) == 6
+    for cell, readings in last.cells.items():
+        assert len(readings) == 6 and readings[:2] == first.cells[cell]
+    write_latency_table(search, EAGER, 6, path)
+    assert len(counted) == 6
+
+
+def test_a_table_of_another_device_is_not_overwritten(search, tmp_path):
+    path = tmp_path / "device.json"
+    write_latency_table(search, EAGER, 2, path)
+    with pytest.raises(DataError, match="holds a table with threads = 1, and this one has 2"):
+        write_latency_table(search, dataclasses.replace(EAGER, threads=2), 2, path)
+
+
+@pytest.fixture
+def made_elsewhere(search, tmp_path):
+    path = tmp_path / "device.json"
+    write_latency_table(search, EAGER, 2, path)
+    return path
+
+
+def test_a_table_from_elsewhere_predicts_and_says_so(search, made_elsewhere):
+    settings = {"name": "latency", "table": made_elsewhere.name}
+    latency = build(Estimator, settings, where="estimators.latency", folder=made_elsewhere.parent)
+    latency.check(search)
+    table = latency.table(search)
+    candidate = tiny_candidate(search, search.space.reference("big"))
+    found = latency.measure(candidate, search)
+    assert list(found) == [metric.name for metric in latency.metrics(search)] == ["latency", "fps"]
+    assert found["latency"].value == pytest.approx(table.predict(candidate.architecture))
+    assert found["latency"].details["predicted"] is True
+    assert found["latency"].details["threads"] == 1
+
+
+def _without(content, slot, name):
+    del content["readings"][slot][name]
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda c: c.update(format="other"), DataError, "is no 'nasengine latency table 1'"),
+        (lambda c: c.pop("probes"), DataError, "damaged: KeyError: 'probes'"),
+        (lambda c: c["readings"]["first"].update(conv=["x"]), DataError, "damaged"),
+        (lambda c: c["readings"]["first"].update(conv=[1e400]), DataError, "not finite"),
+        (lambda c: c["readings"].pop("first"), DataError, "different slots"),
+        (lambda c: _without(c, "first", "conv"), SpecError, "slot 'first' lacks 'conv'"),
+        (lambda c: c.update(input=[3, 8, 8]), SpecError, r"inputs of \[3, 8, 8\]"),
+        (lambda c: c.update(batch=2), SpecError, r"batch of 2, and latency\.batch = 1"),
+        (lambda c: c["probes"][0].update(readings=[]), SpecError, "unfinished"),
+        (
+            lambda c: (
+                c["readings"].update(frist=c["readings"].pop("first")),
+                c["decisions"].update(frist=c["decisions"].pop("first")),
+            ),
+            SpecError,
+            "no slot 'frist'; did you mean 'first'.*'first' is missing; did you mean 'frist'",
+        ),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(search, made_elsewhere, damage, error, message):
+    content = json.loads(made_elsewhere.read_text())
+    damage(content)
+    made_elsewhere.write_text(json.dumps(content))
+    with pytest.raises(error, match=message) as caught:
+        Latency(table=made_elsewhere).check(search)
+    assert str(made_elsewhere) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", "[" * 50_000, '{"format": 1}'])
+def test_a_file_that_is_no_table(search, tmp_path, text):
+    path = tmp_path / "device.json"
+    path.write_text(text)
+    with pytest.raises(NasengineError, match=r"device\.json"):
+        Latency(table=path).check(search)
+
+
+def test_a_missing_file_is_named(search, tmp_path):
+    with pytest.raises(DataError, match=r"none\.json: cannot be read"):
+        Latency(table=tmp_path / "none.json").check(search)
+
+
+def test_a_reference_block_that_the_table_lacks_fails_that_candidate(search, made_elsewhere):
+    content = json.loads(made_elsewhere.read_text())
+    for row in content["readings"].values():
+        del row["double"]
+    made_elsewhere.write_text(json.dumps(content))
+    latency = Latency(table=made_elsewhere)
+    latency.check(search)
+    with pytest.raises(EstimationFailed, match="no candidate 'double' in slot"):
+        latency.measure(tiny_candidate(search, search.space.reference("big")), search)
+
+
+def test_steady_machines_predict_whole_networks():
+    """A network of known times: a table of them adds up to the whole."""
+    predicted, measured = [3.0, 4.0, 5.0, 6.0], [3.1, 3.9, 5.0, 6.3]
+    quality = prediction_quality(predicted, measured)
+    assert quality["spearman"] == pytest.approx(1.0)
+    assert quality["mean_absolute_error"] == pytest.approx(0.0263, abs=1e-3)
+
+
+def test_the_table_reports_its_progress(search):
+    steps = []
+
+    class Keeping(type(search.reporter)):
+        def progress(self, description, total, done=0):
+            steps.append((description, total, done))
+            return super().progress(description, total, done)
+
+    measure_latency_table(dataclasses.replace(search, reporter=Keeping()), EAGER, 2)
+    assert steps == [("latency table", 2, 0)]
