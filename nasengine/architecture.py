@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from nasengine.errors import ArchitectureError, did_you_mean
+from nasengine.files import write_json
+
+if TYPE_CHECKING:
+    from nasengine.space import SearchSpace
+
+FORMAT = 1
+MAX_BYTES = 1_000_000
 
 
 class Architecture(Mapping[str, str]):
@@ -99,3 +109,76 @@ def check_architecture(
     if problems:
         raise ArchitectureError(f"{where}: " + "; ".join(problems))
     return Architecture({name: str(choices[name]) for name in decisions})
+
+
+def write_architecture(path: Path, architecture: Architecture, space: SearchSpace) -> None:
+    """Write an architecture as JSON, to be read by `read_architecture`.
+
+    Raises
+    ------
+    StorageError
+        If the disk refuses.
+    """
+    name = type(space).__name__
+    write_json(path, {"format": FORMAT, "space": name, "choices": dict(architecture)})
+
+
+def read_architecture(path: Path, space: SearchSpace) -> Architecture:
+    """Read an architecture from JSON, and check it against its space.
+
+    Parameters
+    ----------
+    path
+        A file of ``{"format": 1, "space": ..., "choices": {slot: choice}}``; the choices may be
+        baselines.
+    space
+        The space that it must belong to.
+
+    Raises
+    ------
+    ArchitectureError
+        Naming the file, and the key, slot or choice that is wrong.
+    """
+    content = _json_object(path)
+    allowed = {"format", "space", "choices"}
+    for key in content:
+        if key not in allowed:
+            raise ArchitectureError(f"{path}: unknown key {key!r}; {did_you_mean(key, allowed)}")
+    if content.get("format") != FORMAT:
+        raise ArchitectureError(
+            f"{path}: format {content.get('format')!r:.40}; this reads {FORMAT}"
+        )
+    if content.get("space") != type(space).__name__:
+        raise ArchitectureError(
+            f"{path}: of the space {content.get('space')!r:.80}, not of {type(space).__name__}"
+        )
+    choices = content.get("choices")
+    if not isinstance(choices, dict):
+        raise ArchitectureError(f"{path}: choices: an object of slots is needed")
+    return check_architecture(choices, space.fillings, where=str(path))
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ArchitectureError(
+                f"{path}: larger than {MAX_BYTES} bytes; is it an architecture?"
+            )
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
+    except OSError as error:
+        raise ArchitectureError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ArchitectureError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ArchitectureError(f"{path}: a JSON object is needed")
+    return content
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key that stands twice, of which JSON would keep the last in silence."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{key!r} stands twice")
+        found[key] = value
+    return found

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasengine.architecture import Architecture
+from nasengine.architecture import Architecture, write_architecture
 from nasengine.experiment import known_metrics
 from nasengine.files import write_json
 from nasengine.quantities import format_quantity
@@ -117,7 +117,7 @@ def deliver(outcome: Outcome, folder: Path) -> list[str]:
     best = folder / "best"
     best.mkdir(exist_ok=True)
     search, winner = outcome.search, outcome.winner
-    write_architecture(best / "architecture.json", search, winner.architecture)
+    write_architecture(best / "architecture.json", winner.architecture, search.space)
     write_json(best / "metrics.json", _metrics(outcome))
     draw(search.space, best / "architecture.svg", winner.architecture)
     draw(search.space, best / "architecture.png", winner.architecture)
@@ -126,15 +126,6 @@ def deliver(outcome: Outcome, folder: Path) -> list[str]:
         return ["no weights: no estimator trains the network (add one named 'trained')"]
     shutil.copyfile(weights, best / "weights.safetensors")
     return _export(search, winner.architecture, best)
-
-
-def write_architecture(path: Path, search: Search, architecture: Architecture) -> None:
-    """Write an architecture so that `nasengine measure --architecture FILE` reads it."""
-    space = search.space
-    write_json(
-        path,
-        {"format": 1, "space": type(space).__name__, "choices": dict(architecture)},
-    )
 
 
 def _export(search: Search, architecture: Architecture, best: Path) -> list[str]:
@@ -168,6 +159,13 @@ def _metrics(outcome: Outcome) -> dict[str, Any]:
         }
 
     return {
+        "goals": list(comparison.goals),
+        "metrics": {
+            name: {"unit": metric.unit, "direction": metric.direction}
+            for name, metric in comparison.metrics.items()
+        },
+        "trials": len(outcome.history),
+        "seconds": outcome.seconds,
         "searched": {"trial": outcome.winner.number, **facts(outcome.winner)},
         "references": {name: facts(trial) for name, trial in outcome.references.items()},
         "ratios": {

@@ -34,6 +34,8 @@ class Outcome:
         The reference networks, by name, measured by the same estimators.
     front
         The trials that no other dominates.
+    seconds
+        Seconds of search, training of supernets included, references not.
     """
 
     search: Search
@@ -41,6 +43,7 @@ class Outcome:
     winner: Trial
     references: dict[str, Trial]
     front: list[Trial]
+    seconds: float
 
 
 def run(
@@ -65,16 +68,32 @@ def run(
         search = _search(experiment, folder, reporter or Reporter(), stop)
         engine = Engine(search, experiment.strategy, folder.storage)
         history = engine.run()
+        seconds = engine.seconds
         winner = best_or_fail(search, history)
         final = replace(search, estimators={**search.estimators, **experiment.final})
         engine.search = final
         references = engine.measure_references(experiment.references)
         winner = _measure_finally(final, winner, folder)
-        outcome = Outcome(final, history, winner, references, search.objectives.front(history))
+        front = search.objectives.front(history)
+        outcome = Outcome(final, history, winner, references, front, seconds)
         for problem in deliver(outcome, folder.path):
             search.reporter.warn(problem)
         folder.storage.set_fact("finished", True)
         return outcome
+
+
+def measure_references(
+    experiment: Experiment,
+    folder: RunFolder,
+    reporter: Reporter | None = None,
+    stop: threading.Event | None = None,
+) -> dict[str, Trial]:
+    """Measure the references alone, by all estimators, the final ones included."""
+    with threads(experiment.spec.threads):
+        search = _search(experiment, folder, reporter or Reporter(), stop)
+        final = replace(search, estimators={**search.estimators, **experiment.final})
+        engine = Engine(final, experiment.strategy, folder.storage)
+        return engine.measure_references(experiment.references)
 
 
 @contextmanager

@@ -109,9 +109,26 @@ class RunFolder:
                     break
                 except FileExistsError:  # Another process was quicker.
                     number += 1
+        except OSError as error:
+            raise RunFolderError(f"{root}: cannot hold runs: {error.strerror}") from error
+        return cls.create_at(path, experiment, command)
+
+    @classmethod
+    def create_at(cls, path: Path, experiment: Experiment, command: Sequence[str]) -> RunFolder:
+        """Make a run in a folder that holds none yet.
+
+        Raises
+        ------
+        RunFolderError
+            If it holds one already, or cannot be written.
+        """
+        if (path / "identity.json").exists():
+            raise RunFolderError(f"{path}: holds a run already")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
             _write_description(path, experiment, command)
         except (OSError, StorageError) as error:
-            raise RunFolderError(f"{root}: cannot hold runs: {error}") from error
+            raise RunFolderError(f"{path}: cannot hold a run: {error}") from error
         return cls(path)
 
     def check_identity(self, experiment: Experiment) -> None:

@@ -71,6 +71,15 @@ class FinalTable(_Strict):
     """Estimators by key, as in `[estimators]`."""
 
 
+class AblationTable(_Strict):
+    """What `nasengine ablate` varies; `--vary` adds to it."""
+
+    vary: dict[str, list[Any]] = {}
+    """Key path to its values; a table as a value replaces the table there."""
+    baseline: str | None = None
+    """The row that others are compared with; by default random search."""
+
+
 class Spec(_Strict):
     """An experiment: which space, which task, how it is searched, what is measured and wanted."""
 
@@ -98,6 +107,8 @@ class Spec(_Strict):
     """When the search ends."""
     final: FinalTable = FinalTable()
     """Estimators for the winner and the references alone."""
+    ablation: AblationTable = AblationTable()
+    """What `nasengine ablate` varies."""
 
 
 def read_toml(path: Path) -> Table:
@@ -159,12 +170,19 @@ def override(table: Mapping[str, Any], assignments: Iterable[str]) -> tuple[Tabl
             place = place.setdefault(key, {})
             if not isinstance(place, dict):
                 raise SpecError(f"--set {assignment!r}: {key!r} is a value, not a table")
-        place[keys[-1]] = _value(text.strip())
+        place[keys[-1]] = parse_value(text.strip())
         paths.append(".".join(keys))
     return result, paths
 
 
-def _value(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """Read a TOML value; what is none is taken as text.
+
+    Examples
+    --------
+    >>> parse_value("3"), parse_value("true"), parse_value("neu_seg")
+    (3, True, 'neu_seg')
+    """
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError, ValueError):

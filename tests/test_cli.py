@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import tomli_w
+from test_spec import tables
 
 from nasengine.cli import main
 from nasengine.run_folder import RunFolder
-from test_spec import tables
 
 
 @pytest.fixture

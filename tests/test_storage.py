@@ -30,7 +30,8 @@ ended = st.sampled_from([Status.COMPLETE, Status.FAILED, Status.INFEASIBLE, Stat
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(measurements, ended, st.text(max_size=20)), max_size=5))
 def test_trials_come_back_as_they_were(
-    tmp_path_factory: pytest.TempPathFactory, facts: list[tuple[dict[str, Measurement], Status, str]]
+    tmp_path_factory: pytest.TempPathFactory,
+    facts: list[tuple[dict[str, Measurement], Status, str]],
 ) -> None:
     path = tmp_path_factory.mktemp("history") / "history.sqlite"
     trials = [

@@ -81,6 +81,10 @@ def _command(name: str) -> Command:
         from nasengine.cli import catalog
 
         return {"list": catalog.list_plugins, "schema": catalog.print_schema}[name]
+    if name in ("ablate", "compare"):
+        from nasengine.cli import compare
+
+        return {"ablate": compare.ablate, "compare": compare.compare}[name]
     from nasengine.cli import commands
 
     found: Command = {
@@ -144,6 +148,24 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--json", action="store_true", help="print JSON")
     _shows(measure)
 
+    ablate = commands.add_parser("ablate", help="a grid of overrides and seeds, in one table")
+    _takes_spec(ablate)
+    ablate.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="KEY=A,B,C",
+        help="values of a key, as in strategy.name=darts,optuna or seed=0..4; may be repeated",
+    )
+    ablate.add_argument("--into", type=Path, help="the parent of the cells' run folders")
+    _baseline(ablate)
+    _shows(ablate)
+
+    compare = commands.add_parser("compare", help="compare finished runs, over their seeds")
+    compare.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="run folders")
+    compare.add_argument("-o", "--output", type=Path, help="folder for CSV, Markdown and plot")
+    _baseline(compare)
+
     listing = commands.add_parser("list", help="the installed plugins and their settings")
     listing.add_argument(
         "kind", nargs="?", help="only spaces, strategies, estimators, tasks or data"
@@ -167,6 +189,10 @@ def _sets(parser: argparse.ArgumentParser, note: str) -> None:
         dest="assignments",
         help=f"override a key of the spec, {note}; may be repeated",
     )
+
+
+def _baseline(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--baseline", metavar="ROW", help="the row to compare with (random search)")
 
 
 def _shows(parser: argparse.ArgumentParser) -> None:
