@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
@@ -11,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nasengine.errors import Interrupted, SpecError, did_you_mean
+from nasengine.errors import Interrupted, RunFolderError, SpecError, did_you_mean
 from nasengine.files import write_json
 from nasengine.objectives import Objectives
 from nasengine.randomness import stream
@@ -79,13 +80,38 @@ class Search:
 
     @cached_property
     def splits(self) -> Splits:
-        """The task's samples, loaded once."""
+        """The task's samples, loaded once.
+
+        Raises
+        ------
+        DataError
+            If the data cannot be used.
+        RunFolderError
+            If they are not the data that the run began with.
+        """
         started = time.perf_counter()
         splits = self.task.load(self.seed)
+        self._check_same(splits)
         if time.perf_counter() - started > 2:
             count = sum(len(s) for s in (splits.train, splits.validation, splits.test) if s)
             self.reporter.note(f"{count} samples in {time.perf_counter() - started:.1f} s")
         return splits
+
+    def _check_same(self, splits: Splits) -> None:
+        """Keep a digest of the data, and hold a resumed run to it."""
+        path = self.folder / "data.json"
+        digests = {
+            name: samples.digest() for name, samples in vars(splits).items() if samples is not None
+        }
+        if not path.is_file():
+            write_json(path, digests)
+            return
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name in {*before, *digests} if before.get(name) != digests.get(name)]
+        if changed:
+            raise RunFolderError(
+                f"{self.folder}: the data changed since the run began: {', '.join(sorted(changed))}"
+            )
 
     @cached_property
     def shapes(self) -> Shapes:
@@ -117,8 +143,6 @@ class Search:
         if key not in tables:
             path = self.folder / "tables" / f"{key}.json"
             if path.is_file():
-                import json
-
                 tables[key] = CostTable(**json.loads(path.read_text()))
             else:
                 tables[key] = self.estimators[key].table(self)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nasengine import files
 from nasengine.architecture import Architecture
 from nasengine.errors import RunFolderError, StorageError
 from nasengine.history import History
@@ -167,9 +168,10 @@ class Storage:
 
     def _write(self, durability: str, statement: str, values: list[Any]) -> None:
         try:
-            self._connection.execute(f"PRAGMA synchronous = {durability}")
-            self._connection.execute(statement, values)
-        except sqlite3.Error as error:
+            with files.durable_write(self.path):
+                self._connection.execute(f"PRAGMA synchronous = {durability}")
+                self._connection.execute(statement, values)
+        except (sqlite3.Error, OSError) as error:
             raise StorageError(f"cannot write {self.path}: {error}") from error
 
 

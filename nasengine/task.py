@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +36,14 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def digest(self) -> str:
+        """Return a digest of inputs, targets and names: equal for equal samples alone."""
+        found = hashlib.sha256("\0".join(self.names).encode())
+        for tensor in (self.inputs, self.targets):
+            found.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            found.update(tensor.contiguous().cpu().numpy().tobytes())
+        return found.hexdigest()
 
 
 @dataclass(frozen=True)
