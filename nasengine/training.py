@@ -192,7 +192,7 @@ class Training:
             self.network.load_state_dict(self.stopping.weights)
 
     def _prepare(self, search: Search, generator: torch.Generator) -> None:
-        self.network.to(search.device)
+        channels_last(self.network.to(search.device))
         self._inputs = self.samples.inputs.to(search.device)
         self._targets = self.samples.targets.to(search.device)
         self._optimiser = make_optimiser(self.network, self.recipe)
@@ -231,6 +231,7 @@ class Training:
         self.network.train()
         self._optimiser.zero_grad(set_to_none=True)
         losses = []
+        inputs = inputs.contiguous(memory_format=memory_format(inputs))
         for outputs in self.passes(inputs, self.step) if self.passes else [self.network(inputs)]:
             loss = task.loss(outputs, targets)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -290,6 +291,7 @@ class Training:
         self._sum, self._count = state["since"]
         self.network.load_state_dict(state["network"])
         self._optimiser.load_state_dict(state["optimiser"])
+        keep_strides(self._optimiser)
         self._batches.load_state_dict(state["batches"])
         self._augmentation.set_state(state["augmentation"])
         set_random_state(state["random"])
@@ -307,6 +309,30 @@ def make_optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(
         parameters, lr=recipe.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay
     )
+
+
+def keep_strides(optimiser: torch.optim.Optimizer) -> None:
+    """Lay the optimiser's state out as its parameters, which a checkpoint does not keep.
+
+    Elementwise arithmetic rounds differently over other strides, and is slower.
+    """
+    for parameter, state in optimiser.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
+
+
+def memory_format(tensor: Tensor) -> torch.memory_format:
+    """Return the format that images are best kept in: channels last for (N, C, H, W)."""
+    return torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """Lay a network's convolutions out channels last: a step takes 0.7 to 0.87 times as long.
+
+    (Light SDI, width 16, batch 16, one thread of a CPU, fp32.)
+    """
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def set_rates(optimiser: torch.optim.Optimizer, rate: float, momentum: float) -> None:
