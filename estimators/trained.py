@@ -52,11 +52,14 @@ class Trained(RecipeSettings, Estimator):
     """Fidelity: the share of the training samples that is used, drawn once a run."""
 
     def metrics(self, search: Search) -> tuple[Metric, ...]:
-        """Return the primary metric, the task's others, the loss, test metrics and seconds."""
+        """Return the primary metric, the task's others, the loss, the same on test, seconds.
+
+        The test metrics are measured only where the data have a test split, which is not known
+        before the data are read.
+        """
         own = sorted(search.task.metrics, key=lambda m: m.name != self.primary(search))
         found = [*own, Metric("loss", "", "min")]
-        if search.splits.test is not None:
-            found += [Metric(f"test_{m.name}", m.unit, m.direction) for m in found]
+        found += [Metric(f"test_{m.name}", m.unit, m.direction) for m in found]
         return (*found, Metric("seconds", "s", "min"))
 
     def primary(self, search: Search) -> str:
@@ -64,7 +67,7 @@ class Trained(RecipeSettings, Estimator):
         return self.metric or search.task.metrics[0].name
 
     def check(self, search: Search) -> None:
-        """Refuse an unknown metric, a resolution that does not fit, an unused setting.
+        """Refuse an unknown metric, an unused setting, a misfit resolution, choosing by test.
 
         Raises
         ------
@@ -78,6 +81,13 @@ class Trained(RecipeSettings, Estimator):
             )
         if "validate_every" in self.model_fields_set and self.patience is None:
             raise SpecError("validate_every: only with patience, which is not set")
+        for objective in search.objectives.items:
+            key, _, name = objective.metric.partition(".")
+            if name.startswith("test_") and search.estimators.get(key) is self:
+                raise SpecError(
+                    f"objectives.{objective.metric}: networks are chosen by validation, and the "
+                    f"test split is for the last word; take the metric without 'test_'"
+                )
         from ._training_runs import check_resolution
 
         check_resolution(self.resolution, search)
@@ -99,7 +109,8 @@ class Trained(RecipeSettings, Estimator):
         best = max(range(len(runs)), key=lambda index: (sign * runs[index].values[primary], -index))
         deliver(runs[best], candidate)
         remove_checkpoints(self, candidate)
-        found = {metric.name: _summary(runs, metric.name) for metric in self.metrics(search)}
+        names = [m.name for m in self.metrics(search) if m.name in runs[0].values]
+        found = {name: _summary(runs, name) for name in names}
         details = {
             **found[primary].details,
             "delivered_seed": best,
@@ -115,8 +126,10 @@ class Trained(RecipeSettings, Estimator):
 def _summary(runs: list[Run], name: str) -> Measurement:
     values = [run.values[name] for run in runs]
     if len(values) == 1:
-        return Measurement(values[0], {"seeds": values})
-    return Measurement(statistics.fmean(values), {"seeds": values, "std": statistics.stdev(values)})
+        return Measurement(values[0], {"values": values})
+    return Measurement(
+        statistics.fmean(values), {"values": values, "std": statistics.stdev(values)}
+    )
 
 
 def _mean(values: tuple[float | None, ...]) -> float | None:

@@ -19,6 +19,7 @@ from nasengine.errors import EstimationFailed, Interrupted, SpecError
 from nasengine.estimator import Candidate
 from nasengine.estimators.trained import Trained
 from nasengine.network import build_network
+from nasengine.objectives import Objective, Objectives
 from nasengine.reporter import Reporter
 from nasengine.search import Search
 from nasengine.task import Samples, Splits
@@ -69,11 +70,11 @@ def test_measures_what_it_declares(tmp_path: Path) -> None:
     assert [metric.name for metric in estimator.metrics(search)] == names
     assert list(found) == names
     for measurement in found.values():
-        values = measurement.details["seeds"]
+        values = measurement.details["values"]
         assert len(values) == 2
         assert measurement.value == pytest.approx(statistics.fmean(values))
         assert measurement.details["std"] == pytest.approx(statistics.stdev(values))
-    assert len(set(found["loss"].details["seeds"])) == 2, "the seeds trained the same network"
+    assert len(set(found["loss"].details["values"])) == 2, "the seeds trained the same network"
     assert len(found["iou"].details["per_sample"]) == len(search.splits.validation)
     assert found["iou"].details["steps"] == [6, 6]
 
@@ -88,7 +89,7 @@ def test_the_weights_delivered_are_the_best_seed_s(tmp_path: Path) -> None:
     network = build_network(search.space.graph, candidate.architecture)
     network.load_state_dict(weights)
     again = evaluate(network, search.splits.validation, search)
-    values = found["iou"].details["seeds"]
+    values = found["iou"].details["values"]
     assert again["iou"] == max(values) == values[found["iou"].details["delivered_seed"]]
     assert [path.name for path in candidate.folder.iterdir()] == ["weights.safetensors"]
 
@@ -97,6 +98,7 @@ def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
     estimator = Trained(**FAST)
     results = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        (tmp_path / name).mkdir()
         search = search_for(tmp_path / name, estimator, seed=seed)
         candidate = tiny_candidate(search)
         found = estimator.measure(candidate, search)
@@ -120,6 +122,8 @@ class StopAt(Reporter):
 @pytest.mark.parametrize("at", [1, 5, 7, 10])
 def test_a_stopped_measurement_resumes_to_the_same_figures(at: int, tmp_path: Path) -> None:
     estimator = Trained(seeds=2, **FAST)
+    for name in ("plain", "stopped"):
+        (tmp_path / name).mkdir()
     plain = search_for(tmp_path / "plain", estimator)
     wanted = estimator.measure(tiny_candidate(plain), plain)
     reporter = StopAt(at)
@@ -139,7 +143,7 @@ def test_metric_picks_the_primary_and_its_direction(tmp_path: Path) -> None:
     search = search_for(tmp_path, estimator)
     found = estimator.measure(tiny_candidate(search), search)
     assert estimator.metrics(search)[0] == Metric("error", "", "min")
-    values = found["error"].details["seeds"]
+    values = found["error"].details["values"]
     assert found["error"].details["delivered_seed"] == values.index(min(values))
 
 
@@ -191,6 +195,30 @@ def test_check_refuses(settings: dict[str, Any], message: str, tmp_path: Path) -
     estimator = Trained(**settings)
     with pytest.raises(SpecError, match=message):
         estimator.check(search_for(tmp_path, estimator))
+
+
+def test_without_a_test_split_there_are_no_test_figures(tmp_path: Path) -> None:
+    estimator = Trained(**FAST)
+    search = search_for(tmp_path, estimator, task=TinySegmentation())
+    assert list(estimator.measure(tiny_candidate(search), search)) == ["iou", "loss", "seconds"]
+
+
+def test_metrics_are_known_without_the_data(tmp_path: Path) -> None:
+    class Unreadable(TinySegmentation):
+        def load(self, seed: int) -> Splits:
+            raise AssertionError("metrics and check must not read the data")
+
+    estimator = Trained()
+    search = search_for(tmp_path, estimator, task=Unreadable())
+    estimator.check(search)
+    assert "test_iou" in [metric.name for metric in estimator.metrics(search)]
+
+
+def test_check_refuses_to_choose_by_the_test_split(tmp_path: Path) -> None:
+    estimator = Trained()
+    goal = Objectives((Objective("iou.test_iou", "max"),))
+    with pytest.raises(SpecError, match=r"objectives.iou.test_iou: .*without 'test_'"):
+        estimator.check(search_for(tmp_path, estimator, objectives=goal))
 
 
 def test_check_refuses_a_resolution_that_the_networks_do_not_fit(tmp_path: Path) -> None:
