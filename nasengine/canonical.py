@@ -1,22 +1,18 @@
-"""Which architectures compute the same: simplification, and a canonical key.
+"""Which architectures compute the same: what a cut connection and an identity leave of a graph.
 
-Two architectures are one when their graphs are the same after cut connections (`Zero`) and
-identities are taken out and equal parallel branches are put in one order. Constants are not
-folded: a convolution of zeros stays a convolution.
+`simplify` says what is built; `nasengine.certificate` compares what is left.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
-from nasengine.graph import Factory, Node, SpaceGraph
+from nasengine.graph import Factory, SpaceGraph
 from nasengine.operations import Zero
 from nasengine.shapes import make_module
 
@@ -81,73 +77,14 @@ def simplify(graph: SpaceGraph, architecture: Mapping[str, str]) -> dict[str, tu
 
 
 def canonical_key(graph: SpaceGraph, architecture: Mapping[str, str]) -> str:
-    """Return a key that architectures of one space share exactly when they compute the same.
+    """Return a key of the network that an architecture stands for.
 
-    Nodes of the simplified graph are coloured by what they compute from their inputs and by who
-    reads them, until the colours are stable (colour refinement, Weisfeiler and Leman 1968).
+    Architectures of one space with one key compute the same function, once their weights are
+    paired, with the same parameters and operations. Of two with different keys, the networks
+    differ after cut connections, identities and dead branches are taken out, sums within sums are
+    flattened, and the order of a sum's terms is ignored. Constants are not folded: a convolution
+    of zeros stays a convolution. Fixed operations are each their own: nothing moves past them.
     """
-    reads = simplify(graph, architecture)
-    meaning = meanings(graph)
-    labels = _labels(graph)
-    forward: dict[str, str] = {}
-    passes: dict[str, str] = {}
-    for name, inputs in reads.items():
-        node = graph[name]
-        choice = architecture[node.decision] if node.kind == "slot" else ""
-        through = node.kind == "slot" and meaning[name, choice] == "identity"
-        if through or (node.kind == "add" and len(inputs) == 1):
-            passes[name] = passes.get(inputs[0], inputs[0])
-            continue
-        forward[name] = labels[name, choice]
-    edges = {
-        name: tuple(passes.get(source, source) for source in inputs)
-        for name, inputs in reads.items()
-        if name in forward
-    }
-    return _refined(graph, forward, edges)
+    from nasengine.certificate import plan_of
 
-
-def _refined(graph: SpaceGraph, labels: dict[str, str], edges: dict[str, tuple[str, ...]]) -> str:
-    readers: dict[str, list[str]] = {name: [] for name in labels}
-    for name, inputs in edges.items():
-        for source in inputs:
-            readers[source].append(name)
-    colours, classes = labels, len(set(labels.values()))
-    while True:
-        refined = {}
-        for name in labels:
-            into = [colours[source] for source in edges[name]]
-            if graph[name].kind == "add":
-                into.sort()
-            out = sorted(colours[reader] for reader in readers[name])
-            refined[name] = _digest(f"{colours[name]}({','.join(into)})<{','.join(out)}>")
-        count = len(set(refined.values()))
-        if count == classes:
-            return _digest(",".join(sorted(refined.values())))
-        colours, classes = refined, count
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
-
-
-@lru_cache(maxsize=64)
-def _labels(graph: SpaceGraph) -> dict[tuple[str, str], str]:
-    """Name what stands at a node: equal only for the same factory on the same channels.
-
-    Fixed operations are each their own, so that nothing moves past them.
-    """
-    numbers: dict[tuple[Factory, int, int], int] = {}
-    labels: dict[tuple[str, str], str] = {}
-    for node in graph.nodes:
-        if node.kind != "slot":
-            labels[node.name, ""] = node.kind if node.kind in ("add", "concat") else node.name
-            continue
-        for name, factory in _fillings(node).items():
-            what = (factory, *graph.channels[node.name])
-            labels[node.name, name] = f"{name}#{numbers.setdefault(what, len(numbers))}"
-    return labels
-
-
-def _fillings(node: Node) -> dict[str, Factory]:
-    return {**node.candidates, **node.baselines}
+    return plan_of(graph).key(architecture)

@@ -50,11 +50,39 @@ def infer_shapes(graph: SpaceGraph, input_shape: Shape) -> Shapes:
         take its input, candidates whose output shapes differ, a merge of unequal shapes, an input
         with other channels than the space's.
     """
+    try:
+        return _infer(graph, tuple(input_shape))
+    except _UnequalShapes as error:
+        raise SpaceError(f"{error}{_sizes_that_fit(graph, tuple(input_shape))}") from None
+
+
+class _UnequalShapes(SpaceError):
+    """A merge whose inputs differ; another input size may help."""
+
+
+def _sizes_that_fit(graph: SpaceGraph, shape: Shape) -> str:
+    """Say which larger input would do: halving and doubling needs sizes that divide."""
+    for divisor in (2, 4, 8, 16, 32, 64):
+        larger = (shape[0], *(-(-side // divisor) * divisor for side in shape[1:]))
+        if larger == shape:
+            continue
+        try:
+            _infer(graph, larger)
+        except SpaceError:
+            continue
+        return (
+            f"; the input is {_text(shape)}, and sides divisible by {divisor} fit, "
+            f"such as {_text(larger)}"
+        )
+    return ""
+
+
+def _infer(graph: SpaceGraph, input_shape: Shape) -> Shapes:
     values: dict[str, Tensor] = {}
     seen: dict[object, Tensor] = {}
     for node in graph.nodes:
         inputs = [values[source] for source in node.inputs]
-        values[node.name] = _value(graph, node, inputs, tuple(input_shape), seen)
+        values[node.name] = _value(graph, node, inputs, input_shape, seen)
     out = {name: tuple(value.shape[1:]) for name, value in values.items()}
     into = {node.name: out[node.inputs[0]] for node in graph.nodes if node.inputs}
     return Shapes(into, out)
@@ -113,7 +141,7 @@ def _merged(node: Node, inputs: Sequence[Tensor]) -> Tensor:
             f"{source} has {_text(value.shape[1:])}"
             for source, value in zip(node.inputs, inputs, strict=True)
         )
-        raise SpaceError(f"{node.kind} {node.name!r} merges unequal shapes: {listed}") from None
+        raise _UnequalShapes(f"{node.kind} {node.name!r} merges unequal shapes: {listed}") from None
 
 
 def _applied(
