@@ -77,7 +77,7 @@ def one_cycle(step: int, total: int, highest: float) -> tuple[float, float]:
     Examples
     --------
     >>> [round(one_cycle(step, 101, 1.0)[0], 3) for step in (0, 19, 60, 100)]
-    [0.1, 0.999, 0.497, 0.001]
+    [0.1, 1.0, 0.493, 0.001]
     """
     top = 0.2 * total - 1
     if step <= top:
