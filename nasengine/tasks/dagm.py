@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nasengine.errors import DataError
 from nasengine.plugin import SpecPath
@@ -53,6 +53,12 @@ class Dagm(DataSource):
     """Seed of the split; the run's by default."""
     max_pixels: int = Field(16_000_000, gt=0)
     """Larger images are refused before they are decoded."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Dagm:
+        if self.test and not self.defects_only:
+            raise ValueError("test has no meaning without defects_only: the folder Test is it")
+        return self
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -110,7 +116,7 @@ class Dagm(DataSource):
         parts = split_by_group(
             [groups[index] for index in divided],
             self.validation,
-            self.test if self.defects_only else 0,
+            self.test,
             derive_seed(seed, "dagm", self.class_id),
         )
         splits = {name: [divided[index] for index in part] for name, part in parts.items()}

@@ -36,7 +36,7 @@ def add_defect(name: str, image: Array, generator: Generator, contrast: float) -
     """
     change, cover = _DEFECTS[name](len(image), generator)
     # A defect is seen against its surface's texture: on a coarse one it has to be stronger.
-    rough = float(np.clip(image.std() / 0.045, 0.9, 2.0))
+    rough = float(np.clip(image.std() / 0.043, 0.95, 2.1))
     image += contrast * rough * change
     if not cover.any():
         cover[np.unravel_index(int(np.abs(change).argmax()), cover.shape)] = True

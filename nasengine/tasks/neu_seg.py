@@ -33,8 +33,8 @@ class NeuSeg(DataSource):
     The public folders `training` and `test` are **not** used as splits: nearly every public
     test image is a rotated copy of a training image. Images are divided by the column
     `source_group` of `manifest.csv` instead (columns split, id, defect, source_group), all
-    copies of a picture into one split. Without that file each image is a group of its own, the
-    same pixels apart, and rotated copies are *not* recognised: keep them out of the folder.
+    copies of a picture into one split. Without that file, turned and mirrored copies are found
+    by comparing the images.
 
     By default there are 50 validation images a defect, as the 50 that Chen et al. 2023 hold out,
     and all others are trained on. A search chooses by validation; set `test` to hold out images
@@ -108,19 +108,45 @@ class NeuSeg(DataSource):
 
     def _divide(self, rows: list[_Row], loaded: Loaded, seed: int) -> dict[str, list[int]]:
         """Split each defect on its own, so that each has its share in every split."""
-        groups = joined([row.group for row in rows], loaded.digests)
+        groups = self._groups(rows, loaded)
         splits: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
         for defect in sorted({row.defect for row in rows}):
-            members = [index for index, row in enumerate(rows) if row.defect == defect]
-            parts = split_by_group(
-                [groups[index] for index in members],
-                self.validation,
-                self.test,
-                derive_seed(seed, "neu_seg", defect),
-            )
+            # A group goes where its first image does, should it hold several defects.
+            members = [i for i, group in enumerate(groups) if rows[group].defect == defect]
+            try:
+                parts = split_by_group(
+                    [groups[index] for index in members],
+                    self.validation,
+                    self.test,
+                    derive_seed(seed, "neu_seg", defect),
+                )
+            except DataError as error:
+                raise DataError(f"{self.root}: {defect}: {error}") from error
             for name, part in parts.items():
                 splits[name] += [members[index] for index in part]
         return splits
+
+    def _groups(self, rows: list[_Row], loaded: Loaded) -> list[int]:
+        keys = [[row.group for row in rows], list(loaded.digests)]
+        if not (self.root / "manifest.csv").is_file():
+            keys.append(_copies(rows, loaded))
+        return joined(*keys)
+
+
+def _copies(rows: list[_Row], loaded: Loaded) -> list[str]:
+    """Return a key for each image, equal for copies; looked for within each defect."""
+    import torch
+
+    from .copies import copies
+
+    keys = [""] * len(rows)
+    for defect in DEFECTS:
+        members = [index for index, row in enumerate(rows) if row.defect == defect]
+        if members:
+            found = copies(torch.from_numpy(loaded.inputs[members]))
+            for index, key in zip(members, found, strict=True):
+                keys[index] = f"{defect}/{key}"
+    return keys
 
 
 class _Row(NamedTuple):
@@ -153,6 +179,9 @@ def _listed(manifest: Path) -> list[_Row]:
                 f"{manifest}: {row.split}/{row.number}: unknown defect {row.defect!r}; "
                 f"{did_you_mean(row.defect, DEFECTS)}"
             )
+        for part in (row.split, row.number):
+            if Path(part).name != part or part in {"", ".."}:
+                raise DataError(f"{manifest}: {part!r} is not a plain name of a folder or file")
     return sorted(rows)
 
 
@@ -162,6 +191,9 @@ def _scanned(root: Path, max_pixels: int) -> list[_Row]:
 
     from .images import values_of
 
+    for mask in sorted((root / "annotations").glob("*/*.png")):
+        if not (root / "images" / mask.parent.name / f"{mask.stem}.jpg").is_file():
+            raise DataError(f"{mask}: has no image {mask.parent.name}/{mask.stem}.jpg")
     rows = []
     for image in sorted((root / "images").glob("*/*.jpg")):
         mask = root / "annotations" / image.parent.name / f"{image.stem}.png"

@@ -1,0 +1,144 @@
+"""Classification, its built-in textures and its class folders."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nasengine.errors import DataError, SpecError
+from nasengine.plugin import build
+from nasengine.task import DataSource, Task
+from nasengine.tasks.augmentation import shift_and_mirror
+from nasengine.tasks.class_folders import ClassFolders
+from nasengine.tasks.classification import Classification
+from nasengine.tasks.textures import Textures
+
+
+def test_default_data_is_built_in() -> None:
+    task = build(Task, {"name": "classification"}, where="task")
+    assert task.input_shape == (3, 32, 32)
+    assert task.outputs == 8
+    assert task.metrics[0].name == "accuracy"
+
+
+def test_metrics_by_hand() -> None:
+    task = Classification(data=Textures(number=3))
+    logits = torch.eye(3)[[0, 0, 1, 0]]
+    found = task.evaluate(logits, torch.tensor([0, 0, 1, 1]))
+    assert found["accuracy"] == 0.75
+    assert found["balanced_accuracy"] == 0.75
+    assert found["f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)
+
+
+def test_label_smoothing_changes_the_loss() -> None:
+    logits, targets = torch.eye(8)[:4] * 5, torch.arange(4)
+    plain = Classification().loss(logits, targets)
+    assert float(Classification(label_smoothing=0.1).loss(logits, targets)) > float(plain)
+
+
+def test_shifts_move_by_whole_pixels_within_reach() -> None:
+    image = torch.arange(64.0).reshape(1, 1, 8, 8)
+    moved = shift_and_mirror(image.expand(300, -1, -1, -1), torch.Generator().manual_seed(0), 1)
+    seen = {tuple(m[0, 4, 4:6].tolist()) for m in moved}
+    expected = set()
+    for down in (-1, 0, 1):
+        for across in (-1, 0, 1):
+            row = image[0, 0, 4 + down]
+            expected.add((float(row[4 + across]), float(row[5 + across])))
+            expected.add((float(row[3 + across]), float(row[2 + across])))
+    assert seen == expected
+
+
+def test_without_reach_it_only_mirrors() -> None:
+    image = torch.rand(40, 2, 5, 6, generator=torch.Generator().manual_seed(0))
+    moved = shift_and_mirror(image, torch.Generator().manual_seed(0), 0)
+    plain = (moved == image).flatten(1).all(1)
+    mirrored = (moved == image.flip(3)).flatten(1).all(1)
+    assert (plain | mirrored).all()
+    assert 8 < int(plain.sum()) < 32
+
+
+def test_grey_levels_do_not_tell_textures_apart() -> None:
+    """The five nearest neighbours by mean and spread of an image do little better than chance."""
+    splits = Textures(train=240, validation=80).load(seed=0)
+
+    def features(inputs: torch.Tensor) -> torch.Tensor:
+        return torch.stack([inputs.mean((1, 2, 3)), inputs.std((1, 2, 3))], 1)
+
+    distance = torch.cdist(features(splits.validation.inputs), features(splits.train.inputs))
+    votes = splits.train.targets[distance.topk(5, largest=False).indices]
+    found = votes.mode(1).values
+    assert float((found == splits.validation.targets).float().mean()) < 0.3
+
+
+def test_textures_take_turns() -> None:
+    splits = Textures(train=9, validation=4, test=4, number=4).load(seed=0)
+    assert splits.train.targets.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0]
+    assert splits.test is not None
+    assert splits.train.inputs.shape[1:] == (3, 32, 32)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for name in ("crack", "good"):
+        for number in range(5):
+            save(tmp_path / name / f"{number}.png", generator.integers(0, 256, (9, 12, 3)))
+    return tmp_path
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def source(root: Path, **settings: Any) -> ClassFolders:
+    return ClassFolders(**{"root": root, "names": ("good", "crack"), "size": 8, **settings})
+
+
+def fails(data: DataSource, *parts: str) -> None:
+    with pytest.raises(DataError) as caught:
+        data.load(seed=0)
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+def test_each_class_is_divided(root: Path) -> None:
+    splits = source(root, test=1).load(seed=0)
+    assert splits.test is not None
+    assert splits.train.targets.bincount().tolist() == [3, 3]
+    assert splits.validation.targets.tolist() == splits.test.targets.tolist() == [0, 1]
+    for name, label in zip(splits.train.names, splits.train.targets.tolist(), strict=True):
+        assert name.startswith(("good", "crack")[label])
+
+
+def test_stated_splits_are_taken(root: Path) -> None:
+    for name in ("good", "crack"):
+        for split in ("train", "validation"):
+            (root / split).mkdir(exist_ok=True)
+        (root / name).rename(root / "train" / name)
+        save(root / "validation" / name / "x.png", np.full((9, 9), len(name)))
+    splits = source(root).load(seed=0)
+    assert (len(splits.train), len(splits.validation), splits.test) == (10, 2, None)
+    save(root / "validation/good/y.png", np.asarray(Image.open(root / "train/good/0.png")))
+    fails(source(root), "train/good/0.png (train)", "y.png (validation)", "the same pixels")
+
+
+def test_mistakes_in_folders_are_named(root: Path) -> None:
+    fails(source(root / "none"), "none: no such folder")
+    fails(source(root, names=("good", "hole")), "crack: a folder that is no class", "good, hole")
+    fails(source(root, validation=5), "good", "leave none to train on")
+    fails(source(root, max_pixels=10), "12 x 9 pixels are more than max_pixels = 10")
+    (root / "hole").mkdir()
+    fails(source(root, names=("good", "crack", "hole")), "hole: no images found")
+    (root / "hole").rmdir()
+    (root / "good/0.png").write_bytes(b"no image")
+    fails(source(root), "good/0.png: not an image")
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", "../b"], ["a", ".."], ["a", "b/c"]])
+def test_names_are_those_of_folders(names: list[str]) -> None:
+    with pytest.raises(SpecError, match=r"data: .*names"):
+        build(DataSource, {"name": "class_folders", "root": "r", "names": names}, where="data")

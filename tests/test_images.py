@@ -1,0 +1,219 @@
+"""Images and masks of every mode are read right or refused by name; damage is named."""
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from nasengine.errors import DataError
+from nasengine.tasks.images import Reader
+
+GREY = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+READER = Reader(size=(8, 8), channels=3, max_pixels=10_000)
+
+
+def read(path: Path, channels: int = 3) -> np.ndarray:
+    return Reader(size=(8, 8), channels=channels, max_pixels=10_000).image(path)[0]
+
+
+def palette_image() -> Image.Image:
+    image = Image.fromarray(GREY // 64)
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    return image
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "pgm", "gif", "webp"])
+def test_lossless_formats_keep_grey(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(GREY).save(path, **({"lossless": True} if suffix == "webp" else {}))
+    assert np.abs(read(path, 1)[0] - GREY / 255).max() < 1e-6
+    assert np.abs(read(path, 3)[2] - GREY / 255).max() < 1e-6
+
+
+def test_jpeg_is_close(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.jpg", quality=98)
+    assert np.abs(read(tmp_path / "a.jpg") - GREY / 255).max() < 0.05
+
+
+def test_sixteen_bits_are_scaled_not_cut(tmp_path: Path) -> None:
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "a.png")
+    assert np.abs(read(tmp_path / "a.png")[1] - GREY / 255).max() < 1e-3
+
+
+def test_palette_colours_are_looked_up(tmp_path: Path) -> None:
+    palette_image().save(tmp_path / "a.png")
+    pixels = read(tmp_path / "a.png")
+    assert pixels[:, 3, 0].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
+    Image.fromarray(GREY > 100).save(tmp_path / "a.png")
+    assert np.array_equal(read(tmp_path / "a.png")[0], (GREY > 100).astype(np.float32))
+
+
+def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.tif")
+    assert read(tmp_path / "a.tif")[:, 0, 0].tolist() == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_opaque_alpha_is_dropped(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(GREY).convert(mode)
+    image.save(tmp_path / "a.png")
+    assert np.abs(read(tmp_path / "a.png")[0] - GREY / 255).max() < 1e-6
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_transparent_pixels_are_refused(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(GREY).convert(mode)
+    image.putalpha(Image.fromarray(GREY))
+    image.save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png: has transparent pixels"):
+        read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_unbounded_values_are_refused(tmp_path: Path, dtype: type) -> None:
+    Image.fromarray(GREY.astype(dtype)).save(tmp_path / "a.tif")
+    with pytest.raises(
+        DataError, match=r"a\.tif: images of mode '[FI]' are not read; allowed: grey"
+    ):
+        read(tmp_path / "a.tif")
+
+
+def test_several_frames_are_refused(tmp_path: Path) -> None:
+    frames = [Image.fromarray(GREY), Image.fromarray(GREY[::-1].copy())]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(DataError, match="has 2 frames"):
+        read(tmp_path / "a.gif")
+
+
+def test_a_turned_photograph_is_read_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(GREY).save(tmp_path / "a.png", exif=exif)
+    assert np.abs(read(tmp_path / "a.png")[0] - GREY[::-1, ::-1] / 255).max() < 1e-6
+
+
+def test_size_is_reported_and_changed(tmp_path: Path) -> None:
+    Image.new("L", (20, 10), 128).save(tmp_path / "a.png")
+    pixels, size, _ = READER.image(tmp_path / "a.png")
+    assert pixels.shape == (3, 8, 8)
+    assert size == (10, 20)
+
+
+def test_the_digest_is_of_the_pixels(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    Image.fromarray(GREY).save(tmp_path / "b.bmp")
+    Image.fromarray(GREY.T.copy()).save(tmp_path / "c.png")
+    a, b, c = (READER.image(tmp_path / name)[2] for name in ("a.png", "b.bmp", "c.png"))
+    assert a == b != c
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that states its size and holds next to nothing."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
+
+
+@pytest.mark.parametrize("side", [101, 12_000, 20_000, 2**31 - 1])
+def test_oversized_images_are_refused_from_the_header(tmp_path: Path, side: int) -> None:
+    (tmp_path / "bomb.png").write_bytes(png_header(side, side))
+    for function in (READER.image, READER.mask):
+        with pytest.raises(DataError, match=r"bomb\.png: .*nothing was decoded"):
+            function(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp", "gif"])
+@pytest.mark.parametrize("kept", [0, 3, 40, -30])
+def test_truncated_files_are_named(tmp_path: Path, suffix: str, kept: int) -> None:
+    generator = np.random.default_rng(0)
+    whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
+    Image.fromarray(generator.integers(0, 256, (32, 32, 3)).astype(np.uint8)).save(whole)
+    path.write_bytes(whole.read_bytes()[:kept])
+    with pytest.raises(DataError, match=rf"cut\.{suffix}: (not an image|corrupt or truncated)"):
+        READER.image(path)
+
+
+@given(damage=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=8))
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "gif", "bmp"])
+def test_damaged_bytes_are_read_or_named(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, damage: list[tuple[float, int]]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"damaged.{suffix}"
+    Image.fromarray(np.stack([GREY] * 3, -1)).save(path)
+    content = bytearray(path.read_bytes())
+    for place, value in damage:
+        content[int(place * (len(content) - 1))] = value
+    path.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for function in (READER.image, READER.mask):
+            try:
+                function(path)
+            except DataError as error:
+                assert path.name in str(error)
+
+
+def test_no_such_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        READER.image(tmp_path / "none.png")
+    with pytest.raises(DataError, match="corrupt or truncated"):
+        READER.image(tmp_path)
+
+
+def test_pillow_is_left_as_it_was(tmp_path: Path) -> None:
+    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+    (tmp_path / "bomb.png").write_bytes(png_header(20_000, 20_000))
+    with pytest.raises(DataError):
+        READER.image(tmp_path / "bomb.png")
+    assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+
+
+def test_a_palette_mask_is_its_indices(tmp_path: Path) -> None:
+    palette_image().save(tmp_path / "m.png")
+    assert np.array_equal(READER.mask(tmp_path / "m.png")[0], GREY // 64)
+
+
+def test_a_grey_mask_in_rgb_is_its_grey(tmp_path: Path) -> None:
+    Image.fromarray(GREY).convert("RGB").save(tmp_path / "m.png")
+    assert np.array_equal(READER.mask(tmp_path / "m.png")[0], GREY)
+
+
+def test_a_sixteen_bit_mask_keeps_its_values(tmp_path: Path) -> None:
+    Image.fromarray(GREY.astype(np.uint16) * 200).save(tmp_path / "m.png")
+    assert READER.mask(tmp_path / "m.png")[0].max() == 252 * 200
+
+
+def test_a_jpeg_mask_is_cut_at_half(tmp_path: Path) -> None:
+    Image.fromarray(np.where(GREY > 100, 255, 0).astype(np.uint8)).save(tmp_path / "m.jpg")
+    assert set(np.unique(READER.mask(tmp_path / "m.jpg")[0])) == {0, 255}
+
+
+def test_a_mask_in_colour_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "m.png")
+    with pytest.raises(DataError, match=r"m\.png: a mask in colour"):
+        READER.mask(tmp_path / "m.png")
+    Image.new("CMYK", (8, 8)).save(tmp_path / "m.tif")
+    with pytest.raises(DataError, match=r"m\.tif: masks of mode 'CMYK'"):
+        READER.mask(tmp_path / "m.tif")
+
+
+def test_masks_are_resized_to_values_that_they_hold(tmp_path: Path) -> None:
+    mask = np.zeros((31, 17), np.uint8)
+    mask[5:20, 3:9] = 3
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    assert set(np.unique(READER.mask(tmp_path / "m.png")[0])) == {0, 3}
