@@ -15,6 +15,7 @@ from pathlib import Path
 from nasengine.architecture import Architecture
 from nasengine.errors import EstimationFailed, InputError, Interrupted, SearchFailed, StorageError
 from nasengine.estimator import Candidate, Estimator
+from nasengine.execution import Executor, InProcess, Job, Measured
 from nasengine.history import History
 from nasengine.search import Search
 from nasengine.storage import Storage
@@ -36,57 +37,41 @@ def full_name(key: str, metric: str, primary: str) -> str:
     return key if metric == primary else f"{key}.{metric}"
 
 
-def measure(
-    search: Search,
-    architecture: Architecture,
-    label: str,
-    *,
-    stop_at_limits: bool = True,
-    known: Mapping[str, Measurement] | None = None,
-) -> tuple[Status, dict[str, Measurement], str]:
+def measure(search: Search, job: Job) -> Measured:
     """Measure one architecture with every estimator, the cheap ones first.
 
     Parameters
     ----------
     search
         The search.
-    architecture
-        What to measure; a reference may hold baselines.
-    label
-        Names the candidate's folder and seeds its randomness.
-    stop_at_limits
-        Whether a broken limit ends the measuring as infeasible, before the dearer estimators.
-    known
-        Measurements that need not be made again.
-
-    Returns
-    -------
-    How it ended, what was measured, and the reason where it is not complete.
+    job
+        What to measure.
 
     Raises
     ------
     InputError, StorageError
         What is nobody's fault but the user's or the disk's is not a candidate's failure.
+    Interrupted
+        If the search was asked to stop; between two estimators, or where one allows it.
     """
-    found = dict(known or {})
+    found = dict(job.known)
     for key, estimator in by_effort(search.estimators):
         if key in found:
             continue
         search.pause_point()
+        candidate = Candidate(job.architecture, search, job.label, found)
         try:
-            found.update(
-                _measured_by(key, estimator, Candidate(architecture, search, label, found))
-            )
+            found.update(_measured_by(key, estimator, candidate))
         except (InputError, StorageError):
             raise
         except EstimationFailed as error:
-            return Status.FAILED, found, f"{key}: {error}"
-        except (Exception, SystemExit) as error:  # noqa: BLE001 the candidate's code may raise anything
-            return Status.FAILED, found, f"{key}: {type(error).__name__}: {error}"
+            return Measured(Status.FAILED, found, f"{key}: {error}")
+        except (Exception, SystemExit) as error:  # noqa: BLE001 a candidate may raise anything
+            return Measured(Status.FAILED, found, f"{key}: {type(error).__name__}: {error}")
         broken = search.objectives.violations(found)
-        if broken and stop_at_limits:
-            return Status.INFEASIBLE, found, _say_broken(search, broken, found)
-    return Status.COMPLETE, found, ""
+        if broken and job.stop_at_limits:
+            return Measured(Status.INFEASIBLE, found, _say_broken(search, broken, found))
+    return Measured(Status.COMPLETE, found, "")
 
 
 def by_effort(estimators: Mapping[str, Estimator]) -> list[tuple[str, Estimator]]:
@@ -130,6 +115,8 @@ class Engine:
         Asked for architectures.
     storage
         Where trials are kept; what it holds already is gone on from.
+    executor
+        Measures; by default in this process, one at a time.
     clock
         Seconds, monotonic.
     """
@@ -139,15 +126,18 @@ class Engine:
         search: Search,
         strategy: Strategy,
         storage: Storage,
+        executor: Executor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.search = search
         self.strategy = strategy
         self.storage = storage
+        self.executor = executor or InProcess(lambda job: measure(search, job))
         self.history = storage.history()
         self._clock = clock
         self._spent_before = storage.fact("seconds", 0.0)
         self._started = clock()
+        self._under_way: dict[str, tuple[Trial, float]] = {}
 
     @property
     def seconds(self) -> float:
@@ -159,49 +149,75 @@ class Engine:
 
         Raises
         ------
-        SearchFailed
-            If not one trial could be measured in full.
         Interrupted
             If a signal asked for it; everything is saved.
         """
         try:
-            for trial in [t for t in self.history if t.status is Status.RUNNING]:
-                self._measure(trial)
-            while not self._spent():
-                self.search.pause_point()
-                count = self._left()
-                proposals = self.strategy.propose(self.history, 1, self.search)
-                if not proposals:
+            waiting = [trial for trial in self.history if trial.status is Status.RUNNING]
+            while True:
+                self._begin_what_can_be(waiting)
+                if not self._under_way:
                     break
-                for architecture in proposals[:count]:
-                    self._measure(self._next(architecture))
+                job, measured = self.executor.wait()
+                self._end(job.label, measured)
+        except Interrupted:
+            for trial, _ in self._under_way.values():
+                self.storage.forget_attempt(trial.number)
+            raise
         finally:
             self.storage.set_fact("seconds", self.seconds)
         return self.history
 
     def measure_references(self, names: Iterable[str]) -> dict[str, Trial]:
-        """Measure reference networks that are not measured yet, by the same estimators."""
+        """Measure reference networks that are not measured yet, by all estimators."""
         done = self.storage.references()
         for name in names:
-            if name not in done or done[name].status is Status.FAILED:
-                architecture = self.search.space.reference(name)
-                started = self._clock()
-                status, found, reason = measure(
-                    self.search, architecture, f"reference-{name}", stop_at_limits=False
-                )
-                done[name] = Trial(
-                    -1,
-                    architecture,
-                    self.search.space.key(architecture),
-                    status,
-                    found,
-                    reason,
-                    self._clock() - started,
-                    name,
-                )
-                self.storage.finish_reference(done[name])
-                self.search.reporter.trial(done[name])
+            if name in done and done[name].status is Status.COMPLETE:
+                continue
+            self.search.pause_point()
+            architecture = self.search.space.reference(name)
+            started = self._clock()
+            job = Job(f"reference-{name}", architecture, stop_at_limits=False, final=True)
+            measured = self.executor.measure(job)
+            done[name] = Trial(
+                -1,
+                architecture,
+                self.search.space.key(architecture),
+                measured.status,
+                measured.measurements,
+                measured.reason,
+                self._clock() - started,
+                name,
+            )
+            self.storage.finish_reference(done[name])
+            self.search.reporter.trial(done[name])
         return {name: done[name] for name in names}
+
+    def measure_finally(self, winner: Trial) -> Trial:
+        """Measure what the winner and the references alone are measured by; kept with the run."""
+        known = {**winner.measurements, **self.storage.final(winner.number)}
+        label = f"trial-{winner.number}"
+        job = Job(label, winner.architecture, stop_at_limits=False, final=True, known=known)
+        measured = self.executor.measure(job)
+        self.storage.set_final(winner.number, measured.measurements)
+        if measured.status is not Status.COMPLETE:
+            self.search.reporter.warn(f"the winner is not measured in full: {measured.reason}")
+        return replace(winner, measurements=measured.measurements)
+
+    def _begin_what_can_be(self, waiting: list[Trial]) -> None:
+        """Give every free worker a trial: those left running by an earlier process first."""
+        while self.executor.free > 0:
+            if waiting:
+                self._begin(waiting.pop(0))
+                continue
+            if self._spent():
+                return
+            self.search.pause_point()
+            proposals = self.strategy.propose(self.history, self.executor.free, self.search)
+            for architecture in proposals[: self._left()]:
+                waiting.append(self._next(architecture, len(waiting)))
+            if not waiting:
+                return
 
     def _left(self) -> int | None:
         trials = self.search.budget.trials
@@ -211,37 +227,32 @@ class Engine:
         seconds = self.search.budget.seconds
         return self._left() == 0 or (seconds is not None and self.seconds >= seconds)
 
-    def _next(self, architecture: Architecture) -> Trial:
-        return Trial(len(self.history), architecture, self.search.space.key(architecture))
+    def _next(self, architecture: Architecture, ahead: int) -> Trial:
+        return Trial(len(self.history) + ahead, architecture, self.search.space.key(architecture))
 
-    def _measure(self, trial: Trial) -> None:
+    def _begin(self, trial: Trial) -> None:
         label = f"trial-{trial.number}"
         attempts = self.storage.begin(trial, _left_behind(self.search.folder / "trials" / label))
         self.history.record(trial)
+        self._under_way[label] = (trial, self._clock())
         if attempts > MAX_ATTEMPTS:
             reason = f"the process died {MAX_ATTEMPTS} times at the same point of measuring it"
-            self._end(replace(trial, status=Status.FAILED, reason=reason))
-            return
-        started = self._clock()
-        try:
-            status, found, reason = measure(self.search, trial.architecture, label)
-        except Interrupted:
-            self.storage.forget_attempt(trial.number)
-            raise
-        self._end(
-            replace(
-                trial,
-                status=status,
-                measurements=found,
-                reason=reason,
-                seconds=self._clock() - started,
-            )
-        )
+            self._end(label, Measured(Status.FAILED, {}, reason))
+        else:
+            self.executor.begin(Job(label, trial.architecture))
 
-    def _end(self, trial: Trial) -> None:
-        self.storage.finish(trial)
-        self.history.record(trial)
-        self.search.reporter.trial(trial)
+    def _end(self, label: str, measured: Measured) -> None:
+        trial, started = self._under_way.pop(label)
+        ended = replace(
+            trial,
+            status=measured.status,
+            measurements=measured.measurements,
+            reason=measured.reason,
+            seconds=self._clock() - started,
+        )
+        self.storage.finish(ended)
+        self.history.record(ended)
+        self.search.reporter.trial(ended)
 
 
 def best_or_fail(search: Search, history: History) -> Trial:

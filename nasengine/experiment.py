@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from nasengine.engine import by_effort, full_name, measure
 from nasengine.errors import InputError, PluginError, SpecError, did_you_mean
 from nasengine.estimator import Estimator
+from nasengine.execution import Job
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import Plugin, build, load_class
 from nasengine.quantities import Quantity, parse_quantity
@@ -116,6 +117,11 @@ class Experiment:
             tuple(notes),
         )
 
+    @property
+    def all_estimators(self) -> dict[str, Estimator]:
+        """The estimators of every trial and those of the winner and the references alone."""
+        return {**self.estimators, **self.final}
+
     def resolved(self) -> Table:
         """Return the spec's tables with every default filled in and paths made absolute."""
 
@@ -141,6 +147,7 @@ class Experiment:
                 for metric, goal in spec.objectives.items()
             },
             "budget": spec.budget.model_dump(exclude_none=True),
+            "execution": spec.execution.model_dump(exclude_none=True),
         }
         if "data" in spec.task and isinstance(spec.task["data"], dict):
             name = str(spec.task["data"].get("name"))
@@ -304,12 +311,13 @@ class Experiment:
         def value(reference: str, metric: str) -> float:
             key = metric.partition(".")[0]
             alone = replace(search, estimators={key: self.estimators[key]})
-            status, found, reason = measure(
-                alone, self.space.reference(reference), f"reference-{reference}"
-            )
-            if status is not Status.COMPLETE:
-                raise SpecError(f"objectives.{metric}: {reference} could not be measured: {reason}")
-            return found[metric].value
+            job = Job(f"reference-{reference}", self.space.reference(reference))
+            measured = measure(alone, job)
+            if measured.status is not Status.COMPLETE:
+                raise SpecError(
+                    f"objectives.{metric}: {reference} could not be measured: {measured.reason}"
+                )
+            return measured.measurements[metric].value
 
         return value
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from nasengine.engine import Engine, best_or_fail, measure
 from nasengine.errors import SpecError
+from nasengine.execution import Executor, InProcess
 from nasengine.experiment import Experiment
+from nasengine.files import write_json
 from nasengine.history import History
 from nasengine.objectives import Objectives
 from nasengine.reporter import Reporter
 from nasengine.run_folder import RunFolder
 from nasengine.search import Search
-from nasengine.trial import Status, Trial
+from nasengine.trial import Trial
+from nasengine.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -63,23 +66,49 @@ def run(
     """
     from nasengine.result import deliver
 
-    with threads(experiment.spec.threads):
+    with _engine(experiment, folder, reporter, stop) as engine:
         folder.storage.set_fact("finished", False)
-        search = _search(experiment, folder, reporter or Reporter(), stop)
-        engine = Engine(search, experiment.strategy, folder.storage)
         history = engine.run()
         seconds = engine.seconds
-        winner = best_or_fail(search, history)
-        final = replace(search, estimators={**search.estimators, **experiment.final})
-        engine.search = final
+        winner = best_or_fail(engine.search, history)
         references = engine.measure_references(experiment.references)
-        winner = _measure_finally(final, winner, folder)
-        front = search.objectives.front(history)
+        if experiment.final:
+            winner = engine.measure_finally(winner)
+        final = replace(engine.search, estimators=experiment.all_estimators)
+        front = engine.search.objectives.front(history)
         outcome = Outcome(final, history, winner, references, front, seconds)
         for problem in deliver(outcome, folder.path):
-            search.reporter.warn(problem)
+            final.reporter.warn(problem)
         folder.storage.set_fact("finished", True)
         return outcome
+
+
+@contextmanager
+def _engine(
+    experiment: Experiment,
+    folder: RunFolder,
+    reporter: Reporter | None,
+    stop: threading.Event | None,
+) -> Iterator[Engine]:
+    """Make the engine of a run, with the executor that the spec asks for."""
+    with threads(experiment.spec.threads):
+        search = _search(experiment, folder, reporter or Reporter(), stop)
+        write_json(folder.path / "objectives.json", [asdict(o) for o in search.objectives.items])
+        executor = _executor(experiment, search)
+        try:
+            yield Engine(search, experiment.strategy, folder.storage, executor)
+        finally:
+            executor.close()
+
+
+def _executor(experiment: Experiment, search: Search) -> Executor:
+    execution = experiment.spec.execution
+    if execution.isolated:
+        return Workers(
+            search.folder, execution.workers, execution.seconds, search.reporter, search.stop
+        )
+    final = replace(search, estimators=experiment.all_estimators)
+    return InProcess(lambda job: measure(final if job.final else search, job))
 
 
 def measure_references(
@@ -89,10 +118,7 @@ def measure_references(
     stop: threading.Event | None = None,
 ) -> dict[str, Trial]:
     """Measure the references alone, by all estimators, the final ones included."""
-    with threads(experiment.spec.threads):
-        search = _search(experiment, folder, reporter or Reporter(), stop)
-        final = replace(search, estimators={**search.estimators, **experiment.final})
-        engine = Engine(final, experiment.strategy, folder.storage)
+    with _engine(experiment, folder, reporter, stop) as engine:
         return engine.measure_references(experiment.references)
 
 
@@ -121,8 +147,10 @@ def _search(
                 experiment.search(folder.path, reporter, stop, reference_value=lambda *_: 1.0),
                 objectives=Objectives(()),
             )
-            engine = Engine(provisional, experiment.strategy, folder.storage)
+            executor = _executor(experiment, provisional)
+            engine = Engine(provisional, experiment.strategy, folder.storage, executor)
             done = engine.measure_references([name])
+            executor.close()
         if metric not in done[name].measurements:
             raise SpecError(
                 f"objectives.{metric}: relative to {name}, which could not be measured: "
@@ -131,21 +159,3 @@ def _search(
         return done[name].value(metric)
 
     return experiment.search(folder.path, reporter, stop, reference_value)
-
-
-def _measure_finally(final: Search, winner: Trial, folder: RunFolder) -> Trial:
-    """Measure what only the winner and the references are measured by; kept with the run."""
-    if not set(final.estimators) - {name.partition(".")[0] for name in winner.measurements}:
-        return winner
-    kept = folder.storage.final(winner.number)
-    status, found, reason = measure(
-        final,
-        winner.architecture,
-        f"trial-{winner.number}",
-        stop_at_limits=False,
-        known={**winner.measurements, **kept},
-    )
-    folder.storage.set_final(winner.number, found)
-    if status is not Status.COMPLETE:
-        final.reporter.warn(f"the winner could not be measured in full: {reason}")
-    return replace(winner, measurements=found)

@@ -191,7 +191,7 @@ def plugin_names(path: Path) -> dict[str, str]:
 def identity(experiment: Experiment) -> dict[str, Any]:
     """Return what must stay the same for a run to be gone on with."""
     spec = experiment.resolved()
-    del spec["budget"]
+    del spec["budget"], spec["execution"]
     return {
         "format": FORMAT,
         "spec": spec,

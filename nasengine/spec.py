@@ -19,6 +19,7 @@ from pydantic import (
 
 from nasengine.errors import SpecError
 from nasengine.plugin import explain
+from nasengine.quantities import parse_quantity
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -71,6 +72,44 @@ class FinalTable(_Strict):
     """Estimators by key, as in `[estimators]`."""
 
 
+class ExecutionTable(_Strict):
+    """Where candidates are measured. It may change when a run is resumed."""
+
+    workers: int = Field(1, ge=1, le=256)
+    """How many candidates are measured side by side; with several, the order of results varies."""
+    isolate: bool | None = None
+    """Measure in worker processes, which a candidate may crash; by default with several workers."""
+    timeout: float | str | None = None
+    """Time for one candidate, as in `"30 min"`; it needs worker processes."""
+
+    @property
+    def isolated(self) -> bool:
+        """Whether candidates are measured in worker processes."""
+        asked = self.workers > 1 or self.timeout is not None
+        return asked if self.isolate is None else self.isolate
+
+    @property
+    def seconds(self) -> float | None:
+        """The timeout in seconds."""
+        if self.timeout is None:
+            return None
+        return parse_quantity(self.timeout, where="execution.timeout").to(
+            "s", where="execution.timeout"
+        )
+
+    @model_validator(mode="after")
+    def _possible(self) -> ExecutionTable:
+        if not self.isolated and (self.workers > 1 or self.timeout is not None):
+            raise ValueError("several workers, or a timeout, need isolate = true")
+        try:
+            positive = self.seconds is None or self.seconds > 0
+        except SpecError as error:
+            raise ValueError(str(error)) from error
+        if not positive:
+            raise ValueError("timeout: more than 0 is needed")
+        return self
+
+
 class AblationTable(_Strict):
     """What `nasengine ablate` varies; `--vary` adds to it."""
 
@@ -105,6 +144,8 @@ class Spec(_Strict):
     """What is wanted, by metric: `"max"`, `"min"`, or a table with limits."""
     budget: BudgetTable
     """When the search ends."""
+    execution: ExecutionTable = ExecutionTable()
+    """Worker processes and time limits of candidates."""
     final: FinalTable = FinalTable()
     """Estimators for the winner and the references alone."""
     ablation: AblationTable = AblationTable()

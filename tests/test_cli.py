@@ -139,7 +139,7 @@ def test_resume_with_a_changed_spec_is_refused_with_the_changes(
 def test_resume_may_change_the_budget_alone(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["run", str(spec)])
     assert main(["resume", "runs/tiny-1", "--set", "seed=4"]) == 2
-    assert "may change budget.* alone" in capsys.readouterr().err
+    assert "may change budget.* and execution.* alone" in capsys.readouterr().err
 
 
 def test_a_changed_package_is_named(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:

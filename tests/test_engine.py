@@ -14,6 +14,7 @@ from nasengine.architecture import Architecture
 from nasengine.engine import MAX_ATTEMPTS, Engine, best_or_fail, measure
 from nasengine.errors import DataError, EstimationFailed, Interrupted, SearchFailed
 from nasengine.estimator import Candidate, Estimator
+from nasengine.execution import Job
 from nasengine.history import History
 from nasengine.moves import enumerate_all
 from nasengine.objectives import Objective, Objectives
@@ -128,9 +129,9 @@ def test_cheap_estimators_run_first_and_a_broken_limit_spares_the_dear(tmp_path:
 def test_metrics_are_named_by_the_estimators_key(tmp_path: Path) -> None:
     search = tiny_search(estimators={"mine": Misbehaving()}, folder=tmp_path)
     architecture = Architecture({"first": "pointwise", "second": "conv"})
-    status, found, _ = measure(search, architecture, "trial-0")
-    assert status is Status.COMPLETE
-    assert set(found) == {"mine", "mine.second"}
+    measured = measure(search, Job("trial-0", architecture))
+    assert measured.status is Status.COMPLETE
+    assert set(measured.measurements) == {"mine", "mine.second"}
 
 
 def test_budget_counts_trials_over_interrupted_parts(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from nasengine.errors import (
     did_you_mean,
 )
 from nasengine.estimator import Estimator
+from nasengine.execution import Job
 from nasengine.experiment import Experiment, known_metrics
 from nasengine.plugin import build, installed
 from nasengine.run import run as run_experiment
@@ -52,8 +53,10 @@ def resume(options: argparse.Namespace, stop: threading.Event) -> int:
     folder: Path = options.folder
     with RunFolder(folder) as run_folder:
         for assignment in options.assignments:
-            if not assignment.startswith("budget."):
-                raise SpecError(f"--set {assignment!r}: a resume may change budget.* alone")
+            if not assignment.startswith(("budget.", "execution.")):
+                raise SpecError(
+                    f"--set {assignment!r}: a resume may change budget.* and execution.* alone"
+                )
         code = _own_code(run_folder, options.code)
         experiment = Experiment.load(folder / "spec.toml", [*code, *options.assignments])
         run_folder.check_identity(experiment)
@@ -134,12 +137,12 @@ def measure(options: argparse.Namespace, stop: threading.Event) -> int:
     reporter = TerminalReporter(Console(stderr=True), quiet=options.quiet or options.json)
     with tempfile.TemporaryDirectory() as folder, threads(spec.threads):
         search = experiment.search(Path(folder), reporter, stop)
-        status, found, reason = measure_architecture(
-            search, architecture, "measured", stop_at_limits=False
-        )
+        job = Job("measured", architecture, stop_at_limits=False)
+        measured = measure_architecture(search, job)
         units = {name: metric.unit for name, metric in known_metrics(search).items()}
-    if status is not Status.COMPLETE:
-        raise EstimationFailed(f"{options.architecture}: {reason}")
+    if measured.status is not Status.COMPLETE:
+        raise EstimationFailed(f"{options.architecture}: {measured.reason}")
+    found = measured.measurements
     if options.json:
         print(json.dumps(_as_json(architecture, found, units), indent=2))
     else:

@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
 
     resume = commands.add_parser("resume", help="go on with an interrupted run")
     resume.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
-    _sets(resume, "only budget.* may change")
+    _sets(resume, "only budget.* and execution.* may change")
     resume.add_argument(
         "--code",
         action="append",

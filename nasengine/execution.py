@@ -1,0 +1,110 @@
+"""Where candidates are measured: in this process, or each in a worker process of its own.
+
+A worker process protects the search from what a candidate can do to a process (a segmentation
+fault, `sys.exit`, a hang, memory that is never given back), and several work side by side.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from nasengine.architecture import Architecture
+from nasengine.trial import Measurement, Status
+
+
+@dataclass(frozen=True)
+class Job:
+    """One architecture to be measured.
+
+    Parameters
+    ----------
+    label
+        ``trial-7`` or ``reference-unet``: names the candidate's folder and seeds its randomness.
+    architecture
+        What to measure.
+    stop_at_limits
+        Whether a broken limit ends the measuring.
+    final
+        Whether the final estimators measure as well.
+    known
+        Measurements that need not be made again.
+    """
+
+    label: str
+    architecture: Architecture
+    stop_at_limits: bool = True
+    final: bool = False
+    known: Mapping[str, Measurement] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a job ended: its status, what was measured, and the reason where it is not complete."""
+
+    status: Status
+    measurements: Mapping[str, Measurement]
+    reason: str
+
+
+class Executor(ABC):
+    """Measures jobs, one or several at a time."""
+
+    @property
+    @abstractmethod
+    def free(self) -> int:
+        """How many more jobs can be begun now."""
+
+    @abstractmethod
+    def begin(self, job: Job) -> None:
+        """Take a job."""
+
+    @abstractmethod
+    def wait(self) -> tuple[Job, Measured]:
+        """Return the next job to end.
+
+        Raises
+        ------
+        Interrupted
+            If a signal asked the run to stop.
+        InputError, StorageError
+            What is nobody's fault but the user's or the disk's.
+        """
+
+    def close(self) -> None:  # noqa: B027 most hold nothing
+        """Give back what it holds; jobs under way are left."""
+
+    def measure(self, job: Job) -> Measured:
+        """Measure one job and wait for it."""
+        self.begin(job)
+        return self.wait()[1]
+
+
+class InProcess(Executor):
+    """Measures one job at a time, in this process.
+
+    Parameters
+    ----------
+    measure
+        Does the work.
+    """
+
+    def __init__(self, measure: Callable[[Job], Measured]) -> None:
+        self._measure = measure
+        self._jobs: deque[Job] = deque()
+
+    @property
+    def free(self) -> int:
+        """One job at a time."""
+        return 1 - len(self._jobs)
+
+    def begin(self, job: Job) -> None:
+        """Take a job."""
+        self._jobs.append(job)
+
+    def wait(self) -> tuple[Job, Measured]:
+        """Do it."""
+        job = self._jobs.popleft()
+        return job, self._measure(job)

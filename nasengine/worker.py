@@ -1,0 +1,138 @@
+"""A worker process: builds the experiment from a run's folder, measures what it is given.
+
+Started by `nasengine.workers` as ``python -m nasengine.worker RUN``. Jobs come as lines of JSON,
+answers go as lines of JSON on a descriptor of their own: what a candidate prints goes to the
+run's ``workers.log``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nasengine.architecture import Architecture
+from nasengine.errors import InputError, Interrupted, StorageError
+from nasengine.execution import Job
+from nasengine.reporter import Progress, Reporter
+from nasengine.workers import measurements_from, measurements_to
+
+Send = Callable[[dict[str, Any]], None]
+
+
+class _Telling(Reporter):
+    """Sends what happens to the parent."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._numbers = itertools.count()
+
+    def note(self, text: str) -> None:
+        self._send({"event": "note", "text": text})
+
+    def warn(self, text: str) -> None:
+        self._send({"event": "warning", "text": text})
+
+    def record(self, kind: str, facts: Mapping[str, Any]) -> None:
+        self._send({"event": "record", "kind": kind, "facts": dict(facts)})
+
+    @contextmanager
+    def progress(self, description: str, total: int, done: int = 0) -> Iterator[Progress]:
+        number = next(self._numbers)
+        about = {"id": number, "description": description, "total": total, "done": done}
+        self._send({"event": "progress", **about})
+        try:
+            yield _Steps(self._send, number)
+        finally:
+            self._send({"event": "progressed", "id": number})
+
+
+class _Steps(Progress):
+    def __init__(self, send: Send, number: int) -> None:
+        self._send = send
+        self._number = number
+
+    def advance(self, steps: int = 1, **facts: float | str) -> None:
+        self._send({"event": "advance", "id": self._number, "steps": steps, "facts": facts})
+
+
+def main() -> None:
+    """Measure jobs until the parent closes the pipe."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    jobs = _jobs()
+    lock = threading.Lock()
+
+    def send(event: dict[str, Any]) -> None:
+        with lock:
+            answers.write(json.dumps(event) + "\n")
+            answers.flush()
+
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        _measure_all(Path(sys.argv[1]), jobs, send, stop)
+    except (InputError, StorageError) as error:
+        send({"event": "error", "type": type(error).__name__, "text": str(error)})
+    except Interrupted:
+        pass
+
+
+def _measure_all(
+    folder: Path, jobs: queue.Queue[dict[str, Any]], send: Send, stop: threading.Event
+) -> None:
+    from nasengine.engine import measure
+    from nasengine.experiment import Experiment
+    from nasengine.objectives import Objective, Objectives
+    from nasengine.run import threads
+
+    experiment = Experiment.load(folder / "spec.toml")
+    limits = json.loads((folder / "objectives.json").read_text(encoding="utf-8"))
+    search = experiment.search(folder, _Telling(send), stop, reference_value=lambda *_: 1.0)
+    search = replace(search, objectives=Objectives(tuple(Objective(**item) for item in limits)))
+    final = replace(search, estimators={**search.estimators, **experiment.final})
+    with threads(experiment.spec.threads):
+        while True:
+            given = jobs.get()
+            job = Job(
+                given["label"],
+                Architecture(given["architecture"]),
+                given["stop_at_limits"],
+                given["final"],
+                measurements_from(given["known"]),
+            )
+            measured = measure(final if job.final else search, job)
+            send(
+                {
+                    "event": "measured",
+                    "status": measured.status.value,
+                    "measurements": measurements_to(measured.measurements),
+                    "reason": measured.reason,
+                }
+            )
+
+
+def _jobs() -> queue.Queue[dict[str, Any]]:
+    """Read jobs in a thread; when the parent is gone, so is this process."""
+    jobs: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            jobs.put(json.loads(line))
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    return jobs
+
+
+if __name__ == "__main__":
+    main()

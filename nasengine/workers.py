@@ -1,0 +1,254 @@
+"""Worker processes: they get jobs and answer by lines of JSON, and may die without harm."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any
+
+from nasengine import errors
+from nasengine.errors import Interrupted, NasengineError
+from nasengine.execution import Executor, Job, Measured
+from nasengine.reporter import Progress, Reporter
+from nasengine.trial import Measurement, Status
+
+MAX_LOSSES = 3
+"""How often a job is begun again after its worker was killed from outside."""
+
+_GRACE = 60.0
+"""Seconds that a worker is given to reach a safe point when the run is asked to stop."""
+
+_FOREIGN = {"SIGKILL", "SIGTERM", "SIGHUP"}
+"""Signals that come from the machine (out of memory, a shutdown), not from the candidate."""
+
+
+class Workers(Executor):
+    """Measures jobs in worker processes.
+
+    Parameters
+    ----------
+    folder
+        The run's folder; workers build the experiment from its ``spec.toml``.
+    count
+        How many work side by side.
+    timeout
+        Seconds for one job; None for no limit.
+    reporter
+        Told what workers tell.
+    stop
+        Set to ask for a stop.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        count: int,
+        timeout: float | None,
+        reporter: Reporter,
+        stop: threading.Event,
+    ) -> None:
+        self._folder = folder
+        self._timeout = timeout
+        self._reporter = reporter
+        self._stop = stop
+        self._events: queue.Queue[tuple[_Worker, dict[str, Any]]] = queue.Queue()
+        self._idle: list[_Worker] = []
+        self._busy: list[_Worker] = []
+        self._count = count
+
+    @property
+    def free(self) -> int:
+        """Workers without a job."""
+        return self._count - len(self._busy)
+
+    def begin(self, job: Job) -> None:
+        """Give a job to an idle worker, starting one if need be."""
+        worker = self._idle.pop() if self._idle else _Worker(self._folder, self._events)
+        worker.give(job, self._timeout)
+        self._busy.append(worker)
+
+    def wait(self) -> tuple[Job, Measured]:
+        """Return the next job to end; one whose worker was killed from outside is begun again."""
+        while True:
+            if self._stop.is_set():
+                self._stop_workers()
+                raise Interrupted
+            self._end_overdue()
+            with suppress(queue.Empty):
+                worker, event = self._events.get(timeout=0.1)
+                ended = self._handle(worker, event)
+                if ended is not None:
+                    return ended
+
+    def close(self) -> None:
+        """End every worker."""
+        for worker in [*self._idle, *self._busy]:
+            worker.kill()
+        self._idle, self._busy = [], []
+
+    def _end_overdue(self) -> None:
+        for worker in self._busy:
+            if time.monotonic() > worker.deadline:
+                worker.overdue = True
+                worker.kill()
+
+    def _handle(self, worker: _Worker, event: dict[str, Any]) -> tuple[Job, Measured] | None:
+        kind = event.pop("event")
+        if kind == "ended":
+            return self._died(worker)
+        if kind == "measured":
+            self._busy.remove(worker)
+            self._idle.append(worker)
+            return worker.job, measured_from(event)
+        if kind == "error":
+            found = getattr(errors, event["type"], NasengineError)
+            raise found(event["text"])
+        worker.tell(self._reporter, kind, event)
+        return None
+
+    def _died(self, worker: _Worker) -> tuple[Job, Measured] | None:
+        worker.finish_progress()
+        if worker in self._idle:
+            self._idle.remove(worker)
+        if worker not in self._busy:
+            return None
+        self._busy.remove(worker)
+        if worker.overdue:
+            reason = f"not measured within {self._timeout:g} s: ended"
+            return worker.job, Measured(Status.FAILED, {}, reason)
+        name = worker.cause()
+        if name not in _FOREIGN:
+            return worker.job, Measured(Status.FAILED, {}, f"its process ended: {name}")
+        worker.job_losses += 1
+        if worker.job_losses >= MAX_LOSSES:
+            reason = f"its process was killed {worker.job_losses} times: {name}"
+            return worker.job, Measured(Status.LOST, {}, reason)
+        self._reporter.warn(f"{worker.job.label}: its process was killed ({name}); begun again")
+        again = _Worker(self._folder, self._events)
+        again.job_losses = worker.job_losses
+        again.give(worker.job, self._timeout)
+        self._busy.append(again)
+        return None
+
+    def _stop_workers(self) -> None:
+        """Let workers reach a safe point, then end them."""
+        for worker in self._busy:
+            worker.terminate()
+        until = time.monotonic() + _GRACE
+        for worker in self._busy:
+            worker.join(max(0.0, until - time.monotonic()))
+        self.close()
+
+
+class _Worker:
+    """One worker process, its current job, and a thread that reads what it says."""
+
+    def __init__(self, folder: Path, events: queue.Queue[tuple[_Worker, dict[str, Any]]]) -> None:
+        self.deadline = float("inf")
+        self.overdue = False
+        self.job_losses = 0
+        self.job: Job
+        self._progress: dict[int, tuple[AbstractContextManager[Progress], Progress]] = {}
+        with (folder / "workers.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "nasengine.worker", str(folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,  # A Ctrl-C at the terminal reaches the parent alone.
+            )
+        self._reader = threading.Thread(target=self._read, args=(events,), daemon=True)
+        self._reader.start()
+
+    def give(self, job: Job, timeout: float | None) -> None:
+        """Send a job."""
+        self.job = job
+        self.deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        line = json.dumps(
+            {
+                "label": job.label,
+                "architecture": dict(job.architecture),
+                "stop_at_limits": job.stop_at_limits,
+                "final": job.final,
+                "known": measurements_to(job.known),
+            }
+        )
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # Its death is told by the reader.
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
+
+    def _read(self, events: queue.Queue[tuple[_Worker, dict[str, Any]]]) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with suppress(ValueError):  # A line cut short by the worker's death.
+                events.put((self, json.loads(line)))
+        self._process.wait()
+        events.put((self, {"event": "ended"}))
+
+    def tell(self, reporter: Reporter, kind: str, event: dict[str, Any]) -> None:
+        """Pass on what the worker tells."""
+        if kind == "note":
+            reporter.note(event["text"])
+        elif kind == "warning":
+            reporter.warn(event["text"])
+        elif kind == "record":
+            reporter.record(event["kind"], event["facts"])
+        elif kind == "progress":
+            shown = reporter.progress(event["description"], event["total"], event["done"])
+            self._progress[event["id"]] = (shown, shown.__enter__())
+        elif kind == "advance" and event["id"] in self._progress:
+            self._progress[event["id"]][1].advance(event["steps"], **event["facts"])
+        elif kind == "progressed" and event["id"] in self._progress:
+            self._progress.pop(event["id"])[0].__exit__(None, None, None)
+
+    def finish_progress(self) -> None:
+        """Close what a dead worker left open."""
+        while self._progress:
+            self._progress.popitem()[1][0].__exit__(None, None, None)
+
+    def cause(self) -> str:
+        """Say how the process ended."""
+        code = self._process.returncode
+        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+
+    def kill(self) -> None:
+        """End it at once, with whatever it started."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self.finish_progress()
+
+    def terminate(self) -> None:
+        """Ask it to stop at its next safe point."""
+        self._process.terminate()
+
+    def join(self, seconds: float) -> None:
+        """Wait for its end."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+
+def measurements_to(found: Mapping[str, Measurement]) -> dict[str, Any]:
+    """Return measurements as JSON values."""
+    return {name: {"value": m.value, "details": dict(m.details)} for name, m in found.items()}
+
+
+def measurements_from(found: Mapping[str, Any]) -> dict[str, Measurement]:
+    """Read measurements from JSON values."""
+    return {name: Measurement(m["value"], m["details"]) for name, m in found.items()}
+
+
+def measured_from(event: Mapping[str, Any]) -> Measured:
+    """Read a worker's answer."""
+    return Measured(
+        Status(event["status"]), measurements_from(event["measurements"]), event["reason"]
+    )
