@@ -8,11 +8,13 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator, Mapping
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from nasengine.architecture import Architecture
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Decisions = Mapping[str, tuple[str, ...]]
 
@@ -63,6 +65,8 @@ def enumerate_all(decisions: Decisions) -> Iterator[Architecture]:
 
 def encode(architecture: Architecture, decisions: Decisions) -> npt.NDArray[np.float64]:
     """Return the one-hot encoding, decision by decision: shape (sum of choices,)."""
+    import numpy as np
+
     return np.array(
         [float(architecture[name] == c) for name, choices in decisions.items() for c in choices]
     )

@@ -4,7 +4,6 @@ import ast
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -170,15 +169,17 @@ def test_what_is_imported_is_declared() -> None:
     ]
     declared = {re.split(r"[^A-Za-z0-9_-]", requirement)[0].lower() for requirement in wanted}
     allowed = {*sys.stdlib_module_names, "nasengine", *PLUGIN_FOLDERS}
+    # Who inherits the suites in nasengine.testing has pytest.
+    elsewhere = tuple(ROOT / name for name in ("examples", "benchmarks", "nasengine/testing"))
     for path in CODE:
-        if path.is_relative_to(ROOT / "examples") or path.is_relative_to(ROOT / "benchmarks"):
+        if any(path.is_relative_to(folder) for folder in elsewhere):
             continue
         tops = {name.split(".")[0] for name in imports(parse(path))} - allowed
         missing = {INSTALLED_AS.get(top, top).replace("_", "-") for top in tops} - declared
         assert not missing - {"pydantic-core"}, f"{path}: {missing} is not in pyproject.toml"
 
 
-HEAVY = ("torch", "optuna", "nni", "sklearn", "scipy", "pandas", "matplotlib", "networkx")
+HEAVY = ("torch", "numpy", "optuna", "nni", "sklearn", "scipy", "pandas", "matplotlib", "networkx")
 
 
 def test_plugins_are_listed_without_what_they_compute_with() -> None:
@@ -212,7 +213,7 @@ def test_importing_the_package_is_quick_and_without_torch() -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["list"]])
 def test_the_command_line_answers_at_once(arguments: list[str]) -> None:
     code = (
-        "import sys\n"
+        "import sys, time\n"
         "from nasengine.cli import main\n"
         f"sys.argv = ['nasengine', *{arguments!r}]\n"
         "try:\n"
@@ -222,15 +223,13 @@ def test_the_command_line_answers_at_once(arguments: list[str]) -> None:
         f"heavy = [h for h in {HEAVY!r} if h in sys.modules]\n"
         "assert not status, status\n"
         "assert not heavy, heavy\n"
+        "print('seconds', time.process_time())\n"
     )
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        done = run_python(code)
-        seconds.append(time.perf_counter() - started)
-        assert done.returncode == 0, done.stderr
-    # Meant to be 0.3 s; what a busy machine adds is allowed for, torch (2 s) is not.
-    assert min(seconds) < 1.5, seconds
+    runs = [run_python(code) for _ in range(3)]
+    assert [done.stderr for done in runs if done.returncode] == []
+    # Seconds of the processor, which a busy machine does not change much. Meant to be 0.3 s; a
+    # slower machine is allowed for, torch (2 s) is not.
+    assert min(float(done.stdout.split()[-1]) for done in runs) < 1.2
 
 
 def test_the_public_names_are_there_and_documented() -> None:
