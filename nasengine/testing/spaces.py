@@ -1,0 +1,247 @@
+"""What every search space must keep, as a pytest class to inherit.
+
+Examples
+--------
+In a package that offers its own space::
+
+    from nasengine.testing.spaces import SearchSpaceContract
+
+    class TestMySpace(SearchSpaceContract):
+        @pytest.fixture
+        def space(self):
+            return MySpace(width=4)
+
+        @pytest.fixture
+        def input_shape(self):
+            return 3, 16, 16
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nasengine import moves
+from nasengine.architecture import Architecture, check_architecture
+from nasengine.randomness import stream, torch_seed
+from nasengine.space import SearchSpace
+
+if TYPE_CHECKING:
+    from torch import Tensor, fx
+
+    from nasengine.supernet import Mixture, Supernet
+
+_SAMPLES = 4
+
+_KEYS_ELSEWHERE = """
+import importlib, json, sys
+import nasengine.plugin
+module, name, settings, file, choices = json.loads(sys.stdin.read())
+if file:
+    cls = nasengine.plugin.load_class(nasengine.SearchSpace, file + ":" + name)
+else:
+    cls = getattr(importlib.import_module(module), name)
+space = cls.model_validate_json(settings)
+print(json.dumps([space.key(space.architecture(row)) for row in choices]))
+"""
+
+
+def copy_weights(supernet: Supernet, network: fx.GraphModule, architecture: Architecture) -> None:
+    """Give a network the weights of its candidates and operations in a supernet."""
+    from nasengine.supernet import MixedOperation
+
+    for name, module in network.named_children():
+        there = supernet.network.get_submodule(name)
+        if isinstance(there, MixedOperation):
+            decision = next(
+                str(node.args[1]).removeprefix("mix_")
+                for node in supernet.network.graph.nodes
+                if node.op == "call_module" and node.target == name
+            )
+            there = there.candidates[architecture[decision]]
+        module.load_state_dict(there.state_dict())
+
+
+def one_hot(space: SearchSpace, architecture: Architecture) -> dict[str, Mixture]:
+    """Return the mixtures under which a supernet is one architecture's network."""
+    import torch
+
+    from nasengine.supernet import Mixture
+
+    return {
+        name: Mixture(torch.tensor([float(choice == architecture[name]) for choice in choices]))
+        for name, choices in space.decisions.items()
+    }
+
+
+class SearchSpaceContract:
+    """Override the fixtures `space` and `input_shape` with small ones."""
+
+    @pytest.fixture
+    @abstractmethod
+    def space(self) -> SearchSpace:
+        """Return the space, as small as its settings allow."""
+        raise NotImplementedError("override the fixture `space`")
+
+    @pytest.fixture
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """Return (C, H, W) of a small input that the space takes."""
+        raise NotImplementedError("override the fixture `input_shape`")
+
+    @pytest.fixture
+    def inputs(self, input_shape: tuple[int, ...]) -> Tensor:
+        """Return a batch of random inputs: (4, C, H, W)."""
+        import torch
+
+        with torch_seed(0, "inputs"):
+            return torch.randn(4, *input_shape)
+
+    @pytest.fixture
+    def samples(self, space: SearchSpace) -> list[Architecture]:
+        """Return some architectures of the space."""
+        rng = stream(0, "samples")
+        return [moves.sample(space.decisions, rng) for _ in range(_SAMPLES)]
+
+    def test_definition_is_deterministic(self, space: SearchSpace) -> None:
+        """Defining twice wires the same nodes, decisions and channels, in the same order."""
+        first, second = space.graph, type(space)(**space.model_dump()).graph
+        assert first.order == second.order
+        assert first.decisions == second.decisions
+        assert first.channels == second.channels
+        assert [n.inputs for n in first.nodes] == [n.inputs for n in second.nodes]
+
+    def test_settings_are_documented(self, space: SearchSpace) -> None:
+        """The class and every setting say what they are, as `nasengine list` shows."""
+        assert type(space).summary()
+        for name, field in type(space).model_fields.items():
+            assert field.description, f"{name} has no docstring"
+
+    def test_shapes_are_inferred(self, space: SearchSpace, input_shape: tuple[int, ...]) -> None:
+        """Every candidate of every slot takes the input and gives one shape."""
+        from nasengine.shapes import infer_shapes
+
+        shapes = infer_shapes(space.graph, input_shape)
+        assert set(shapes.out) == set(space.graph.order)
+
+    def test_moves_stay_in_the_space(self, space: SearchSpace, samples: list[Architecture]) -> None:
+        """Samples, mutants, children and neighbours are architectures of the space."""
+        rng = stream(0, "moves")
+        for one, other in itertools.pairwise(samples):
+            mutant = moves.mutate(one, space.decisions, rng)
+            child = moves.cross_over(one, other, rng)
+            for found in (one, mutant, child, next(moves.neighbours(one, space.decisions), one)):
+                assert check_architecture(found, space.decisions) == found
+            assert sum(mutant[name] != one[name] for name in one) <= 1
+            assert all(child[name] in (one[name], other[name]) for name in child)
+
+    def test_strings_are_read_back(self, space: SearchSpace, samples: list[Architecture]) -> None:
+        """Parse is the inverse of format, in a space that has strings of its own."""
+        if type(space).parse is SearchSpace.parse:
+            pytest.skip("the space has no architecture strings of its own")
+        for architecture in samples:
+            assert space.architecture(space.parse(space.format(architecture))) == architecture
+
+    def test_networks_run_and_learn(
+        self, space: SearchSpace, samples: list[Architecture], inputs: Tensor
+    ) -> None:
+        """Samples and references run; their gradients are finite."""
+        import torch
+
+        from nasengine.network import build_network
+        from nasengine.shapes import infer_shapes
+
+        shape = infer_shapes(space.graph, tuple(inputs.shape[1:])).out[space.graph.order[-1]]
+        named = [space.reference(name) for name in space.references()]
+        for architecture in (*samples, *named):
+            with torch_seed(0, "weights"):
+                network = build_network(space.graph, architecture)
+            outputs = network(inputs)
+            assert tuple(outputs.shape) == (len(inputs), *shape)
+            assert torch.isfinite(outputs).all()
+            outputs.square().mean().backward()
+            gradients = [p.grad for p in network.parameters() if p.grad is not None]
+            assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+    def test_the_supernet_learns(self, space: SearchSpace, inputs: Tensor) -> None:
+        """Weights and mixtures get finite gradients; every mixture moves the output."""
+        import torch
+
+        from nasengine.supernet import Mixture, Supernet
+
+        with torch_seed(0, "weights"):
+            supernet = Supernet(space.graph)
+        alphas = {
+            name: torch.full((len(choices),), 1 / len(choices), requires_grad=True)
+            for name, choices in space.decisions.items()
+        }
+        mixtures = {name: Mixture(alpha) for name, alpha in alphas.items()}
+        supernet(inputs, mixtures).square().mean().backward()
+        for name, alpha in alphas.items():
+            assert alpha.grad is not None, f"{name} does not reach the output"
+            assert torch.isfinite(alpha.grad).all()
+            assert alpha.grad.abs().sum() > 0, f"{name} has no gradient"
+        for name, weight in supernet.named_parameters():
+            assert weight.grad is None or torch.isfinite(weight.grad).all(), name
+
+    def test_a_one_hot_mixture_is_the_network(
+        self, space: SearchSpace, samples: list[Architecture], inputs: Tensor
+    ) -> None:
+        """The supernet under one choice each gives what the derived network gives."""
+        import torch
+
+        from nasengine.network import build_network
+        from nasengine.supernet import Supernet
+
+        with torch_seed(0, "weights"):
+            supernet = Supernet(space.graph).eval()
+        for architecture in samples:
+            network = build_network(space.graph, architecture).eval()
+            copy_weights(supernet, network, architecture)
+            with torch.no_grad():
+                expected = supernet(inputs, one_hot(space, architecture))
+                torch.testing.assert_close(network(inputs), expected, rtol=1e-4, atol=1e-5)
+
+    def test_keys_are_the_same_in_another_process(
+        self, space: SearchSpace, samples: list[Architecture]
+    ) -> None:
+        """A resumed run recognises what an earlier process has measured."""
+        cls = type(space)
+        file = str(getattr(sys.modules[cls.__module__], "__file__", ""))
+        loaded = cls.__module__.startswith("nasengine_file_")
+        given = (
+            cls.__module__,
+            cls.__name__,
+            space.model_dump_json(),
+            file if loaded else "",
+            [dict(architecture) for architecture in samples],
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", _KEYS_ELSEWHERE],
+            input=json.dumps(given),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == [space.key(architecture) for architecture in samples]
+
+    def test_networks_are_printable_and_exportable(
+        self, space: SearchSpace, samples: list[Architecture], inputs: Tensor
+    ) -> None:
+        """A network's code can be read, and torch.export takes it."""
+        import torch
+
+        from nasengine.network import build_network
+
+        network = build_network(space.graph, samples[0]).eval()
+        assert "def forward" in network.code
+        exported = torch.export.export(network, (inputs,)).module()
+        with torch.no_grad():
+            torch.testing.assert_close(exported(inputs), network(inputs), rtol=1e-4, atol=1e-5)
