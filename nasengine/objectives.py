@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
 from nasengine.trial import Direction, Measurement, Status, Trial
 
 
@@ -199,6 +197,8 @@ def non_dominated(points: Sequence[Sequence[float]], *, equal: bool = False) -> 
     """
     if len(points) == 0:
         return []
+    import numpy as np
+
     table = np.asarray(points, dtype=float)
     # In lexicographic order a point can be dominated only by an earlier one.
     left = np.lexsort((np.arange(len(table)), *table.T[::-1]))
