@@ -113,7 +113,8 @@ class Darts(Strategy):
     log_every: int = Field(10, gt=0)
     """Iterations between entries in the log."""
     save_seconds: float = Field(30.0, ge=0)
-    """Seconds between checkpoints; more where saving takes longer than 2% of that."""
+    """Seconds between checkpoints, more where saving takes longer than 2% of that; 0 saves after
+    every iteration."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Darts:

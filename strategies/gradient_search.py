@@ -151,13 +151,21 @@ class GradientSearch:
                 started = time.perf_counter()
                 loss = self._advance()
                 self.seconds += time.perf_counter() - started
+                self._mind_budget()
                 progress.advance(1, loss=loss)
                 if self.search.stop.is_set() or time.monotonic() - saved >= pause:
                     started = time.monotonic()
                     self._save()
                     saved = time.monotonic()
-                    pause = max(settings.save_seconds, 50 * (saved - started))
+                    pause = settings.save_seconds and max(
+                        settings.save_seconds, 50 * (saved - started)
+                    )
                     self.search.pause_point()
+
+    def _mind_budget(self) -> None:
+        seconds = self.search.budget.seconds
+        if not self.reason and seconds is not None and self.seconds >= seconds:
+            self.reason = f"the budget of {seconds:g} s is spent"
 
     def _advance(self) -> float:
         """Do one iteration; return the task's loss."""

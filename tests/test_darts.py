@@ -1,0 +1,290 @@
+"""The gradient search as a strategy: what it finds, logs, proposes and refuses."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from nasengine.errors import SearchFailed, SpecError
+from nasengine.history import History
+from nasengine.reporter import Reporter
+from nasengine.search import Budget
+from nasengine.space import SearchSpace
+from nasengine.strategies.alphas import derive
+from nasengine.strategies.darts import Darts
+from nasengine.strategies.gradient_search import GradientSearch, shares
+from nasengine.task import Samples
+from nasengine.testing.stubs import TinySegmentation, TinySpace, tiny_search
+from nasengine.trial import Trial
+
+parameters = pytest.importorskip("nasengine.estimators.parameters")
+
+
+class Kept(Reporter):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.records, self.notes, self.warnings = [], [], []
+
+    def record(self, kind, facts):
+        self.records.append((kind, facts))
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+    def of(self, kind):
+        return [facts for name, facts in self.records if name == kind]
+
+
+def make_search(space=None, task=None, **more):
+    space = space or TinySpace()
+    estimators = {"parameters": parameters.Parameters()}
+    search = tiny_search(space, task=task, estimators=estimators)
+    return replace(search, reporter=Kept(), **more)
+
+
+def strategy(**settings):
+    return Darts.model_validate({"iterations": 20, "arch_every": 2} | settings)
+
+
+class Neighbours(TinySegmentation):
+    """A pixel is foreground where the pixel two to its left is bright: nothing local tells."""
+
+    def _make(self, seed, split, count):
+        noise = torch.rand(count, *self.input_shape, generator=torch.Generator().manual_seed(seed))
+        targets = (noise.mean(1).roll(2, dims=2) > 0.5).long()
+        return Samples(noise, targets, tuple(f"{split}-{i}" for i in range(count)))
+
+
+class Wasteful(nn.Conv2d):
+    """A 5x5 convolution with weights that do nothing."""
+
+    def __init__(self, channels_in, channels_out):
+        super().__init__(channels_in, channels_out, 5, padding=2)
+        self.dead = nn.Parameter(torch.zeros(3 * self.weight.numel()))
+
+
+class Reaches(SearchSpace):
+    """Only `five` and its dearer twin `wasteful` see two pixels to the side."""
+
+    def define(self, graph):
+        def block(convolution):
+            return lambda i, o: nn.Sequential(convolution(i, o), nn.BatchNorm2d(o), nn.ReLU())
+
+        choices = {
+            "one": block(lambda i, o: nn.Conv2d(i, o, 1)),
+            "three": block(lambda i, o: nn.Conv2d(i, o, 3, padding=1)),
+            "wasteful": block(Wasteful),
+            "five": block(lambda i, o: nn.Conv2d(i, o, 5, padding=2)),
+        }
+        x = graph.slot("only", graph.input(3), choices, out=6)
+        graph.output(graph.operation("head", x, lambda i, o: nn.Conv2d(i, o, 1), out=1))
+
+
+PLANTED = {
+    "iterations": 60,
+    "arch_every": 2,
+    "weights": {"optimiser": "adam", "learning_rate": 0.02},
+    "alphas": {"optimiser": "adam", "learning_rate": 0.1},
+}
+
+
+def find(search, **settings):
+    (found,) = Darts.model_validate(PLANTED | settings).propose(History(), 1, search)
+    return found["only"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"order": 2, "weights": {"learning_rate": 0.2}},
+        {"relaxation": "none"},
+        {"relaxation": "gumbel", "temperature": 2.0, "final_temperature": 0.5},
+        {"paths": 2, "iterations": 100},
+        {"perturbation": 0.1},
+        {"alpha_share": 0},
+        {"reading": "straight_through"},
+    ],
+    ids=lambda s: ",".join(f"{k}={v}" for k, v in s.items()) or "default",
+)
+def test_finds_the_cheaper_of_the_candidates_that_can(settings):
+    search = make_search(Reaches(), Neighbours(samples=32))
+    assert find(search, cost={"parameters": 0.1}, **settings) == "five"
+
+
+@pytest.mark.parametrize("relaxation", ["softmax", "gumbel"])
+def test_one_sampled_path_finds_a_candidate_that_can(relaxation):
+    search = make_search(Reaches(), Neighbours(samples=32))
+    found = find(search, relaxation=relaxation, paths=1, iterations=100)
+    assert found in {"five", "wasteful"}
+
+
+def test_a_larger_beta_gives_cheaper_networks():
+    found = []
+    for beta in (0.0, 0.9):
+        search = make_search(Reaches(), Neighbours(samples=32))
+        choice = find(search, cost={"parameters": beta})
+        found.append(search.cost_table("parameters").costs["only"][choice])
+    assert found[1] < found[0]
+
+
+def test_logs_what_explains_the_search():
+    search = make_search()
+    strategy(cost={"parameters": 0.3}, log_every=5).propose(History(), 1, search)
+    records = search.reporter.of("darts")
+    assert [record["iteration"] for record in records] == [5, 10, 15, 20]
+    last = records[-1]
+    assert {"task_loss", "alpha_loss", "alphas", "margins", "entropy", "derived"} <= set(last)
+    assert list(last["alphas"]) == list(last["margins"]) == ["first", "second"]
+    cost = last["costs"]["parameters"]
+    assert cost["derived"] == search.cost_table("parameters").predict(last["derived"])
+    assert {"expected", "loss", "as_printed", "unit"} <= set(cost)
+    assert all(math.isfinite(record["task_loss"]) for record in records)
+    (derived,) = search.reporter.of("darts_derived")
+    assert derived["predicted"]["parameters"] == cost["derived"]
+
+
+def test_initial_alphas_are_equal_and_weights_are_of_the_seed():
+    settings = strategy(iterations=2, arch_every=2)
+    made = []
+    for seed in (0, 0, 1):
+        search = GradientSearch(settings, make_search(seed=seed))
+        search._prepare()
+        assert all(not alpha.any() for alpha in search.steps.alphas.values())
+        made.append(torch.cat([w.flatten() for w in search.steps.supernet.parameters()]))
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
+
+
+def test_proposes_what_is_not_in_the_history_then_nothing():
+    search = make_search()
+    darts = strategy(top_k=4)
+    history = History()
+    first = darts.propose(history, 2, search)
+    assert len(first) == 2
+    for architecture in first:
+        history.record(Trial(len(history), architecture, search.space.key(architecture)))
+    second = darts.propose(history, 9, search)
+    assert len({*first, *second}) == 4
+    for architecture in second:
+        history.record(Trial(len(history), architecture, search.space.key(architecture)))
+    assert darts.propose(history, 1, search) == []
+    alphas = GradientSearch(darts, search).run().alphas
+    assert first[0] == derive(alphas, search.space.decisions)
+    assert list(search.checkpoints.iterdir()) == [search.checkpoints / "darts.json"]
+
+
+def test_the_same_seed_gives_the_same_search():
+    found = [GradientSearch(strategy(), make_search(seed=s)).run().alphas for s in (3, 3, 4)]
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert not all(torch.equal(found[0][name], found[2][name]) for name in found[0])
+
+
+def test_weights_and_alphas_are_trained_on_their_own_shares():
+    for_weights, for_alphas = shares(10, strategy(alpha_share=0.4), 0)
+    assert (len(for_weights), len(for_alphas)) == (6, 4)
+    assert sorted([*for_weights.tolist(), *for_alphas.tolist()]) == list(range(10))
+    same = shares(10, strategy(alpha_share=0), 0)
+    assert torch.equal(*same)
+    assert sorted(same[0].tolist()) == list(range(10))
+
+
+def test_a_batch_beyond_the_data_is_refused():
+    with pytest.raises(SpecError, match=r"strategy.batch: 5 is more than the 4 samples"):
+        strategy(batch=5).propose(History(), 1, make_search())
+
+
+def test_alphas_take_a_step_in_every_so_manieth_iteration():
+    search = GradientSearch(strategy(iterations=10, arch_every=3), make_search())
+    search.run()
+    assert len(search._trajectory) == 1 + 3
+
+
+class Broken(TinySegmentation):
+    """Its loss is NaN."""
+
+    def loss(self, outputs, targets):
+        return super().loss(outputs, targets) * math.nan
+
+
+def test_a_loss_that_is_not_finite_ends_the_search_by_name():
+    search = make_search(task=Broken())
+    with pytest.raises(SearchFailed, match=r"task's loss is nan at iteration 1 of 20"):
+        strategy().propose(History(), 1, search)
+
+
+def test_an_exploding_search_names_the_iteration_and_keeps_the_checkpoint():
+    search = make_search()
+    settings = strategy(weights={"learning_rate": 1e30, "momentum": 0}, save_seconds=0)
+    with pytest.raises(SearchFailed, match=r"is (nan|inf) at iteration \d+ of 20 \(learning rate"):
+        settings.propose(History(), 1, search)
+    assert (search.checkpoints / "darts.safetensors").exists()
+
+
+def test_warns_of_collapse_and_of_noise():
+    search = make_search()
+    settings = {"cost": {"parameters": 0.95}, "alphas": {"learning_rate": 10.0}}
+    strategy(**settings).propose(History(), 1, search)
+    assert any("collapse: 2 of 2 slots" in text for text in search.reporter.warnings)
+    search = make_search()
+    strategy(iterations=2).propose(History(), 1, search)
+    assert any("within noise: at 2 of 2" in text for text in search.reporter.warnings)
+
+
+def test_ends_early_when_collapsed_or_stable():
+    search = make_search()
+    settings = {"cost": {"parameters": 0.95}, "alphas": {"learning_rate": 10.0}}
+    result = GradientSearch(strategy(stop_when_collapsed=2, **settings), search).run()
+    assert result.iterations < 20
+    assert "cheapest" in result.reason
+    search = make_search()
+    result = GradientSearch(strategy(stop_when_stable=3, **settings), search).run()
+    assert result.iterations < 20
+    assert "no arg-max changed in 3 steps" in result.reason
+    assert any("ended after" in text for text in search.reporter.notes)
+
+
+def test_ends_when_the_budget_of_seconds_is_spent():
+    search = make_search(budget=Budget(seconds=1e-6))
+    result = GradientSearch(strategy(), search).run()
+    assert result.iterations == 1
+    assert "budget" in result.reason
+
+
+def test_second_order_takes_the_step_that_sgd_takes():
+    search = GradientSearch(strategy(order=2, weights={"learning_rate": 0.1}), make_search())
+    search._prepare()
+    steps = search.steps
+    batch = search._weight_batches.draw(0)
+    steps.step_weights(batch, 0)
+    before = [w.detach().clone() for w in steps._weights.values()]
+    steps.step_weights(batch, 1)
+    gradients = [w.grad.clone() for w in steps._weights.values()]
+    after = [w.detach().clone() for w in steps._weights.values()]
+    again = GradientSearch(strategy(order=2, weights={"learning_rate": 0.1}), make_search())
+    again._prepare()
+    again.steps.step_weights(again._weight_batches.draw(0), 0)
+    changes = again.steps._virtual_step(gradients)
+    for start, change, end in zip(before, changes, after, strict=True):
+        torch.testing.assert_close(start + change, end)
+
+
+def test_sampled_paths_run_only_what_was_sampled():
+    search = GradientSearch(strategy(relaxation="gumbel", paths=1), make_search())
+    search._prepare()
+    ran = []
+    for name, module in search.steps.supernet.named_modules():
+        if name.count(".") == 3 and ".candidates." in name:
+            module.register_forward_hook(lambda *_, name=name: ran.append(name))
+    search.steps.step_weights(search._weight_batches.draw(0), 0)
+    assert len(ran) == 2
+
+
+def test_the_summary_says_what_it_is():
+    assert "DARTS" in Darts.summary()
