@@ -24,6 +24,7 @@ def copies(inputs: Tensor) -> list[str]:
 
     Examples
     --------
+    >>> import torch
     >>> images = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     >>> copies(torch.cat([images, images[:1].rot90(1, (2, 3))]))
     ['0', '1', '0']
