@@ -103,6 +103,7 @@ def _measure_all(
     with threads(experiment.spec.threads):
         while True:
             given = jobs.get()
+            send({"event": "taken"})
             job = Job(
                 given["label"],
                 Architecture(given["architecture"]),

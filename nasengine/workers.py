@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import signal
@@ -92,7 +93,7 @@ class Workers(Executor):
     def close(self) -> None:
         """End every worker."""
         for worker in [*self._idle, *self._busy]:
-            worker.kill()
+            worker.close()
         self._idle, self._busy = [], []
 
     def _end_overdue(self) -> None:
@@ -106,6 +107,7 @@ class Workers(Executor):
         if kind == "ended":
             return self._died(worker)
         if kind == "measured":
+            worker.deadline = math.inf
             self._busy.remove(worker)
             self._idle.append(worker)
             return worker.job, measured_from(event)
@@ -116,7 +118,7 @@ class Workers(Executor):
         return None
 
     def _died(self, worker: _Worker) -> tuple[Job, Measured] | None:
-        worker.finish_progress()
+        worker.close()
         if worker in self._idle:
             self._idle.remove(worker)
         if worker not in self._busy:
@@ -153,7 +155,7 @@ class _Worker:
     """One worker process, its current job, and a thread that reads what it says."""
 
     def __init__(self, folder: Path, events: queue.Queue[tuple[_Worker, dict[str, Any]]]) -> None:
-        self.deadline = float("inf")
+        self.deadline = math.inf
         self.overdue = False
         self.job_losses = 0
         self.job: Job
@@ -172,7 +174,7 @@ class _Worker:
     def give(self, job: Job, timeout: float | None) -> None:
         """Send a job."""
         self.job = job
-        self.deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        self._timeout = timeout
         line = json.dumps(
             {
                 "label": job.label,
@@ -197,7 +199,10 @@ class _Worker:
 
     def tell(self, reporter: Reporter, kind: str, event: dict[str, Any]) -> None:
         """Pass on what the worker tells."""
-        if kind == "note":
+        if kind == "taken":
+            # The time to start a process and load torch is not the candidate's.
+            self.deadline = time.monotonic() + (self._timeout or math.inf)
+        elif kind == "note":
             reporter.note(event["text"])
         elif kind == "warning":
             reporter.warn(event["text"])
@@ -226,6 +231,15 @@ class _Worker:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self.finish_progress()
+
+    def close(self) -> None:
+        """End it and give back its pipes."""
+        self.kill()
+        self._reader.join()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(BrokenPipeError):
+                if pipe is not None:
+                    pipe.close()
 
     def terminate(self) -> None:
         """Ask it to stop at its next safe point."""

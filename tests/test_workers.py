@@ -1,0 +1,222 @@
+"""Worker processes: what a candidate does to its process is its own failure, and no one else's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from nasengine.errors import DataError, Interrupted, SpecError
+from nasengine.experiment import Experiment
+from nasengine.reporter import Reporter
+from nasengine.run import run
+from nasengine.run_folder import RunFolder
+from nasengine.trial import Status, Trial
+from test_spec import tables
+
+MISBEHAVING = '''
+import os, random, signal, sys, time
+from nasengine import DataError, Estimator, Measurement, Metric
+
+class Misbehaving(Estimator):
+    """Does what the slot `first` being `conv` makes it do."""
+
+    behaviour: str
+
+    def metrics(self, search):
+        return (Metric("quality", "", "max"),)
+
+    def measure(self, candidate, search):
+        print("noise on stdout")
+        if candidate.architecture["first"] == "conv":
+            if self.behaviour == "segfault":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            elif self.behaviour == "exit":
+                os._exit(7)
+            elif self.behaviour == "hang":
+                time.sleep(600)
+            elif self.behaviour == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif self.behaviour == "killed once":
+                marker = candidate.folder / "killed"
+                if not marker.exists():
+                    marker.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+            elif self.behaviour == "data":
+                raise DataError("image.png: truncated")
+        with search.reporter.progress("measuring", 2) as progress:
+            progress.advance(2, done=1.0)
+        network = candidate.network()
+        value = sum(float(p.detach().double().sum()) for p in network.parameters())
+        return {"quality": Measurement(value)}
+'''
+
+
+class Heard(Reporter):
+    """Keeps warnings and trials."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.trials: list[Trial] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def trial(self, trial: Trial) -> None:
+        self.trials.append(trial)
+
+
+def run_with(folder: Path, behaviour: str, **execution: Any) -> tuple[RunFolder, Heard]:
+    (folder / "misbehaving.py").write_text(MISBEHAVING)
+    table = tables()
+    table["estimators"] = {"quality": {"name": "misbehaving.py:Misbehaving", "behaviour": behaviour}}
+    table["objectives"] = {"quality": "max"}
+    table["budget"] = {"trials": 4}
+    table["execution"] = execution
+    table["references"] = []
+    path = folder / "spec.toml"
+    path.write_text(tomli_w.dumps(table))
+    experiment = Experiment.load(path)
+    heard = Heard()
+    run_folder = RunFolder.create(folder / "runs", experiment, ["test"])
+    try:
+        run(experiment, run_folder, heard)
+    finally:
+        run_folder.close()
+    return run_folder, heard
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "status", "reason"),
+    [
+        ("segfault", Status.FAILED, "its process ended: SIGSEGV"),
+        ("exit", Status.FAILED, "its process ended: exit status 7"),
+        ("hang", Status.FAILED, "not measured within 3 s: ended"),
+        ("killed", Status.LOST, "its process was killed 3 times: SIGKILL"),
+    ],
+)
+def test_a_worker_that_dies_costs_one_trial(
+    tmp_path: Path, behaviour: str, status: Status, reason: str
+) -> None:
+    # Generous enough for a first job, which loads torch on a busy machine; a hang is for ever.
+    timeout = 3.0 if behaviour == "hang" else 120.0
+    _, heard = run_with(tmp_path, behaviour, isolate=True, timeout=timeout)
+    ended = {t.architecture["first"]: t for t in heard.trials}
+    assert len(heard.trials) == 4
+    assert (ended["conv"].status, ended["conv"].reason) == (status, reason)
+    assert ended["pointwise"].status is Status.COMPLETE
+
+
+def test_a_worker_killed_once_by_the_machine_is_begun_again(tmp_path: Path) -> None:
+    _, heard = run_with(tmp_path, "killed once", isolate=True)
+    assert [t.status for t in heard.trials] == [Status.COMPLETE] * 4
+    assert sum("was killed (SIGKILL); begun again" in text for text in heard.warnings) == 2
+
+
+def test_the_users_own_mistake_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"image\.png: truncated"):
+        run_with(tmp_path, "data", isolate=True)
+
+
+def test_workers_measure_what_one_process_measures(tmp_path: Path) -> None:
+    values = []
+    for name, execution in [("one", {}), ("isolated", {"isolate": True}), ("two", {"workers": 2})]:
+        (tmp_path / name).mkdir()
+        run_folder, heard = run_with(tmp_path / name, "nothing", **execution)
+        values.append({t.architecture: t.value("quality") for t in heard.trials})
+        log = run_folder.path / "workers.log"
+        assert ("noise on stdout" in log.read_text()) if execution else not log.exists()
+    assert values[0] == values[1]
+    # With two workers the order of proposals, and so the number that seeds weights, may differ.
+    assert values[0].keys() == values[2].keys()
+
+
+@pytest.mark.parametrize(
+    ("execution", "message"),
+    [
+        ({"workers": 2, "isolate": False}, "need isolate = true"),
+        ({"timeout": "5 MB"}, "no value in s"),
+        ({"timeout": -1.0}, "more than 0 is needed"),
+        ({"workers": 0}, "execution.workers"),
+    ],
+)
+def test_what_cannot_be_executed_is_refused(
+    tmp_path: Path, execution: dict[str, Any], message: str
+) -> None:
+    table = tables()
+    table["execution"] = execution
+    path = tmp_path / "spec.toml"
+    path.write_text(tomli_w.dumps(table))
+    with pytest.raises(SpecError, match=message):
+        Experiment.load(path)
+
+
+def test_a_stop_reaches_workers_and_the_run_goes_on_later(tmp_path: Path) -> None:
+    import threading
+
+    (tmp_path / "misbehaving.py").write_text(MISBEHAVING)
+    table = tables()
+    table["execution"] = {"isolate": True}
+    table["references"] = []
+    path = tmp_path / "spec.toml"
+    path.write_text(tomli_w.dumps(table))
+    experiment = Experiment.load(path)
+    stop = threading.Event()
+
+    class Stopping(Heard):
+        def trial(self, trial: Trial) -> None:
+            super().trial(trial)
+            stop.set()
+
+    with RunFolder.create(tmp_path / "runs", experiment, ["test"]) as run_folder:
+        with pytest.raises(Interrupted):
+            run(experiment, run_folder, Stopping(), stop)
+        heard = Heard()
+        run(experiment, run_folder, heard)
+    assert [t.number for t in heard.trials] == [1, 2]
+
+
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    (tmp_path / "misbehaving.py").write_text(MISBEHAVING)
+    table = tables()
+    table["estimators"] = {"quality": {"name": "misbehaving.py:Misbehaving", "behaviour": "hang"}}
+    table["objectives"] = {"quality": "max"}
+    table["execution"] = {"isolate": True}
+    table["references"] = []
+    (tmp_path / "spec.toml").write_text(tomli_w.dumps(table))
+    command = [sys.executable, "-m", "nasengine.cli.main", "run", "spec.toml"]
+    parent = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    folder = str(tmp_path / "runs" / "tiny-1")
+    assert _until(lambda: bool(_workers_of(folder)))
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    assert _until(lambda: not _workers_of(folder))
+
+
+def _workers_of(folder: str) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                command = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"nasengine.worker" in command and os.fsencode(folder) in b"".join(command):
+                found.append(int(entry.name))
+    return found
+
+
+def _until(condition: Any, seconds: float = 60.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
