@@ -1,0 +1,169 @@
+"""What the trials so far tell of all architectures: a Gaussian process for every goal."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nasengine.architecture import Architecture
+from nasengine.history import History
+from nasengine.objectives import Objectives, non_dominated
+from nasengine.trial import Status, Trial
+
+from .acquisition import (
+    expected_chebyshev_improvement,
+    expected_hypervolume_improvement,
+    expected_improvement,
+)
+from .features import Array, features_of
+from .gaussian_process import Posterior, likeliest_kernel
+from .unseen import searchable
+
+if TYPE_CHECKING:
+    from nasengine.search import Search
+
+FITTED = 300
+"""The most trials that are fitted: the best and the latest, half and half."""
+
+_TELLING = (Status.COMPLETE, Status.INFEASIBLE, Status.FAILED)
+
+
+class Belief:
+    """What is believed, and what a further measurement is worth.
+
+    Trials that broke a limit or failed count as no better than the worst that is told apart;
+    those still running, as what is expected of them.
+
+    Parameters
+    ----------
+    history
+        At least one of its trials is complete.
+    search
+        The space and its objectives.
+    """
+
+    def __init__(self, history: History, search: Search) -> None:
+        ended = [trial for trial in history if trial.status in _TELLING]
+        self._trials = fitted(searchable(ended, search.space), search.objectives)
+        self._features = features_of(search.space)
+        self._architectures = [trial.architecture for trial in self._trials]
+        self._targets = targets(self._trials, search.objectives)
+        refreshed = last_refresh(len(history))
+        early = [t for t in ended if t.number < refreshed] or ended
+        known = fitted(searchable(early, search.space), search.objectives)
+        self._kernels = [
+            likeliest_kernel(
+                self._features, tuple(t.architecture for t in known), tuple(column.tolist())
+            )
+            for column in targets(known, search.objectives).T
+        ]
+        feasible = [index for index, t in enumerate(self._trials) if t.status is Status.COMPLETE]
+        front = non_dominated(self._targets[feasible])
+        self._front = [feasible[index] for index in front]
+        self._best = self._targets[self._front]
+        self._fit()
+        self.imagine([t.architecture for t in history if t.status is Status.RUNNING])
+
+    def _fit(self) -> None:
+        rows = self._features(self._architectures)
+        self._posteriors = [
+            Posterior(kernel, rows, column, self._features)
+            for kernel, column in zip(self._kernels, self._targets.T, strict=True)
+        ]
+
+    def imagine(self, architectures: Sequence[Architecture]) -> None:
+        """Believe that architectures turn out as expected (Ginsbourger et al. 2010)."""
+        if architectures:
+            mean, _ = self.predict(architectures)
+            self._architectures += architectures
+            self._targets = np.vstack([self._targets, mean])
+            self._fit()
+
+    def predict(self, architectures: Sequence[Architecture]) -> tuple[Array, Array]:
+        """Return means and standard deviations: (architectures, goals) each, lower is better."""
+        rows = self._features(architectures)
+        beliefs = [posterior.predict(rows) for posterior in self._posteriors]
+        return (
+            np.column_stack([mean for mean, _ in beliefs]),
+            np.column_stack([deviation for _, deviation in beliefs]),
+        )
+
+    def worth(self, architectures: Sequence[Architecture], rng: random.Random) -> Array:
+        """Return what measuring each architecture is worth: (architectures,)."""
+        mean, deviation = self.predict(architectures)
+        goals = mean.shape[1]
+        if goals == 1:
+            return expected_improvement(self._best.min(), mean[:, 0], deviation[:, 0])
+        if goals == 2:
+            corner = self._targets.max(axis=0) + 0.1
+            return expected_hypervolume_improvement(self._best, corner, mean, deviation)
+        return expected_chebyshev_improvement(self._best, mean, deviation, rng)
+
+    def parents(self, count: int, rng: random.Random) -> list[Architecture]:
+        """Return the best trials' architectures, or some of the front's, the rest by rank."""
+        if self._targets.shape[1] == 1:
+            order = np.argsort(self._targets[: len(self._trials), 0], kind="stable")
+            return [self._architectures[index] for index in order[:count]]
+        chosen = rng.sample(self._front, min(count, len(self._front)))
+        return [self._architectures[index] for index in chosen]
+
+
+def last_refresh(number: int) -> int:
+    """Return since when the kernel stands: it is chosen after 10 more trials, later a fifth more.
+
+    Examples
+    --------
+    >>> [last_refresh(n) for n in (15, 20, 59, 120)]
+    [10, 20, 50, 104]
+    """
+    at = 10
+    while at + max(10, at // 5) <= number:
+        at += max(10, at // 5)
+    return at
+
+
+def fitted(trials: Sequence[Trial], objectives: Objectives) -> list[Trial]:
+    """Return all trials, or of very many the best and the latest, in order."""
+    if len(trials) <= FITTED:
+        return list(trials)
+    latest = trials[-FITTED // 2 :]
+    earlier = trials[: -FITTED // 2]
+    best = sorted(earlier, key=lambda t: (*_standing(t, objectives), t.number))
+    return sorted([*best[: FITTED // 2], *latest], key=lambda trial: trial.number)
+
+
+def _standing(trial: Trial, objectives: Objectives) -> tuple[float, ...]:
+    if trial.status is Status.FAILED:
+        return (np.inf,)
+    return objectives.standing(trial)
+
+
+def targets(trials: Sequence[Trial], objectives: Objectives) -> Array:
+    """Return what the processes are fitted to: (trials, goals), lower is better.
+
+    Every goal is brought to mean 0 and deviation 1. For one goal, what lies far behind the better
+    half is cut off: how bad a bad network is tells nothing of the best.
+    """
+    complete = np.array([trial.status is Status.COMPLETE for trial in trials])
+    goals = len(objectives.goals)
+    table = np.full((len(trials), goals), np.inf)
+    if complete.any():
+        table[complete] = [objectives.losses(t) for t in trials if t.status is Status.COMPLETE]
+    return np.column_stack([_standardised(column, clip=goals == 1) for column in table.T])
+
+
+def _standardised(column: Array, *, clip: bool) -> Array:
+    finite = column[np.isfinite(column)]
+    if not finite.size:
+        return np.zeros_like(column)
+    worst = finite.max()
+    if clip:
+        middle = np.median(finite)
+        worst = min(worst, middle + finite[finite <= middle].std())
+    cut = np.clip(column, finite.min(), worst)
+    spread = cut.std()
+    scaled: Array = (cut - cut.mean()) / (spread if spread > 0 else 1.0)
+    return scaled

@@ -1,0 +1,144 @@
+"""What a predictor sees of an architecture: features that follow from the space's graph alone.
+
+Two groups, both of what is left once dead branches are cut, so that architectures that compute
+the same look the same:
+
+- for every decision, one column a choice and one for "cut": the choice if its slots are alive;
+- for the whole network, how many slots hold each choice, how many are cut, and its depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from nasengine.architecture import Architecture
+from nasengine.graph import SpaceGraph
+from nasengine.moves import sample
+from nasengine.randomness import stream
+
+if TYPE_CHECKING:
+    from nasengine.space import SearchSpace
+
+Array = npt.NDArray[np.float64]
+
+REMEMBERED = 100_000
+"""Rows kept a space; beyond, they are computed anew."""
+
+_kept: WeakKeyDictionary[SpaceGraph, Features] = WeakKeyDictionary()
+
+
+def features_of(space: SearchSpace) -> Features:
+    """Return a space's features, which remember the rows that they have computed."""
+    if space.graph not in _kept:
+        _kept[space.graph] = Features(space.graph)
+    return _kept[space.graph]
+
+
+class Features:
+    """Turns architectures of one space into rows of numbers.
+
+    Parameters
+    ----------
+    graph
+        The space's finished graph.
+
+    Attributes
+    ----------
+    local
+        Number of columns that tell decisions; the further ones tell the whole network.
+    """
+
+    def __init__(self, graph: SpaceGraph) -> None:
+        from nasengine.canonical import meanings
+
+        self.decisions = graph.decisions
+        self._nodes = graph.nodes
+        self._code = {n: {c: i for i, c in enumerate(cs)} for n, cs in self.decisions.items()}
+        self._names = sorted({choice for choices in self.decisions.values() for choice in choices})
+        self.local = sum(len(choices) + 1 for choices in self.decisions.values())
+        meaning = meanings(graph)
+        self._meaning = {
+            slot.name: np.array([meaning[slot.name, c] for c in slot.candidates])
+            for slot in graph.slots
+        }
+        self._rows: dict[Architecture, Array] = {}
+        rng = stream(0, "features")
+        whole = self._compute([sample(self.decisions, rng) for _ in range(200)])[:, self.local :]
+        self._mean, spread = whole.mean(axis=0), whole.std(axis=0)
+        # Scaled so that two random networks are at a distance of about 1 all told.
+        self._scale = np.where(spread > 1e-9, spread, np.inf) * np.sqrt(whole.shape[1])
+
+    def __call__(self, architectures: Sequence[Architecture]) -> Array:
+        """Return the features of architectures: (architectures, columns)."""
+        new = [a for a in dict.fromkeys(architectures) if a not in self._rows]
+        if new:
+            if len(self._rows) + len(new) > REMEMBERED:
+                self._rows.clear()
+                new = list(dict.fromkeys(architectures))
+            rows = self._compute(new)
+            rows[:, self.local :] = (rows[:, self.local :] - self._mean) / self._scale
+            self._rows.update(zip(new, rows, strict=True))
+        return np.array([self._rows[architecture] for architecture in architectures])
+
+    def _compute(self, architectures: Sequence[Architecture]) -> Array:
+        codes = {
+            name: np.array([code[a[name]] for a in architectures])
+            for name, code in self._code.items()
+        }
+        alive, depth = self._trace(codes, len(architectures))
+        return np.column_stack([*self._columns(codes, alive, len(architectures)), depth])
+
+    def _trace(
+        self, codes: dict[str, npt.NDArray[np.int64]], count: int
+    ) -> tuple[dict[str, list[Array]], Array]:
+        """Return whether each slot of a decision is alive, and the network's depth."""
+        reaches: dict[str, npt.NDArray[np.bool_]] = {}
+        depth: dict[str, Array] = {}
+        for node in self._nodes:
+            reaches[node.name] = np.ones(count, dtype=bool)
+            depth[node.name] = np.zeros(count)
+            inputs = [np.where(reaches[s], depth[s], 0.0) for s in node.inputs]
+            if inputs:
+                depth[node.name] = np.maximum.reduce(inputs)
+            if node.kind == "slot":
+                meaning = self._meaning[node.name][codes[node.decision]]
+                # A module of zeros is no zero: it has a bias, or a normalisation.
+                passes = reaches[node.inputs[0]] | (meaning == "module")
+                reaches[node.name] = passes & (meaning != "zero")
+                depth[node.name] = depth[node.name] + (meaning == "module")
+            elif node.kind == "add":
+                reaches[node.name] = np.logical_or.reduce([reaches[s] for s in node.inputs])
+        used = {node.name: np.zeros(count, dtype=bool) for node in self._nodes}
+        alive: dict[str, list[Array]] = {name: [] for name in self.decisions}
+        for node in reversed(self._nodes):
+            if node.kind == "output":
+                used[node.name][:] = True
+            here = used[node.name]
+            if node.kind in ("slot", "add"):
+                here = here & reaches[node.name]
+            if node.kind == "slot":
+                alive[node.decision].append(here.astype(float))
+            for source in node.inputs:
+                used[source] |= here
+        return alive, depth[self._nodes[-1].name]
+
+    def _columns(
+        self, codes: dict[str, npt.NDArray[np.int64]], alive: dict[str, list[Array]], count: int
+    ) -> list[Array]:
+        own, totals = [], {name: np.zeros(count) for name in self._names}
+        cut = np.zeros(count)
+        for name, choices in self.decisions.items():
+            slots = np.sum(alive[name], axis=0)
+            share = slots / len(alive[name])
+            for index, choice in enumerate(choices):
+                chosen = codes[name] == index
+                own.append(share * chosen)
+                totals[choice] += slots * chosen
+            own.append(1 - share)
+            cut += len(alive[name]) - slots
+        return [*own, *totals.values(), cut]
