@@ -11,8 +11,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from nasengine.errors import ArchitectureError, SpecError, did_you_mean
 from nasengine.quantities import format_quantity, parse_quantity
 
-from .derivation import best_choices
-
 if TYPE_CHECKING:
     from nasengine.architecture import Architecture
     from nasengine.search import Search
@@ -161,6 +159,8 @@ def resolve_costs(goals: Mapping[str, CostGoal], search: Search) -> tuple[Cost, 
     costs = tuple(_resolve(key, goal, search) for key, goal in goals.items())
     limits = {cost.key: min(cost.targets) for cost in costs if cost.targets}
     if len(limits) > 1:
+        from .derivation import best_choices
+
         zeros = {name: (0.0,) * len(c) for name, c in search.space.decisions.items()}
         if not best_choices(zeros, costs, limits, {}, 1):
             listed = ", ".join(f"{c.key} {c.text(limits[c.key])}" for c in costs if c.targets)

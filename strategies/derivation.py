@@ -10,16 +10,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 if TYPE_CHECKING:
     from .costs import Cost
 
 _CELLS = 4096
+_SLACK = 1e-12
+"""Relative: sums in another order differ by rounding."""
+
+Floats = npt.NDArray[np.float64]
 
 
-class _State(NamedTuple):
-    score: float
-    costs: tuple[float, ...]
-    choices: tuple[int, ...]
+class _Partial(NamedTuple):
+    """Partial architectures: scores (S,), costs (S, limits), choices (S, decisions so far)."""
+
+    scores: Floats
+    costs: Floats
+    choices: npt.NDArray[np.int64]
+
+    def take(self, indices: npt.NDArray[np.intp]) -> _Partial:
+        return _Partial(self.scores[indices], self.costs[indices], self.choices[indices])
 
 
 def best_choices(
@@ -56,72 +68,61 @@ def best_choices(
     [(0, 1), (1, 1), (0, 0)]
     """
     limited = [cost for cost in costs if cost.key in limits]
-    states = _complete(scores, limited, limits, count)
-    above = [
-        state
-        for state in states
-        if all(
-            value >= floors.get(cost.key, value)
-            for cost, value in zip(limited, state.costs, strict=True)
-        )
-    ]
-    ranked = sorted(above or states, key=lambda state: (-state.score, state.choices))
-    return [state.choices for state in ranked[:count]]
+    most = np.array([limits[cost.key] for cost in limited])
+    least = np.array([floors.get(cost.key, -np.inf) for cost in limited])
+    found = _complete(scores, limited, most, count)
+    above = np.flatnonzero((found.costs >= least).all(axis=1))
+    if len(above):
+        found = found.take(above)
+    ranked = found.take(_ranking(found)[:count])
+    return [tuple(row) for row in ranked.choices.tolist()]
 
 
 def _complete(
-    scores: Mapping[str, Sequence[float]],
-    limited: Sequence[Cost],
-    limits: Mapping[str, float],
-    count: int,
-) -> list[_State]:
+    scores: Mapping[str, Sequence[float]], limited: Sequence[Cost], most: Floats, count: int
+) -> _Partial:
     names = list(scores)
-    # What the decisions still open cost at least: partial sums that cannot end below are dropped.
-    rest = [
-        [sum(min(c.rows[n]) for n in names[i + 1 :]) for c in limited] for i in range(len(names))
-    ]
-    states = [_State(0.0, tuple(cost.fixed for cost in limited), ())]
+    fixed = np.array([[cost.fixed for cost in limited]])
+    states = _Partial(np.zeros(1), fixed, np.zeros((1, 0), dtype=np.int64))
     for index, name in enumerate(names):
-        rows = [cost.rows[name] for cost in limited]
-        grown = (
-            _State(
-                state.score + score,
-                tuple(value + row[choice] for value, row in zip(state.costs, rows, strict=True)),
-                (*state.choices, choice),
-            )
-            for state in states
-            for choice, score in enumerate(scores[name])
-        )
-        kept = [
-            state
-            for state in grown
-            if all(
-                value + least <= limits[cost.key] * (1 + 1e-12)
-                for value, least, cost in zip(state.costs, rest[index], limited, strict=True)
-            )
-        ]
-        states = _pruned(kept, limited, limits, count)
+        states = _grown(states, scores[name], [cost.rows[name] for cost in limited])
+        # What the decisions still open cost at least: what cannot end within the limits is dropped.
+        rest = [sum(min(cost.rows[later]) for later in names[index + 1 :]) for cost in limited]
+        possible = (states.costs + np.array(rest) <= most * (1 + _SLACK)).all(axis=1)
+        states = _pruned(states.take(np.flatnonzero(possible)), most, count)
     return states
 
 
-def _pruned(
-    states: Sequence[_State], limited: Sequence[Cost], limits: Mapping[str, float], count: int
-) -> list[_State]:
+def _grown(states: _Partial, scores: Sequence[float], rows: Sequence[Sequence[float]]) -> _Partial:
+    """Extend every partial architecture by every choice of one decision."""
+    size, choices = len(states.scores), len(scores)
+    added = np.array(rows, dtype=np.float64).reshape(len(rows), choices).T
+    chosen = np.tile(np.arange(choices), size)[:, None]
+    return _Partial(
+        (states.scores[:, None] + np.array(scores)).reshape(-1),
+        (states.costs[:, None, :] + added).reshape(size * choices, len(rows)),
+        np.hstack([np.repeat(states.choices, choices, axis=0), chosen]),
+    )
+
+
+def _pruned(states: _Partial, most: Floats, count: int) -> _Partial:
     """Keep the `count` best of every grid cell, and the cheapest of all by each cost."""
-    if not states:
-        return []
-    side = max(2, int(_CELLS ** (1 / max(1, len(limited)))))
-    cells: dict[tuple[int, ...], list[_State]] = {}
-    for state in sorted(states, key=lambda state: (-state.score, state.choices)):
-        cell = tuple(
-            int(side * value / limits[cost.key]) if limits[cost.key] > 0 else 0
-            for value, cost in zip(state.costs, limited, strict=True)
-        )
-        best = cells.setdefault(cell, [])
-        if len(best) < count:
-            best.append(state)
-    kept = {state.choices: state for best in cells.values() for state in best}
-    for position in range(len(limited)):
-        cheapest = min(states, key=lambda state: (state.costs[position], -state.score))
-        kept[cheapest.choices] = cheapest
-    return list(kept.values())
+    if not len(states.scores):
+        return states
+    side = max(2, int(_CELLS ** (1 / max(1, len(most)))))
+    shares = np.divide(states.costs, most, out=np.zeros_like(states.costs), where=most > 0)
+    cells = np.zeros(len(states.scores), dtype=np.int64)
+    for column in (side * shares).astype(np.int64).T:
+        cells = cells * (side + 1) + column
+    order = _ranking(states)
+    order = order[np.argsort(cells[order], kind="stable")]
+    starts = np.flatnonzero(np.diff(cells[order], prepend=-1))
+    rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    kept = order[rank < count]
+    cheapest = [np.lexsort((-states.scores, column))[0] for column in states.costs.T]
+    return states.take(np.unique(np.concatenate([kept, np.array(cheapest, dtype=kept.dtype)])))
+
+
+def _ranking(states: _Partial) -> npt.NDArray[np.intp]:
+    """Return indices from the best score on; of equal ones, earlier choices first."""
+    return np.lexsort((*states.choices.T[::-1], -states.scores))

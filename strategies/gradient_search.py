@@ -223,18 +223,18 @@ class GradientSearch:
         self._losses = []
         self.search.reporter.record("darts", facts)
 
-    def _find_cheapest(self) -> dict[str, str]:
-        """Return the cheapest choice of every decision that has one: by cost, else by weights."""
+    def _find_cheapest(self) -> dict[str, set[str]]:
+        """Return every decision's cheapest choices, where some are dearer: by cost or weights."""
         decisions = self.search.space.decisions
         rows = self.costs[0].rows if self.costs else _weights_of_choices(self.steps)
         return {
-            name: decisions[name][row.index(min(row))]
+            name: {c for c, cost in zip(decisions[name], row, strict=True) if cost == min(row)}
             for name, row in rows.items()
             if len(set(row)) > 1
         }
 
     def _collapsed(self, architecture: Mapping[str, str]) -> list[str]:
-        return [name for name, cheap in self._cheapest.items() if architecture[name] == cheap]
+        return [name for name, cheap in self._cheapest.items() if architecture[name] in cheap]
 
     def _tell_free_slots(self) -> None:
         for cost in self.costs:

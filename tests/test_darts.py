@@ -288,3 +288,13 @@ def test_sampled_paths_run_only_what_was_sampled():
 
 def test_the_summary_says_what_it_is():
     assert "DARTS" in Darts.summary()
+
+
+def test_searches_cells_whose_choices_may_cost_nothing():
+    spaces = pytest.importorskip("nasengine.spaces.nas_bench_201")
+    space = spaces.NASBench201(width=2, cells_per_stage=1)
+    search = make_search(space)
+    (found,) = strategy(iterations=4, cost={"parameters": 0.3}).propose(History(), 1, search)
+    assert list(found) == list(space.decisions)
+    (record,) = search.reporter.of("darts")[-1:]
+    assert math.isfinite(record["costs"]["parameters"]["loss"])

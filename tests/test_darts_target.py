@@ -38,7 +38,7 @@ def whole_search(folder):
 
 
 def strategy(cost, **settings):
-    usual = {"iterations": 6, "arch_every": 1, "batch": 2}
+    usual = {"iterations": 4, "arch_every": 1, "batch": 2}
     return Darts.model_validate(usual | {"cost": {"parameters": cost}} | settings)
 
 
