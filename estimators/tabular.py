@@ -123,27 +123,26 @@ class Tabular(Estimator):
         """
         if self.column in self.further:
             raise SpecError(f"further.{self.column}: is the primary metric's name already")
-        missing = self._missing(search)
-        if not missing:
+        if search.space.size > _ENUMERABLE:
+            search.reporter.note(f"{self.file}: {len(self.rows)} of {search.space.size} have a row")
             return
-        listed = ", ".join(repr(text) for text in missing[:_NAMED])
-        if len(missing) == min(search.space.size, _ENUMERABLE):
-            row = next(iter(self.rows), "")
+        missing = self._missing(search)
+        if len(missing) == search.space.size:
+            row = next(iter(self.rows))
             raise SpecError(
                 f"{self.file}: no row is an architecture of the space; it has {row!r}, "
                 f"and the space writes {missing[0]!r}"
             )
-        search.reporter.warn(
-            f"{self.file}: {len(missing)} of {search.space.size} architectures have no row, "
-            f"and will fail: {listed}{', ...' if len(missing) > _NAMED else ''}"
-        )
+        if missing:
+            listed = ", ".join(repr(text) for text in missing[:_NAMED])
+            search.reporter.warn(
+                f"{self.file}: {len(missing)} of {search.space.size} architectures have no row, "
+                f"and will fail: {listed}{', ...' if len(missing) > _NAMED else ''}"
+            )
 
     def _missing(self, search: Search) -> list[str]:
-        """Return the architecture strings without a row; of a huge space, of its first part."""
-        from itertools import islice
-
         from nasengine.moves import enumerate_all
 
         space = search.space
-        every = islice(enumerate_all(space.decisions), _ENUMERABLE)
-        return [text for text in map(space.format, every) if text not in self.rows]
+        every = map(space.format, enumerate_all(space.decisions))
+        return [text for text in every if text not in self.rows]

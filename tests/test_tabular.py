@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from nasengine.moves import enumerate_all
 from nasengine.plugin import build
 from nasengine.reporter import Reporter
 from nasengine.search import Search
+from nasengine.spaces.nas_bench_201 import NASBench201
 from nasengine.testing.stubs import TinySpace, tiny_candidate, tiny_search
 
 
@@ -169,12 +169,9 @@ def _seconds(call, count=200):
     return (time.perf_counter() - start) / count
 
 
-@pytest.mark.skipif("NASENGINE_DATA" not in os.environ, reason="NASENGINE_DATA is not set")
-def test_the_public_tables():
-    from nasengine.spaces.nas_bench_201 import NASBench201
-
+def test_the_public_tables(real_data):
     search = tiny_search(NASBench201())
-    path = Path(os.environ["NASENGINE_DATA"]) / "tables" / "nas_bench_201.parquet"
+    path = real_data / "tables" / "nas_bench_201.parquet"
     estimator = Tabular(file=path, key="arch_str", column="cifar10_test200")
     estimator.check(search)
     assert len(estimator.rows) == 15_625
