@@ -364,7 +364,7 @@ def _file(graph: fx.Graph, lines: Sequence[str], input_shape: Sequence[int]) -> 
     )
 
 
-_TEMPLATE = '''"""The network that nasengine found, in plain PyTorch: needs torch and safetensors only.
+_TEMPLATE = '''"""The network that nasengine found, in plain PyTorch (torch, safetensors).
 
     from model import load
     outputs = load()(inputs)        # inputs (N, {shape}), float32 in 0 to 1; outputs are logits

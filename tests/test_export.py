@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -141,8 +142,6 @@ class Spare(nn.Module):
 def test_what_cannot_be_written_is_said(network: nn.Module, reason: str, tmp_path: Path) -> None:
     said = export_python(network, (3, 8, 8), tmp_path / "model.py")
     assert said.startswith("no model.py: ")
-    import re
-
     assert re.search(reason, said)
     assert "\n" not in said
     assert not (tmp_path / "model.py").exists()
