@@ -6,17 +6,21 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nasengine.architecture import Architecture, write_architecture
+from nasengine.errors import NasengineError
 from nasengine.experiment import known_metrics
 from nasengine.files import write_json
 from nasengine.quantities import format_quantity
+from nasengine.task import Samples
 from nasengine.trial import Measurement, Metric, Trial
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nasengine.run import Outcome
     from nasengine.search import Search
 
@@ -101,8 +105,10 @@ def compare(outcome: Outcome) -> Comparison:
     networks = {"searched": outcome.winner.measurements}
     networks.update({name: trial.measurements for name, trial in outcome.references.items()})
     metrics = known_metrics(outcome.search)
-    goals = tuple(goal.metric for goal in outcome.search.objectives.goals)
-    return Comparison(metrics, networks, goals)
+    asked = outcome.search.objectives.goals
+    # What a search is asked for goes before what a metric usually is better for.
+    metrics |= {g.metric: replace(metrics[g.metric], direction=g.goal) for g in asked if g.goal}
+    return Comparison(metrics, networks, tuple(goal.metric for goal in asked))
 
 
 def deliver(outcome: Outcome, folder: Path) -> list[str]:
@@ -125,10 +131,10 @@ def deliver(outcome: Outcome, folder: Path) -> list[str]:
     if not weights.is_file():
         return ["no weights: no estimator trains the network (add one named 'trained')"]
     shutil.copyfile(weights, best / "weights.safetensors")
-    return _export(search, winner.architecture, best)
+    return _use_weights(search, winner.architecture, best)
 
 
-def _export(search: Search, architecture: Architecture, best: Path) -> list[str]:
+def _use_weights(search: Search, architecture: Architecture, best: Path) -> list[str]:
     from safetensors.torch import load_file
 
     from nasengine.export import export_onnx, export_python
@@ -139,10 +145,38 @@ def _export(search: Search, architecture: Architecture, best: Path) -> list[str]
     network.eval()
     shape = search.task.input_shape
     problems = [
+        _draw_predictions(search, network, best / "predictions.png"),
         export_python(network, shape, best / "model.py"),
         export_onnx(network, shape, best / "model.onnx"),
     ]
     return [problem for problem in problems if problem]
+
+
+def _draw_predictions(search: Search, network: nn.Module, path: Path) -> str | None:
+    """Draw validation images with the network's masks; return what went wrong.
+
+    Images with something to find, at equal distances in the split: not chosen by how they went.
+    """
+    from nasengine.tasks.contact_sheet import draw_samples
+    from nasengine.training import predict
+
+    try:
+        samples = search.splits.validation
+    except NasengineError as error:
+        return f"no predictions.png: {error}"
+    if samples.targets.ndim != 3:
+        return None
+    held = samples.targets.flatten(1).any(1).nonzero().flatten()
+    if len(held) == 0:
+        return None
+    chosen = held[sorted({round(i * (len(held) - 1) / 7) for i in range(8)})]
+    drawn = Samples(
+        samples.inputs[chosen], samples.targets[chosen], tuple(samples.names[i] for i in chosen)
+    )
+    outputs = predict(network, drawn.inputs, "cpu")
+    classes = (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(1)
+    draw_samples(drawn, path, classes)
+    return None
 
 
 def _metrics(outcome: Outcome) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,8 +80,22 @@ def run(
         outcome = Outcome(final, history, winner, references, front, seconds)
         for problem in deliver(outcome, folder.path):
             final.reporter.warn(problem)
+        _report(folder, final.reporter)
         folder.storage.set_fact("finished", True)
         return outcome
+
+
+def _report(folder: RunFolder, reporter: Reporter) -> None:
+    """Write the report; a run is worth more than a page about it."""
+    from nasengine.report import write_report
+
+    try:
+        write_report(folder.path, finished=True)
+    except Exception as error:  # noqa: BLE001 whatever went wrong, the run's result stands
+        reporter.warn(
+            f"no report: {type(error).__name__}: {error}; to try again: "
+            f"nasengine report {shlex.quote(str(folder.path))}"
+        )
 
 
 @contextmanager

@@ -41,6 +41,8 @@ class Storage:
     ----------
     path
         The file; made if there is none.
+    read_only
+        Only read, also while another process writes; the file is there.
 
     Raises
     ------
@@ -50,12 +52,15 @@ class Storage:
         If the disk refuses.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         try:
-            self._connection = sqlite3.connect(path, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.executescript(_SCHEMA)
+            if read_only:
+                self._connection = _open_to_read(path)
+            else:
+                self._connection = sqlite3.connect(path, isolation_level=None)
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             raise RunFolderError(f"{path}: not a history: {error}") from error
         found = self.fact("format", FORMAT)
@@ -63,7 +68,8 @@ class Storage:
             raise RunFolderError(
                 f"{path}: written by a later nasengine (format {found}, this one reads {FORMAT})"
             )
-        self.set_fact("format", FORMAT)
+        if not read_only:
+            self.set_fact("format", FORMAT)
 
     def close(self) -> None:
         """Close the file."""
@@ -173,6 +179,16 @@ class Storage:
                 self._connection.execute(statement, values)
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"cannot write {self.path}: {error}") from error
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    """Open a history that may lie in a folder that cannot be written."""
+    # Without a write-ahead log beside it the file is complete, and SQLite need not make one.
+    complete = not path.with_name(f"{path.name}-wal").exists()
+    address = f"{path.resolve().as_uri()}?mode=ro" + ("&immutable=1" if complete else "")
+    connection = sqlite3.connect(address, uri=True, isolation_level=None)
+    connection.execute("SELECT 1 FROM facts, trials, reference_networks LIMIT 1")
+    return connection
 
 
 def _row(trial: Trial) -> list[Any]:

@@ -85,6 +85,10 @@ def _command(name: str) -> Command:
         from nasengine.cli import compare
 
         return {"ablate": compare.ablate, "compare": compare.compare}[name]
+    if name == "report":
+        from nasengine.cli.report import report
+
+        return report
     from nasengine.cli import commands
 
     found: Command = {
@@ -165,6 +169,10 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="run folders")
     compare.add_argument("-o", "--output", type=Path, help="folder for CSV, Markdown and plot")
     _baseline(compare)
+
+    report = commands.add_parser("report", help="write a run's report.html, from its folder alone")
+    report.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
+    report.add_argument("-o", "--output", type=Path, help="the file (report.html in the folder)")
 
     listing = commands.add_parser("list", help="the installed plugins and their settings")
     listing.add_argument(

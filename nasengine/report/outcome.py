@@ -1,0 +1,233 @@
+"""The first part of a report: whether the search won, and what it found."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from nasengine.quantities import format_duration
+from nasengine.trial import Measurement, Status, Trial
+
+from .charts import Axis, Series, strips
+from .html import MISSING, TIMES, Html, bullets, details, facts, join, section, table, tag
+from .record import Record
+
+_WORDS = {"better": "won", "worse": "lost", "level": "level"}
+
+
+def headline(record: Record) -> Html:
+    """Say in a sentence whether the search won, and with what."""
+    verdict = [str(line) for line in record.result.get("verdict", ())]
+    if not record.finished:
+        done = f"Not finished: {len(record.history)} trials so far"
+        return _header(record, "open", "unfinished", done)
+    outcomes = {_WORDS[line.partition(" ")[0]] for line in verdict if _decided(line)}
+    heads = _heads(verdict)
+    goal = record.goals[0] if record.goals else "the goal"
+    if not outcomes:
+        said = "Finished; there is no reference to compare with"
+        return _header(record, "open", "finished", said)
+    kind, badge = "level", "mixed"
+    if outcomes == {"won"}:
+        kind, badge = "won", "the search won"
+    elif outcomes == {"lost"}:
+        kind, badge = "lost", "the search lost"
+    elif outcomes == {"level"}:
+        badge = "level"
+    sentence = f"{heads} by {goal}"
+    return _header(record, kind, badge, sentence[0].upper() + sentence[1:])
+
+
+def _decided(line: str) -> bool:
+    return line.partition(" ")[0] in _WORDS
+
+
+def _heads(verdict: Iterable[str]) -> str:
+    """Join ``better than a: ...``, ``better than b: ...`` to ``better than a and b``."""
+    grouped: dict[str, list[str]] = {}
+    for line in verdict:
+        if _decided(line):
+            word, small, rest = line.split(" ", 2)
+            grouped.setdefault(f"{word} {small}", []).append(rest.partition(":")[0])
+    return ", ".join(f"{start} {_listed(names)}" for start, names in grouped.items())
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _header(record: Record, kind: str, badge: str, sentence: str) -> Html:
+    parts = [
+        f"{len(record.history)} trials" if len(record.history) != 1 else "1 trial",
+        f"{format_duration(record.seconds)} of search",
+        f"strategy {_plugin(record, 'strategy')}",
+        f"space {_plugin(record, 'space')}",
+        f"task {_plugin(record, 'task')}",
+        f"seed {record.spec.get('seed', '?')}",
+    ]
+    return tag(
+        "header",
+        tag("p", tag("span", badge, class_=f"badge {kind}"), " ", record.folder.resolve().name),
+        tag("h1", record.name),
+        tag("p", sentence, class_="verdict"),
+        tag("p", join(parts, " · "), class_="note"),
+    )
+
+
+def _plugin(record: Record, part: str) -> str:
+    name = str(record.spec.get(part, {}).get("name", "?"))
+    source, colon, attribute = name.rpartition(":")
+    # A file's folders say nothing of the search.
+    return f"{source.rpartition('/')[2]}{colon}{attribute}"
+
+
+def comparison(record: Record) -> Html | None:
+    """Return the searched network beside the references, metric by metric."""
+    winner = record.winner
+    if winner is None:
+        return None
+    networks = {"searched": winner.measurements}
+    networks.update({name: trial.measurements for name, trial in record.references.items()})
+    main = [name for name in record.metrics if "." not in name or name in record.goals]
+    main = [*record.goals, *(name for name in main if name not in record.goals)]
+    others = [name for name in record.metrics if name not in main]
+    verdict = record.result.get("verdict", ())
+    more = details("all metrics", _networks(record, networks, others)) if others else None
+    note = (
+        "Under a reference's value: searched / reference. Bold: the best of a row. "
+        "±: standard deviation over training seeds, where there were several."
+    )
+    failed = [f"{n}: {t.reason}" for n, t in record.references.items() if t.reason]
+    title = "Searched beside the references" if record.references else "The searched network"
+    return section(
+        title,
+        bullets(verdict) if verdict else None,
+        _networks(record, networks, main),
+        tag("p", note, class_="note") if record.references else None,
+        bullets(failed, "warnings") if failed else None,
+        more,
+        _seeds(record, networks),
+    )
+
+
+def _networks(
+    record: Record, networks: Mapping[str, Mapping[str, Measurement]], metrics: Iterable[str]
+) -> Html:
+    rows = []
+    for metric in metrics:
+        found = {name: values.get(metric) for name, values in networks.items()}
+        if any(found.values()):
+            rows.append([_metric_name(record, metric), *_cells(record, metric, found)])
+    return table(["", *networks], rows)
+
+
+def _metric_name(record: Record, metric: str) -> Html:
+    about = record.metrics[metric]
+    arrow = {"max": " ↑", "min": " ↓"}[about.direction]
+    goal = tag("span", "goal", class_="badge open") if metric in record.goals else None
+    limits = [o.asked() for o in record.objectives.limits if o.metric == metric]
+    limit = tag("small", *limits) if limits else None
+    return join([tag("b", metric) if goal else metric, arrow, " ", goal, limit])
+
+
+def _cells(
+    record: Record, metric: str, found: Mapping[str, Measurement | None]
+) -> Iterable[Html | str]:
+    known = {name: m.value for name, m in found.items() if m is not None}
+    pick = max if record.metrics[metric].direction == "max" else min
+    best = pick(known.values())
+    mine = known.get("searched")
+    for name, measured in found.items():
+        if measured is None:
+            yield MISSING
+            continue
+        text = record.text(metric, measured.value)
+        spread = measured.details.get("std")
+        if spread:
+            text += f" ± {record.text(metric, spread)}"
+        ratio = None
+        if name != "searched" and mine is not None and measured.value:
+            ratio = tag("small", f"{mine / measured.value:.2f}{TIMES}")
+        # All equal is nobody's win.
+        leads = measured.value == best and len({*known.values()}) > 1
+        yield join([tag("b", text) if leads else text, ratio])
+
+
+def _seeds(record: Record, networks: Mapping[str, Mapping[str, Measurement]]) -> Html | None:
+    """Draw every seed of the primary goal, where there are several."""
+    if not record.goals:
+        return None
+    goal = record.goals[0]
+    rows = []
+    for place, (name, found) in enumerate(networks.items()):
+        values = found[goal].details.get("values", ()) if goal in found else ()
+        if len(values) > 1:
+            titles = [record.text(goal, value) for value in values]
+            colour = 2 if name == "searched" else 1
+            rows.append(Series(name, [(v, -float(place)) for v in values], colour, "dots", titles))
+    title = f"{goal} of every training seed, and the mean"
+    return strips(title, rows, Axis(goal, record.metrics[goal].unit))
+
+
+def architecture(record: Record) -> Html | None:
+    """Return the found architecture as a picture and in words."""
+    winner = record.winner
+    if winner is None:
+        return None
+    drawing = record.file("best", "architecture.svg")
+    image = None
+    if drawing is not None:
+        # An image runs no script and loads nothing, whatever the file holds.
+        image = _image(drawing, "svg+xml", "the searched network's graph")
+    delivered = [
+        (path.name, f"{path.stat().st_size:,} bytes")
+        for path in sorted(record.folder.glob("best/*"))
+        if path.is_file()
+    ]
+    return section(
+        "The architecture",
+        tag("p", *_same_choices(winner)),
+        facts(winner.architecture.items()),
+        tag("figure", image, class_="picture") if image else None,
+        details("delivered in best/", facts(delivered)) if delivered else None,
+    )
+
+
+def _same_choices(winner: Trial) -> Iterable[Html | str]:
+    counted = Counter(winner.architecture.values()).most_common()
+    slots = len(winner.architecture)
+    yield f"Trial {winner.number}, {slots} slots: "
+    yield join([join([f"{count} {TIMES} ", tag("b", choice)]) for choice, count in counted], ", ")
+    yield "."
+
+
+def predictions(record: Record) -> Html | None:
+    """Return validation images with what the delivered network makes of them."""
+    content = record.file("best", "predictions.png")
+    if content is None:
+        return None
+    note = (
+        "Validation images that hold something to find, spread over the split; not chosen by "
+        "how well they went. Above: the image; middle: its mask; below: the prediction."
+    )
+    image = _image(content, "png", "validation images, masks and predictions")
+    return section(
+        "Predictions", tag("figure", image, class_="picture"), tag("p", note, class_="note")
+    )
+
+
+def _image(content: bytes, kind: str, alt: str) -> Html:
+    return tag("img", src=f"data:image/{kind};base64,{base64.b64encode(content).decode()}", alt=alt)
+
+
+def counts(trials: Iterable[Trial]) -> str:
+    """Count trials by how they ended.
+
+    Examples
+    --------
+    >>> counts([])
+    ''
+    """
+    found = Counter(trial.status for trial in trials)
+    return ", ".join(f"{found[status]} {status.value}" for status in Status if found[status])
