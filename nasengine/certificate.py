@@ -414,3 +414,24 @@ def _is_rigid(parts: Sequence[Part]) -> bool:
         label = "slot" if part.slot >= 0 else part.fillings[""][0]
         text.append(_digest(f"{label}({','.join(inside)})"))
     return len(set(text)) == len(text)
+
+
+def repeated_regions(graph: SpaceGraph) -> list[tuple[int, int, str, list[str]]]:
+    """Return the regions with slots that stand in a graph more than once.
+
+    Returns
+    -------
+    A row each: the number of the cell that it is, its own number, the node before it, its nodes.
+    """
+    fillings = _fillings(graph)
+    rows = [
+        (start, list(names), _shape(*_region(graph, start, names, fillings)))
+        for start, names in _between_cuts(graph)
+    ]
+    shapes = [shape for _, names, shape in rows if any(graph[n].kind == "slot" for n in names)]
+    repeated = [shape for shape in dict.fromkeys(shapes) if shapes.count(shape) > 1]
+    return [
+        (repeated.index(shape) + 1, index, start, names)
+        for index, (start, names, shape) in enumerate(rows)
+        if shape in repeated
+    ]

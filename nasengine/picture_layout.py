@@ -1,0 +1,271 @@
+"""Where the nodes of a space's graph stand in its picture.
+
+Left to right along the data; further down where the image is smaller, so that a UNet looks like a
+U. A cell that repeats is one box, drawn in full in a panel of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from nasengine.certificate import repeated_regions
+from nasengine.errors import SpaceError
+from nasengine.graph import SpaceGraph
+
+GAP = 0.55
+ROW = 1.0
+SIZES = {"slot": (2.3, 0.78), "cell": (2.3, 0.78), "operation": (1.5, 0.46), "output": (0.95, 0.46)}
+_SMALL = (0.95, 0.46)
+_MERGE = (0.42, 0.42)
+
+
+@dataclass
+class Box:
+    """One thing in the picture; x and y are its centre.
+
+    Parameters
+    ----------
+    name
+        The node's name, or the cell's.
+    kind
+        The node's kind, or ``cell``.
+    reads
+        Names of the boxes that it reads.
+    level
+        How often the image was halved there.
+    text
+        What stands in it.
+    """
+
+    name: str
+    kind: str
+    reads: tuple[str, ...]
+    level: int
+    text: str
+    x: float = 0.0
+    y: float = 0.0
+    lane: int = 0
+    hangs: bool = False
+    width: float = field(init=False)
+    height: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.kind in ("add", "concat"):
+            self.width, self.height = _MERGE
+        elif self.kind == "input":
+            self.width, self.height = max(_SMALL[0], 0.3 + 0.105 * len(self.text)), _SMALL[1]
+        else:
+            self.width, self.height = SIZES[self.kind]
+        if self.kind == "operation":
+            self.width = 0.35 + 0.105 * len(self.text)
+
+    @property
+    def left(self) -> float:
+        """Its left side."""
+        return self.x - self.width / 2
+
+    @property
+    def right(self) -> float:
+        """Its right side."""
+        return self.x + self.width / 2
+
+
+@dataclass
+class Panel:
+    """One part of the picture: a title and boxes that are placed."""
+
+    title: str
+    boxes: dict[str, Box]
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """Left, right, bottom, top."""
+        boxes = self.boxes.values()
+        return (
+            min(box.left for box in boxes),
+            max(box.right for box in boxes),
+            min(box.y for box in boxes) - ROW / 2,
+            max(box.y for box in boxes) + ROW / 2,
+        )
+
+
+def panels(graph: SpaceGraph) -> list[Panel]:
+    """Return the whole network, then every cell that repeats."""
+    levels = image_levels(graph)
+    regions = repeated_regions(graph)
+    inside = {name: (key, index) for key, index, _, names in regions for name in names}
+    titles = {
+        key: f"cell {key}" if len({r[0] for r in regions}) > 1 else "cell" for key, *_ in regions
+    }
+    whole = _network_boxes(graph, levels, inside, titles)
+    found = [Panel("", place(whole))]
+    for key, rows in groupby(sorted(regions, key=lambda r: (r[0], r[1])), key=lambda r: r[0]):
+        _, _, start, names = next(iter(rows))
+        boxes = [Box(start, "input", (), 0, f"{titles[key]} input")]
+        boxes += [_box(graph, name, 0, graph[name].inputs) for name in names]
+        found.append(Panel(f"{titles[key]}: the same in every place", place(boxes)))
+    return found
+
+
+def _network_boxes(
+    graph: SpaceGraph,
+    levels: Mapping[str, int],
+    inside: Mapping[str, tuple[int, int]],
+    titles: Mapping[int, str],
+) -> list[Box]:
+    """Return a box for each node, and one for each run of equal cells."""
+    stands_for: dict[str, str] = {}
+    boxes: list[Box] = []
+    run: list[tuple[int, int]] = []
+    for node in graph.nodes:
+        cell = inside.get(node.name)
+        reads = tuple(dict.fromkeys(stands_for[source] for source in node.inputs))
+        if cell is None:
+            run = []
+            boxes.append(_box(graph, node.name, levels[node.name], reads))
+            stands_for[node.name] = node.name
+            continue
+        if not run or run[-1][0] != cell[0]:
+            run = []
+            boxes.append(Box(f"run {len(boxes)}", "cell", reads, levels[node.name], ""))
+        if cell not in run:
+            run.append(cell)
+            boxes[-1].text = f"{titles[cell[0]]} x {len(run)}" if len(run) > 1 else titles[cell[0]]
+        stands_for[node.name] = boxes[-1].name
+    return boxes
+
+
+def _box(graph: SpaceGraph, name: str, level: int, reads: Sequence[str]) -> Box:
+    kind = graph[name].kind
+    text = {"add": "+", "concat": "\u2016"}.get(kind, name)
+    return Box(name, kind, tuple(reads), level, text)
+
+
+def image_levels(graph: SpaceGraph) -> dict[str, int]:
+    """Return how often the image was halved at each node; all 0 where that cannot be said."""
+    from nasengine.shapes import infer_shapes
+
+    channels = graph.channels[graph.order[0]][1]
+    side = 256
+    try:
+        shapes = infer_shapes(graph, (channels, side, side)).out
+    except SpaceError:
+        return dict.fromkeys(graph.order, 0)
+    levels: dict[str, int] = {}
+    for node in graph.nodes:
+        shape = shapes[node.name]
+        if len(shape) == 3 and min(shape[1:]) > 1:
+            levels[node.name] = round(math.log2(side / shape[1]))
+        else:
+            levels[node.name] = max((levels[source] for source in node.inputs), default=0)
+    return levels
+
+
+def place(boxes: Iterable[Box]) -> dict[str, Box]:
+    """Give every box its place, in the order given (topological)."""
+    placed: dict[str, Box] = {}
+    ends: dict[tuple[int, int], float] = {}
+    for box in boxes:
+        before = [placed[name] for name in box.reads]
+        box.hangs = (
+            box.kind == "operation"
+            and len(before) == 1
+            and before[0].level != box.level
+            and not before[0].hangs
+        )
+        if box.hangs:
+            box.x, box.lane = before[0].x, before[0].lane
+        elif before:
+            left = max(
+                one.x + 0.25 * one.width + GAP / 2 if one.hangs else one.right + GAP
+                for one in before
+            )
+            box.x = left + box.width / 2
+            box.lane = _lane(box, before, left, ends)
+            ends[box.level, box.lane] = box.right + GAP / 2
+        placed[box.name] = box
+        if not before:
+            ends[box.level, 0] = box.right + GAP / 2
+    _set_heights(placed)
+    return placed
+
+
+def _lane(
+    box: Box, before: Sequence[Box], left: float, ends: Mapping[tuple[int, int], float]
+) -> int:
+    lanes = sorted(one.lane for one in before)
+    wanted = lanes[len(lanes) // 2]
+    for step in range(2 * len(ends) + 2):
+        lane = wanted + (step + 1) // 2 * (1 if step % 2 else -1)
+        if ends.get((box.level, lane), -math.inf) <= left:
+            return lane
+    return wanted
+
+
+def _set_heights(placed: Mapping[str, Box]) -> None:
+    """Stack the levels, each as high as its lanes need."""
+    base: dict[int, float] = {}
+    y = 0.0
+    for level in sorted({box.level for box in placed.values()}):
+        lanes = [box.lane for box in placed.values() if box.level == level and not box.hangs]
+        if not lanes:
+            continue
+        base[level] = y - max(lanes) * ROW
+        y = base[level] + min(lanes) * ROW - 1.75 * ROW
+    for box in placed.values():
+        if not box.hangs:
+            box.y = base[box.level] + box.lane * ROW
+    for box in placed.values():
+        if box.hangs:
+            source = placed[box.reads[0]]
+            box.y = source.y + (-0.875 if box.level > source.level else 0.875) * ROW
+
+
+Point = tuple[float, float]
+
+
+def route(panel: Panel, source: Box, target: Box) -> list[tuple[str | Point, ...]]:
+    """Return a wire's path: ``("line", to)`` or ``("curve", control, control, to)``, from a start.
+
+    A wire keeps to its source's lane, beside what stands there, and turns just before its target.
+    """
+    if target.hangs or (source.hangs and abs(source.x - target.x) < target.width / 2):
+        side = 1 if target.y > source.y else -1
+        return [
+            ("line", (source.x, source.y + side * source.height / 2)),
+            ("line", (source.x, target.y - side * target.height / 2)),
+        ]
+    if source.hangs:
+        side = 1 if target.y > source.y else -1
+        corner = (source.x, target.y)
+        return [
+            ("line", (source.x, source.y + side * source.height / 2)),
+            ("curve", corner, corner, (target.left, target.y)),
+        ]
+    start, end = (source.right, source.y), (target.left, target.y)
+    turn = end[0] - min(GAP, end[0] - start[0])
+    beside = _beside(panel, source, turn)
+    path: list[tuple[str | Point, ...]] = [("line", start)]
+    y = source.y + beside
+    if beside:
+        path.append(_bend(start, (start[0] + GAP * 0.8, y)))
+    path.append(("line", (turn, y)))
+    path.append(_bend((turn, y), end))
+    return path
+
+
+def _bend(start: Point, end: Point) -> tuple[str | Point, ...]:
+    middle = (start[0] + end[0]) / 2
+    return ("curve", (middle, start[1]), (middle, end[1]), end)
+
+
+def _beside(panel: Panel, source: Box, turn: float) -> float:
+    """Return how far beside its lane a wire must run to pass what stands there."""
+    boxes = [box for box in panel.boxes.values() if box.level == source.level and not box.hangs]
+    if not any(source.right < box.x < turn and box.lane == source.lane for box in boxes):
+        return 0.0
+    lowest = min(box.lane for box in boxes) == source.lane
+    return -ROW / 2 if lowest and source.lane < 0 else ROW / 2
