@@ -112,6 +112,47 @@ def test_examples_are_accepted(spec: Path, tmp_path: Path) -> None:
     assert experiment.references
 
 
+SMALLER = {
+    "space.width": 4,
+    "task.data.size": 32,
+    "task.data.train": 8,
+    "task.data.validation": 4,
+    "strategy.iterations": 10,
+    "strategy.arch_every": 5,
+    "estimators.iou.iterations": 4,
+    "estimators.iou.batch": 4,
+    "estimators.latency.seconds": 0.0,
+    "estimators.latency.repeats": 5,
+    # What so small networks take is too short to be steady on a busy machine.
+    "estimators.latency.max_spread": 100.0,
+    "budget.trials": 2,
+}
+
+
+def shrunk(spec: Path) -> list[str]:
+    """Return overrides that make an example small: of keys that it has, or its estimators have."""
+    table = tomllib.loads(spec.read_text(encoding="utf-8"))
+    overrides = ["references=" + str(table.get("references", [])[:1])]
+    for path, value in SMALLER.items():
+        *tables, key = path.split(".")
+        place = table
+        for name in tables:
+            place = None if place is None else place.get(name)
+        if place is not None and (key in place or tables[0] == "estimators"):
+            overrides.append(f"{path}={value}")
+    return overrides
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda path: path.name)
+def test_examples_run_when_made_small(spec: Path, tmp_path: Path) -> None:
+    settings = [word for override in shrunk(spec) for word in ("--set", override)]
+    runs = tmp_path / "runs"
+    assert main(["run", str(spec), "--quiet", "--runs", str(runs), *settings]) == 0
+    (run,) = runs.iterdir()
+    assert (run / "best" / "architecture.json").is_file()
+    assert (run / "best" / "weights.safetensors").is_file()
+
+
 def test_every_example_is_told_of() -> None:
     """A file in examples/ that no page and no other file names is not found by anybody."""
     texts = [path.read_text(encoding="utf-8") for path in (*PAGES, *SPECS, ROOT / "Makefile")]
