@@ -61,7 +61,7 @@ class Belief:
             for column in targets(known, search.objectives).T
         ]
         feasible = [index for index, t in enumerate(self._trials) if t.status is Status.COMPLETE]
-        front = non_dominated(self._targets[feasible])
+        front = non_dominated(self._targets[feasible].tolist())
         self._front = [feasible[index] for index in front]
         self._best = self._targets[self._front]
         self._fit()

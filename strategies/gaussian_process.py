@@ -83,7 +83,7 @@ class Posterior:
     def evidence(self) -> float:
         """Log marginal likelihood at the best overall variance, up to a constant."""
         count = len(self._weights)
-        return -0.5 * count * np.log(self._variance) - float(np.log(np.diag(self._root)).sum())
+        return float(-0.5 * count * np.log(self._variance) - np.log(np.diag(self._root)).sum())
 
     def predict(self, rows: Array) -> tuple[Array, Array]:
         """Return the mean and the standard deviation at rows of features: (rows,) each."""

@@ -1,0 +1,171 @@
+"""Optuna's samplers as strategies, through ask and tell.
+
+Akiba et al., Optuna: A Next-generation Hyperparameter Optimization Framework, KDD 2019,
+https://optuna.readthedocs.io
+
+Every decision is a categorical parameter of an in-memory study that holds what was measured; the
+sampler is new for each proposal, seeded by the spec's seed and the number of trials, so that
+resuming is replaying. Limits go in through ``set_constraint``. A sampler that answers what was
+proposed before is asked again, `ASKS` times in all; then its last answer is mutated until it is
+something new.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, field_validator
+
+from nasengine.architecture import Architecture
+from nasengine.errors import SpecError, did_you_mean
+from nasengine.history import History
+from nasengine.moves import mutate
+from nasengine.randomness import derive_seed
+from nasengine.strategy import Strategy
+
+from .unseen import TRIES, Unseen
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+    from nasengine.search import Search
+
+ASKS = 5
+"""Times that a sampler is asked before its answer is mutated."""
+
+REFUSED = {
+    "cmaes": "CMA-ES samples numbers only, and every choice is a category: Optuna would draw at "
+    "random in its place",
+    "grid": "random visits the whole space without repeats",
+    "brute_force": "random visits the whole space without repeats",
+}
+
+
+class Optuna(Strategy):
+    """Optuna's samplers (TPE, NSGA-II and III, GP, QMC, random), by ask and tell."""
+
+    sampler: Literal["tpe", "tpe_multivariate", "nsga2", "nsga3", "gp", "qmc", "random"] = (
+        "tpe_multivariate"
+    )
+    """Which sampler; ``qmc`` knows no categories and is given the number of each choice."""
+
+    settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """The sampler's own settings, by the names that Optuna's documentation gives them."""
+
+    @field_validator("sampler", mode="before")
+    @classmethod
+    def _offered(cls, value: object) -> object:
+        if isinstance(value, str) and value in REFUSED:
+            raise ValueError(f"not offered: {REFUSED[value]}")
+        return value
+
+    def propose(self, history: History, count: int, search: Search) -> Sequence[Architecture]:
+        """Ask a sampler that was told the history."""
+        from .optuna_study import ask, quiet, study_of
+
+        rng = search.stream("optuna", len(history))
+        unseen = Unseen(history, search, rng)
+        found: list[Architecture] = []
+        with quiet():
+            study = study_of(history, search, self.make_sampler(0, 0))
+            for number in range(count):
+                answers: list[Architecture] = []
+                for attempt in range(ASKS):
+                    seed = derive_seed(search.seed, "optuna", len(history), number, attempt)
+                    sampler = self.make_sampler(seed % 2**32, len(history) + number + attempt)
+                    answers.append(ask(study, sampler, search.space))
+                    if answers[-1] in unseen:
+                        break
+                mutants = _mutants(answers[-1], search, rng)
+                new = unseen.first([answers[-1], *islice(mutants, TRIES)]) or unseen.sample()
+                if new is None:
+                    break
+                found.append(new)
+        return found
+
+    def make_sampler(self, seed: int, number: int) -> BaseSampler:
+        """Make the sampler for one proposal.
+
+        Parameters
+        ----------
+        seed
+            What it draws from.
+        number
+            The point of the sequence, for ``qmc``.
+        """
+        from optuna import samplers
+
+        from .optuna_study import numbered_qmc
+
+        settings: dict[str, Any] = {**self.settings, "seed": seed}
+        if self.sampler == "qmc":
+            # The seed scrambles the sequence: one and the same for all its points.
+            return numbered_qmc(number, {**settings, "seed": 0})
+        if self.sampler == "tpe_multivariate":
+            settings["multivariate"] = True
+        return getattr(samplers, CLASSES[self.sampler])(**settings)  # type: ignore[no-any-return]
+
+    def check(self, search: Search) -> None:
+        """Refuse settings that the sampler does not have.
+
+        Raises
+        ------
+        SpecError
+            Naming the setting and the sampler's own.
+        """
+        from .optuna_study import quiet
+
+        if not search.objectives.goals:
+            raise SpecError("objectives: the strategy optuna needs at least one goal")
+        allowed = self._allowed()
+        for name, value in self.settings.items():
+            where = f"strategy.settings.{name}"
+            if name not in allowed:
+                raise SpecError(f"{where}: unknown key; {did_you_mean(name, allowed)}")
+            if not isinstance(value, allowed[name]) or (
+                isinstance(value, bool) and bool not in allowed[name]
+            ):
+                kinds = " or ".join(kind.__name__ for kind in allowed[name])
+                raise SpecError(f"{where}: {kinds} is needed; got {value!r}")
+        try:
+            with quiet():
+                self.make_sampler(0, 0)
+        except (TypeError, ValueError) as error:
+            raise SpecError(f"strategy.settings: {self.sampler} refuses them: {error}") from error
+
+    def _allowed(self) -> dict[str, tuple[type, ...]]:
+        """Return the sampler's settings that a spec can hold, with their types."""
+        from optuna import samplers
+
+        kinds = {"bool": (bool,), "int": (int,), "float": (float, int), "str": (str,)}
+        cls = getattr(samplers, CLASSES[self.sampler])
+        found = {}
+        for name, parameter in inspect.signature(cls.__init__).parameters.items():
+            kind = str(parameter.annotation).removesuffix(" | None")
+            if kind in kinds and name not in ("seed", "multivariate"):
+                found[name] = kinds[kind]
+        return found
+
+
+CLASSES = {
+    "tpe": "TPESampler",
+    "tpe_multivariate": "TPESampler",
+    "nsga2": "NSGAIISampler",
+    "nsga3": "NSGAIIISampler",
+    "gp": "GPSampler",
+    "qmc": "QMCSampler",
+    "random": "RandomSampler",
+}
+
+
+def _mutants(
+    architecture: Architecture, search: Search, rng: random.Random
+) -> Iterator[Architecture]:
+    """Yield architectures ever further away."""
+    while True:
+        architecture = mutate(architecture, search.space.decisions, rng)
+        yield architecture
