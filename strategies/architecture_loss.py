@@ -86,7 +86,7 @@ class ArchitectureLoss:
     def __init__(self, costs: Sequence[Cost], reading: Reading, device: str) -> None:
         self.costs = tuple(costs)
         self.reading = reading
-        self.penalties = {c.key: Penalty(c.target) for c in costs if c.target is not None}
+        self.penalties = {c.key: Penalty(c.aim) for c in costs if c.aim is not None}
         self._rows = {cost.key: _tensors(cost.rows, device) for cost in costs}
         self._shares = {cost.key: _tensors(cost.normalised, device) for cost in costs}
 
@@ -142,7 +142,8 @@ class ArchitectureLoss:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
         for key, penalty in self.penalties.items():
-            penalty.load_state_dict(state[key])
+            if key in state:
+                penalty.load_state_dict(state[key])
 
 
 def _tensors(rows: Mapping[str, Sequence[float]], device: str) -> dict[str, Tensor]:

@@ -48,6 +48,8 @@ def _goal(value: Any) -> Any:
     """Read a bare number as beta; tables are for pydantic, also in strict mode."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return {"beta": float(value)}
+    if not isinstance(value, (Mapping, CostGoal)):
+        raise ValueError("a number (beta) or a table such as { target = '5 ms' } is needed")
     return value
 
 
@@ -80,6 +82,8 @@ class Cost:
         Every limit for which an architecture is derived.
     tolerance
         How far below a target the derived cost may lie, as a share of it.
+    limit
+        What the spec's objectives allow at most; None for no limit.
     """
 
     key: str
@@ -90,6 +94,12 @@ class Cost:
     target: float | None = None
     targets: tuple[float, ...] = ()
     tolerance: float = 0.1
+    limit: float | None = None
+
+    @property
+    def aim(self) -> float | None:
+        """What the search itself works towards: the target or the limit, whichever is lower."""
+        return min((v for v in (self.target, self.limit) if v is not None), default=None)
 
     def predict(
         self, architecture: Mapping[str, str], decisions: Mapping[str, Sequence[str]]
@@ -151,24 +161,38 @@ def check_costs(goals: Mapping[str, CostGoal], search: Search) -> None:
 def resolve_costs(goals: Mapping[str, CostGoal], search: Search) -> tuple[Cost, ...]:
     """Return the costs with their tables and with their targets as numbers.
 
+    Limits of the spec's objectives that a table speaks of are among them, asked for or not.
+
     Raises
     ------
     SpecError
-        If a target is beyond the space, alone or together with the others.
+        If a target or limit is beyond the space, alone or together with the others.
     """
-    costs = tuple(_resolve(key, goal, search) for key, goal in goals.items())
-    limits = {cost.key: min(cost.targets) for cost in costs if cost.targets}
+    allowed = {
+        limit.metric: limit.at_most
+        for limit in search.objectives.limits
+        if limit.at_most is not None
+        and limit.metric in search.estimators
+        and search.estimators[limit.metric].has_table
+    }
+    every = {**goals, **{key: CostGoal() for key in allowed if key not in goals}}
+    costs = tuple(_resolve(key, goal, search, allowed.get(key)) for key, goal in every.items())
+    limits = {
+        cost.key: min(v for v in (*cost.targets, cost.limit) if v is not None)
+        for cost in costs
+        if cost.targets or cost.limit is not None
+    }
     if len(limits) > 1:
         from .derivation import best_choices
 
         zeros = {name: (0.0,) * len(c) for name, c in search.space.decisions.items()}
         if not best_choices(zeros, costs, limits, {}, 1):
-            listed = ", ".join(f"{c.key} {c.text(limits[c.key])}" for c in costs if c.targets)
+            listed = ", ".join(f"{c.key} {c.text(limits[c.key])}" for c in costs if c.key in limits)
             raise SpecError(f"strategy.cost: no architecture meets these targets at once: {listed}")
     return costs
 
 
-def _resolve(key: str, goal: CostGoal, search: Search) -> Cost:
+def _resolve(key: str, goal: CostGoal, search: Search, limit: float | None) -> Cost:
     table = search.cost_table(key)
     decisions = search.space.decisions
     found = table.per_decision()
@@ -180,12 +204,17 @@ def _resolve(key: str, goal: CostGoal, search: Search) -> Cost:
     given = goal.targets or (() if goal.target is None else (goal.target,))
     targets = tuple(_target(text, where, key, search) for text in given)
     target = targets[0] if goal.target is not None else None
-    cost = Cost(key, table.unit, table.fixed, rows, goal.beta, target, targets, goal.tolerance)
+    cost = Cost(
+        key, table.unit, table.fixed, rows, goal.beta, target, targets, goal.tolerance, limit
+    )
+    asked = [(where, str(text), value) for text, value in zip(given, targets, strict=True)]
+    if limit is not None:
+        asked.append((f"objectives.{key}.at_most", cost.text(limit), limit))
     low, high = cost.range
-    for text, value in zip(given, targets, strict=True):
+    for place, text, value in asked:
         if value < low:
             raise SpecError(
-                f"{where}: {text} is below every architecture of the space, which range from "
+                f"{place}: {text} is below every architecture of the space, which range from "
                 f"{cost.text(low)} to {cost.text(high)}"
             )
     return cost

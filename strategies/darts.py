@@ -80,7 +80,7 @@ class Darts(Strategy):
     batch: int = Field(4, gt=0)
     """Samples in a step, of the weights as of the alphas."""
     arch_every: int = Field(10, gt=0)
-    """The alphas take a step in every so manieth iteration."""
+    """Iterations from one step of the alphas to the next."""
     weights: WeightOptimiser = WeightOptimiser()
     """What trains the weights."""
     alphas: AlphaOptimiser = AlphaOptimiser()

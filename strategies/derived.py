@@ -89,10 +89,13 @@ def derive_all(settings: Darts, search: Search, alphas: Mapping[str, Tensor]) ->
 
 def _limits(costs: Sequence[Cost]) -> Iterator[dict[str, float]]:
     """Yield the limits to derive under: one set for each of several targets."""
-    single = {cost.key: cost.target for cost in costs if cost.target is not None}
+    single = {cost.key: cost.aim for cost in costs if cost.aim is not None}
     several = next((cost for cost in costs if cost.targets and cost.target is None), None)
-    for target in several.targets if several else (None,):
-        yield single if several is None or target is None else {**single, several.key: target}
+    if several is None:
+        yield single
+        return
+    for target in several.targets:
+        yield {**single, several.key: min(target, single.get(several.key, target))}
 
 
 def _best(
@@ -106,7 +109,8 @@ def _best(
     decisions = search.space.decisions
     scores = log_probabilities(alphas)
     arg_max = derive(alphas, decisions)
-    floors = {c.key: (1 - c.tolerance) * limits[c.key] for c in costs if c.key in limits}
+    # A target is to be spent; a limit of the objectives is only not to be broken.
+    floors = {c.key: (1 - c.tolerance) * limits[c.key] for c in costs if c.targets}
     asked = count
     while True:
         found: dict[str, Derived] = {}

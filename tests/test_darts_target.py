@@ -1,11 +1,16 @@
 """A gradient search meets a target, and derives a front from one supernet."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from nasengine.errors import SpecError
 from nasengine.history import History
+from nasengine.objectives import Objective, Objectives
+from nasengine.strategies.alphas import derive
 from nasengine.strategies.darts import Darts
+from nasengine.strategies.gradient_search import GradientSearch
 from nasengine.testing.stubs import tiny_search, tiny_task
 
 light_sdi = pytest.importorskip("nasengine.spaces.light_sdi")
@@ -100,3 +105,24 @@ def test_what_was_moved_to_meet_the_target_is_said(make_search):
     strategy({"target": target}, iterations=1).propose(History(), 1, search)
     assert "not the arg-max at" in notes[-1]
     assert "target" in notes[-1]
+
+
+def test_a_limit_of_the_objectives_is_kept(make_search):
+    search = make_search()
+    limit = targets(search)[0]
+    objectives = Objectives((Objective("parameters", None, at_most=limit),))
+    search = replace(search, objectives=objectives)
+    darts = Darts(iterations=2, arch_every=2, batch=2)
+    darts.check(search)
+    (found,) = darts.propose(History(), 1, search)
+    free = alphas_of(search, darts)
+    cost = search.cost_table("parameters").predict
+    assert cost(found) <= limit
+    assert cost(derive(free, search.space.decisions)) > limit
+    impossible = Objectives((Objective("parameters", None, at_most=5.0),))
+    with pytest.raises(SpecError, match=r"objectives.parameters.at_most: 5 is below every"):
+        darts.propose(History(), 1, replace(make_search(), objectives=impossible))
+
+
+def alphas_of(search, darts):
+    return GradientSearch(darts, search).run().alphas
