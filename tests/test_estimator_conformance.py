@@ -7,10 +7,12 @@ from importlib import import_module
 
 import pytest
 
+from nasengine.errors import EstimationFailed
 from nasengine.estimator import Candidate, Estimator
 from nasengine.estimators.flops import Flops
 from nasengine.estimators.latency import Latency
 from nasengine.estimators.memory import Memory
+from nasengine.estimators.one_shot import OneShot
 from nasengine.estimators.parameters import Parameters
 from nasengine.estimators.tabular import Tabular
 from nasengine.estimators.trained import Trained
@@ -35,6 +37,7 @@ class Row(EstimatorContract):
     """An estimator's row: the whole contract on the tiny space, its core on every space."""
 
     plugin = ""
+    baselines = True  # whether it measures references with blocks that no search proposes
 
     @pytest.mark.parametrize("name", SPACES)
     def test_on_every_space(self, name, tmp_path):
@@ -44,6 +47,11 @@ class Row(EstimatorContract):
         estimator.check(search)
         for label, drawn in (("trial-0", architecture), ("reference", reference)):
             candidate = tiny_candidate(search, drawn, label)
+            foreign = any(drawn[name] not in c for name, c in search.space.decisions.items())
+            if foreign and not self.baselines:
+                with pytest.raises(EstimationFailed, match="is no candidate"):
+                    estimator.measure(candidate, search)
+                continue
             self.test_what_is_declared_is_measured(estimator, search, candidate)
         self.test_the_table_covers_the_space(estimator, search)
         self.test_the_table_predicts(estimator, search)
@@ -93,6 +101,14 @@ class TestTrained(Row):
 
     def make(self, search) -> Estimator:
         return Trained(iterations=2, batch=4)
+
+
+class TestOneShot(Row):
+    plugin = "one_shot"
+    baselines = False
+
+    def make(self, search) -> Estimator:
+        return OneShot(iterations=2, batch=4, recalibration=1)
 
 
 class TestZeroCost(Row):
