@@ -200,7 +200,7 @@ def _resolve(key: str, goal: CostGoal, search: Search, limit: float | None) -> C
         name: tuple(found.get(name, {}).get(choice, 0.0) for choice in choices)
         for name, choices in decisions.items()
     }
-    where = f"strategy.cost.{key}.target"
+    where = f"strategy.cost.{key}.{'targets' if goal.targets else 'target'}"
     given = goal.targets or (() if goal.target is None else (goal.target,))
     targets = tuple(_target(text, where, key, search) for text in given)
     target = targets[0] if goal.target is not None else None
