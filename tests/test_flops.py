@@ -16,11 +16,19 @@ from nasengine.architecture import Architecture
 from nasengine.errors import EstimationFailed, SpecError
 from nasengine.estimators._mac_counter import count_macs
 from nasengine.estimators.flops import Flops
+from nasengine.estimators.tabular import Tabular
 from nasengine.graph import SpaceGraph
 from nasengine.space import SearchSpace
 from nasengine.spaces import light_blocks
 from nasengine.spaces.light_sdi import LightSDI
-from nasengine.testing.stubs import TinySegmentation, TinySpace, tiny_candidate, tiny_search
+from nasengine.spaces.nas_bench_201 import NASBench201
+from nasengine.testing.stubs import (
+    TinyClassification,
+    TinySegmentation,
+    TinySpace,
+    tiny_candidate,
+    tiny_search,
+)
 
 TABLE_1 = {
     "single_conv": 18.28,
@@ -163,3 +171,19 @@ def test_nothing_is_left_behind_in_a_module():
     assert count_macs(module, (3, 8, 8)).macs == count_macs(module, (3, 8, 8)).macs
     assert [set(vars(part)) for part in module.modules()] == before
     assert all(not part._forward_hooks for part in module.modules())
+
+
+def test_nas_bench_201_has_published_the_convolutions_and_the_classifier(real_data):
+    path = real_data / "tables" / "nas_bench_201.parquet"
+    table = Tabular(file=path, key="arch_str", column="cifar10_flops")
+    task = TinyClassification(size=32, classes=10)
+    search = tiny_search(NASBench201(), task=task, estimators={})
+    # They count what reaches no output, too: so without cut connections.
+    whole = {edge: choices[1:] for edge, choices in search.space.decisions.items()}
+    for index in range(5):
+        architecture = moves.sample(whole, search.stream("test", index))
+        candidate = tiny_candidate(search, architecture)
+        published = table.measure(candidate, search)["cifar10_flops"].value
+        counted = Flops().measure(candidate, search)["flops"].details["operations"]
+        assert "none" not in architecture.values()
+        assert counted["convolution"] + counted["addmm"] == published
