@@ -11,7 +11,9 @@ from .html import Html, join, tag
 from .scale import Scale, tick_text, ticks
 
 WIDTH, HEIGHT = 470, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 46
+_RIGHT, _TOP, _BOTTOM = 14, 14, 46
+_DIGIT = 7.4
+"""Width of a digit in a tick's text."""
 
 Point = tuple[float, float]
 
@@ -87,8 +89,10 @@ def chart(title: str, series: Sequence[Series], x: Axis, y: Axis, note: str = ""
     if not series:
         return None
     points = [point for each in series for point, _ in each.known]
-    across = Scale.over([p[0] for p in points], _LEFT, WIDTH - _RIGHT, margin=0.04)
     up = Scale.over([p[1] for p in points], HEIGHT - _BOTTOM, _TOP, margin=0.08)
+    longest = max(len(tick_text(value, y.unit)) for value in ticks(up.low, up.high))
+    left = 34 + round(_DIGIT * longest)
+    across = Scale.over([p[0] for p in points], left, WIDTH - _RIGHT, margin=0.04)
     drawn = [_draw(each, across, up) for each in series]
     return figure(title, svg(_grid(across, up, x, y), *drawn, label=title), legend(series), note)
 
@@ -128,20 +132,20 @@ def _grid(across: Scale, up: Scale, x: Axis, y: Axis) -> Html:
     parts = []
     for value in ticks(up.low, up.high):
         at = up(value)
-        parts.append(tag("path", d=f"M{_LEFT} {at}H{WIDTH - _RIGHT}", class_="grid"))
+        parts.append(tag("path", d=f"M{across.start:g} {at}H{WIDTH - _RIGHT}", class_="grid"))
         text = tick_text(value, y.unit)
-        parts.append(tag("text", text, x=_LEFT - 7, y=at + 4, class_="end"))
+        parts.append(tag("text", text, x=across.start - 7, y=at + 4, class_="end"))
     centre = (_TOP + HEIGHT - _BOTTOM) / 2
     turned = f"rotate(-90 13 {centre:g})"
     parts.append(tag("text", y.label, x=13, y=centre, transform=turned, class_="title middle"))
-    return join([*parts, _bottom(across, x, _LEFT, HEIGHT)])
+    return join([*parts, _bottom(across, x, HEIGHT)])
 
 
-def _bottom(across: Scale, x: Axis, left: float, height: float) -> Html:
+def _bottom(across: Scale, x: Axis, height: float) -> Html:
     """Draw the axis below, its ticks and its title."""
-    y, right = height - _BOTTOM, WIDTH - _RIGHT
+    y, left, right = height - _BOTTOM, across.start, across.end
     parts = [tag("path", d=f"M{left:g} {y:g}H{right:g}", class_="axis")]
-    for value in _roomy(ticks(across.low, across.high), x.unit):
+    for value in _roomy(across, x.unit):
         at, text = across(value), tick_text(value, x.unit)
         parts.append(tag("path", d=f"M{at:g} {y:g}v4", class_="axis"))
         parts.append(tag("text", text, x=at, y=y + 18, class_="middle"))
@@ -150,10 +154,11 @@ def _bottom(across: Scale, x: Axis, left: float, height: float) -> Html:
     return join(parts)
 
 
-def _roomy(values: list[float], unit: str) -> list[float]:
-    """Leave out ticks whose texts would touch."""
+def _roomy(across: Scale, unit: str) -> list[float]:
+    """Return ticks whose texts do not touch."""
+    values = ticks(across.low, across.high)
     longest = max(len(tick_text(value, unit)) for value in values)
-    most = max(2, int((WIDTH - _LEFT - _RIGHT) / (longest * 9 + 12)))
+    most = max(2, int((across.end - across.start) / (longest * _DIGIT * 1.3 + 12)))
     return values[:: math.ceil(len(values) / most)]
 
 
@@ -227,7 +232,7 @@ def strips(title: str, rows: Sequence[Series], x: Axis) -> Html | None:
         parts.append(tag("path", d=f"M14 {y:g}H{WIDTH - 14}", class_="grid"))
         parts.append(tag("path", d=f"M{mean} {y - 9:g}v18", class_=f"line c{each.colour}"))
         parts += [_mark(each, across(p[0]), y, said) for p, said in each.known]
-    parts.append(_bottom(across, x, 14, height))
+    parts.append(_bottom(across, x, height))
     return figure(title, svg(*parts, label=title, height=height))
 
 
@@ -250,23 +255,26 @@ def heat_map(
     if not rows:
         return None
     choices = list(dict.fromkeys(choice for row in rows.values() for choice in row))
-    titles: list[Html | str] = ["", *(tag("span", choice) for choice in choices)]
-    head = tag("thead", tag("tr", *(tag("th", text) for text in titles)))
-    body = [
-        tag("tr", tag("th", slot), *(_cell(row.get(c), c == marked.get(slot)) for c in choices))
-        for slot, row in rows.items()
-    ]
+    shares = [share for row in rows.values() for share in row.values()]
+    scale = Scale(min(shares), max(shares), 5, 95)
+    digits = 2 if scale.high - scale.low > 0.1 else 3 if scale.high - scale.low > 0.01 else 5
+    head = tag("thead", tag("tr", tag("th"), *(tag("th", choice) for choice in choices)))
+    body = []
+    for slot, row in rows.items():
+        cells = [_cell(row.get(c), scale, digits, c == marked.get(slot)) for c in choices]
+        body.append(tag("tr", tag("th", slot), *cells))
     grid = tag("table", head, tag("tbody", *body), class_="heat")
-    return figure(title, tag("div", grid, class_="scroll"), None, note)
+    note += f" Shades go from {scale.low:.{digits}f} to {scale.high:.{digits}f}."
+    return figure(title, tag("div", grid, class_="scroll"), None, note.strip())
 
 
-def _cell(share: float | None, marked: bool) -> Html:
+def _cell(share: float | None, scale: Scale, digits: int, marked: bool) -> Html:
     if share is None:
         return tag("td", class_="none")
-    shade = f"--share:{100 * share:.0f}%"
-    dark = " deep" if share > 0.55 else ""
-    text = f"{share:.2f}" + (" ✓" if marked else "")
-    return tag("td", text, style=shade, class_=("shade marked" if marked else "shade") + dark)
+    shade = scale(share)
+    classes = ["shade", "marked" if marked else "", "deep" if shade > 55 else ""]
+    text = f"{share:.{digits}f}" + (" ✓" if marked else "")
+    return tag("td", text, style=f"--share:{shade:.0f}%", class_=" ".join(filter(None, classes)))
 
 
 def spark(

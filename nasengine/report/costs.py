@@ -9,7 +9,7 @@ from nasengine.estimator import CostTable
 from nasengine.trial import Trial
 
 from .charts import Axis, Series, chart
-from .html import MISSING, Html, section, table, tag
+from .html import MISSING, Html, grid, section, table
 from .record import Event, Record
 
 Pair = tuple[float, float]
@@ -25,7 +25,7 @@ def costs(record: Record) -> Html | None:
     return section(
         "Costs, predicted and measured",
         _derived(record),
-        tag("div", *charts, class_="charts") if charts else None,
+        grid(charts, "charts"),
     )
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from .charts import Axis, Point, Series, chart, heat_map, spark
-from .html import Html, details, section, tag
+from .html import Html, details, grid, section, tag
 from .record import Event, Record
 
 _ITERATION = Axis("iteration")
@@ -23,7 +23,7 @@ def gradient_search(record: Record) -> Html | None:
     charts = [_losses(events), *_costs(events), _entropy(events), _margins(events)]
     return section(
         "The gradient search",
-        tag("div", *charts, class_="charts"),
+        grid(charts, "charts"),
         _alphas(record, events[-1]),
         _paths(record, events),
     )
@@ -134,9 +134,7 @@ def _paths(record: Record, events: Sequence[Event]) -> Html | None:
         drawn.append(spark(slot, lines, strong, 0.0, top))
     left = len(last["alphas"]) - len(drawn)
     more = tag("p", f"and {left} more slots", class_="note") if left else None
-    return details(
-        "Every slot's alphas over the iterations", tag("div", *drawn, class_="sparks"), more
-    )
+    return details("Every slot's alphas over the iterations", grid(drawn, "sparks"), more)
 
 
 def notes(record: Record) -> Html | None:

@@ -109,6 +109,12 @@ def bullets(lines: Iterable[Child], class_: str | None = None) -> Html:
     return tag("ul", *(tag("li", line) for line in lines), class_=class_)
 
 
+def grid(parts: Iterable[Html | None], class_: str) -> Html | None:
+    """Return parts beside one another as far as there is room; None where there are none."""
+    held = [part for part in parts if part]
+    return tag("div", *held, class_=class_) if held else None
+
+
 def details(summary: str, *children: Child) -> Html:
     """Return what is shown on demand."""
     return tag("details", tag("summary", summary), *children)

@@ -10,7 +10,7 @@ from nasengine.quantities import format_duration
 from nasengine.trial import Measurement, Status, Trial
 
 from .charts import Axis, Series, strips
-from .html import MISSING, TIMES, Html, bullets, details, facts, join, section, table, tag
+from .html import MISSING, TIMES, Html, bullets, details, facts, grid, join, section, table, tag
 from .record import Record
 
 _WORDS = {"better": "won", "worse": "lost", "level": "level"}
@@ -26,7 +26,7 @@ def headline(record: Record) -> Html:
     heads = _heads(verdict)
     goal = record.goals[0] if record.goals else "the goal"
     if not outcomes:
-        said = "Finished; there is no reference to compare with"
+        said = "Finished; not compared with a reference"
         return _header(record, "open", "finished", said)
     kind, badge = "level", "mixed"
     if outcomes == {"won"}:
@@ -126,9 +126,15 @@ def _metric_name(record: Record, metric: str) -> Html:
     about = record.metrics[metric]
     arrow = {"max": " ↑", "min": " ↓"}[about.direction]
     goal = tag("span", "goal", class_="badge open") if metric in record.goals else None
-    limits = [o.asked() for o in record.objectives.limits if o.metric == metric]
-    limit = tag("small", *limits) if limits else None
-    return join([tag("b", metric) if goal else metric, arrow, " ", goal, limit])
+    name = tag("b", metric) if goal else metric
+    return join([name, arrow, " ", goal, *_limits(record, metric)])
+
+
+def _limits(record: Record, metric: str) -> Iterable[Html]:
+    for item in record.objectives.limits:
+        for words, limit in (("at most", item.at_most), ("at least", item.at_least)):
+            if item.metric == metric and limit is not None:
+                yield tag("small", f"{words} {record.text(metric, limit)}")
 
 
 def _cells(
@@ -188,10 +194,14 @@ def architecture(record: Record) -> Html | None:
     return section(
         "The architecture",
         tag("p", *_same_choices(winner)),
-        facts(winner.architecture.items()),
-        tag("figure", image, class_="picture") if image else None,
+        tag("figure", image, class_="picture wide") if image else None,
+        grid([_slot(*item) for item in winner.architecture.items()], "slots"),
         details("delivered in best/", facts(delivered)) if delivered else None,
     )
+
+
+def _slot(name: str, choice: str) -> Html:
+    return tag("div", tag("small", name), choice)
 
 
 def _same_choices(winner: Trial) -> Iterable[Html | str]:

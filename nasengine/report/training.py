@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .charts import Axis, Point, Series, chart
-from .html import Html, section, tag
+from .html import Html, grid, section
 from .record import Record
 
 
@@ -33,7 +33,7 @@ def training(record: Record) -> Html | None:
     loss = chart("Training loss", series, step, Axis("loss"), _note(curves))
     [first, *_] = rates.values()
     rate = chart("Learning rate", [Series("", _sorted(first))], step, Axis("learning rate"))
-    return section("Training", tag("div", loss, rate, class_="charts"))
+    return section("Training", grid([loss, rate], "charts"))
 
 
 def _sorted(curve: dict[int, float]) -> list[Point]:

@@ -10,7 +10,7 @@ from nasengine.quantities import format_duration
 from nasengine.trial import Status, Trial
 
 from .charts import Axis, Series, chart
-from .html import MISSING, Html, join, section, table, tag
+from .html import MISSING, Html, grid, join, section, table, tag
 from .outcome import counts
 from .record import Record
 
@@ -34,7 +34,7 @@ def search(record: Record) -> Html | None:
         charts.append(_hypervolume(record, complete))
     else:
         charts += [_trade(record, complete, goals[0], cost) for cost in _costs(record)[:2]]
-    return section("The trials in pictures", tag("div", *charts, class_="charts"))
+    return section("The trials in pictures", grid(charts, "charts"))
 
 
 def _costs(record: Record) -> list[str]:

@@ -1,0 +1,412 @@
+"""A run's report: one safe HTML file, made from the folder alone, whatever the folder holds."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nasengine.architecture import Architecture
+from nasengine.cli import main
+from nasengine.errors import RunFolderError
+from nasengine.report import write_report
+from nasengine.report.charts import Axis, Series, chart, heat_map
+from nasengine.report.costs import agreement
+from nasengine.report.html import join, tag
+from nasengine.report.record import read_record
+from nasengine.report.scale import Scale, tick_text, ticks
+from nasengine.storage import Storage
+from nasengine.trial import Measurement, Status, Trial
+
+HOSTILE = "<script>alert('x')</script>&\"'"
+
+
+class Page(HTMLParser):
+    """Collects a page's tags and attributes, and refuses tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in ("meta", "img", "br", "hr"):
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def spec(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "tiny",
+        "references": ["big"],
+        "space": {"name": "nasengine.testing.stubs:TinySpace"},
+        "task": {"name": "nasengine.testing.stubs:TinySegmentation"},
+        "strategy": {"name": "random"},
+        "estimators": {
+            "parameters": {},
+            "firsts": {"name": "nasengine.testing.stubs:CountingEstimator"},
+        },
+        "objectives": {"firsts": "max", "parameters": "min"},
+        "budget": {"trials": 4},
+        **changes,
+    }
+
+
+def run(folder: Path, **changes: Any) -> Path:
+    path = folder / "spec.toml"
+    path.write_text(tomli_w.dumps(spec(**changes)))
+    assert main(["run", str(path), "--runs", str(folder / "runs"), "--quiet"]) == 0
+    return folder / "runs" / "tiny-1"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(
+        tmp_path_factory.mktemp("trained"),
+        strategy={
+            "name": "darts",
+            "iterations": 12,
+            "arch_every": 2,
+            "batch": 2,
+            "log_every": 4,
+            "cost": {"parameters": 0.3},
+        },
+        estimators={
+            "parameters": {},
+            "iou": {"name": "trained", "iterations": 6, "batch": 2, "seeds": 2},
+        },
+        objectives={"iou": "max"},
+        budget={"trials": 1},
+    )
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+def report(folder: Path) -> str:
+    return write_report(folder).read_text(encoding="utf-8")
+
+
+def test_every_run_leaves_a_report_that_needs_nothing_else(finished: Path) -> None:
+    page = Page((finished / "report.html").read_text(encoding="utf-8"))
+    assert {"script", "link", "iframe", "object"}.isdisjoint(page.tags)
+    for name, value in page.attributes:
+        assert not name.startswith("on")
+        if name in ("src", "href", "srcset", "action"):
+            assert value is not None and value.startswith("data:image/")
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'; img-src data:") in (
+        page.attributes
+    )
+
+
+def test_it_says_whether_the_search_won(finished: Path) -> None:
+    text = Page(report(finished)).text
+    told = json.loads((finished / "best" / "metrics.json").read_text())
+    assert "the search won" in text and "Better than big by firsts" in text
+    assert all(line in text for line in told["verdict"])
+    # The ratio of the parameters stands under the reference's own.
+    assert f"{told['ratios']['big']['parameters']:.2f}\N{MULTIPLICATION SIGN}" in text
+
+
+@pytest.mark.parametrize(
+    ("verdict", "badge", "sentence"),
+    [
+        (["worse than a: 1", "worse than b: 2"], "the search lost", "Worse than a and b"),
+        (["better than a: 1", "level with b: 2"], "mixed", "Better than a, level with b"),
+        (["level with a: 1"], "level", "Level with a"),
+        (
+            ["against a: not compared, x is not measured of both"],
+            "finished",
+            "not compared with a reference",
+        ),
+    ],
+)
+def test_a_lost_or_level_search_is_not_called_won(
+    copy: Path, verdict: list[str], badge: str, sentence: str
+) -> None:
+    path = copy / "best" / "metrics.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "verdict": verdict}))
+    header = Page(re.search(r"<header>.*</header>", report(copy), re.S)[0]).text  # type: ignore[index]
+    assert header.startswith(badge)
+    assert sentence in header
+
+
+def test_several_goals_show_front_knee_and_hypervolume(finished: Path) -> None:
+    text = Page(report(finished)).text
+    assert "Front: firsts against parameters" in text
+    assert "the knee: delivered" in text and "Hypervolume" in text
+
+
+def test_a_gradient_search_is_told_from_its_log(trained: Path) -> None:
+    text = Page(report(trained)).text
+    for part in ("Loss", "Cost: parameters", "Entropy of the alphas", "Training loss"):
+        assert part in text
+    derived = json.loads((trained / "best" / "architecture.json").read_text())
+    choices = derived.get("choices", derived.get("architecture", derived))
+    rows = re.findall(r"<tr><th>(\w+)</th>((?:<td.*?</td>)+)</tr>", report(trained))
+    assert {slot for slot, _ in rows} == {"first", "second"}
+    order = re.search(r'class="heat"><thead>.*?</thead>', report(trained))
+    assert order is not None
+    names = re.findall(r"<span>(\w+)</span>", order[0])
+    for slot, cells in rows:
+        marked = ["✓" in cell for cell in re.findall(r"<td.*?</td>", cells)]
+        assert marked.count(True) == 1
+        assert names[marked.index(True)] == choices[slot]
+
+
+def test_seeds_predictions_and_predicted_costs_are_shown(trained: Path) -> None:
+    html = report(trained)
+    assert "iou of every training seed" in html
+    assert "data:image/png;base64," in html and (trained / "best" / "predictions.png").is_file()
+    # A table of parameters is exact.
+    assert "+0.0%" in html
+    assert "Mean error 0.0% over" in html or "not measured" not in html
+
+
+def test_it_is_rebuilt_without_torch_and_without_the_users_code(
+    trained: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from nasengine.cli import main; "
+        f"status = main(['report', {str(trained)!r}, '-o', {str(tmp_path / 'r.html')!r}]); "
+        "print([m for m in ('torch', 'optuna', 'nasengine.testing') if m in sys.modules]); "
+        "sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert (tmp_path / "r.html").read_text() == report(trained)
+
+
+def test_names_reasons_and_notes_are_text(copy: Path) -> None:
+    (copy / "spec.toml").write_text(tomli_w.dumps(spec(name=HOSTILE)))
+    (copy / "environment.json").write_text(
+        json.dumps({"command": ["x", HOSTILE], "processor": HOSTILE, "packages": {HOSTILE: "1"}})
+    )
+    (copy / "best" / "architecture.svg").write_text(f"<svg>{HOSTILE}</svg>")
+    with (copy / "log.jsonl").open("a") as log:
+        for kind in ("warning", "note"):
+            log.write(json.dumps({"kind": kind, "text": HOSTILE}) + "\n")
+        log.write('{"kind": "warn')  # A crash cut this line off.
+    storage = Storage(copy / "history.sqlite")
+    architecture = Architecture({HOSTILE: HOSTILE})
+    storage.finish(Trial(4, architecture, HOSTILE, Status.FAILED, {}, HOSTILE))
+    storage.finish_reference(
+        Trial(-1, architecture, "", Status.FAILED, {}, HOSTILE, reference=HOSTILE)
+    )
+    storage.close()
+    page = Page(report(copy))
+    assert "script" not in page.tags
+    assert page.text.count(HOSTILE) >= 8
+    assert all(HOSTILE not in (value or "") or name != "href" for name, value in page.attributes)
+
+
+def test_failed_and_infeasible_trials_stand_with_their_reasons(copy: Path) -> None:
+    storage = Storage(copy / "history.sqlite")
+    for number, status in ((4, Status.FAILED), (5, Status.INFEASIBLE), (6, Status.LOST)):
+        found = {"parameters": Measurement(9.0)}
+        trial = Trial(
+            number, Architecture({"first": "conv"}), str(number), status, found, f"why {number}"
+        )
+        storage.finish(trial)
+    storage.close()
+    text = Page(report(copy)).text
+    assert "4 complete, 1 infeasible, 1 failed, 1 lost" in text
+    assert all(f"why {number}" in text for number in (4, 5, 6))
+
+
+def test_a_long_history_is_cut_and_says_so(copy: Path) -> None:
+    storage = Storage(copy / "history.sqlite")
+    storage._connection.execute("BEGIN")
+    for number in range(4, 620):
+        found = {"parameters": Measurement(float(number)), "firsts": Measurement(number % 3)}
+        trial = Trial(number, Architecture({"first": "conv"}), str(number), Status.COMPLETE, found)
+        storage._connection.execute(
+            "INSERT INTO trials VALUES (?, ?, ?, ?, ?, '', 0, 1, '')",
+            [
+                number,
+                trial.key,
+                json.dumps(dict(trial.architecture)),
+                "complete",
+                json.dumps({k: {"value": m.value} for k, m in found.items()}),
+            ],
+        )
+    storage._connection.execute("COMMIT")
+    storage.close()
+    html = report(copy)
+    assert "The first 500 of 620" in html
+    assert html.count("<td>499</td>") == 1 and "<td>500</td>" not in html
+
+
+def test_a_run_that_goes_on_is_reported_and_left_alone(copy: Path) -> None:
+    shutil.rmtree(copy / "best")
+    writing = Storage(copy / "history.sqlite")
+    writing.set_fact("finished", False)
+    try:
+        text = Page(report(copy)).text
+    finally:
+        writing.close()
+    assert text.index("Not finished: 4 trials so far") < text.index("Every trial")
+    assert "Best firsts so far" in text
+
+
+def test_what_is_missing_from_a_folder_is_left_out(copy: Path) -> None:
+    for name in ("log.jsonl", "environment.json", "objectives.json"):
+        (copy / name).unlink(missing_ok=True)
+    for name in ("architecture.svg", "architecture.png"):
+        (copy / "best" / name).unlink()
+    text = Page(report(copy)).text
+    assert "Better than big" in text and "Warnings" not in text
+
+
+def test_a_folder_that_cannot_be_written_is_reported_on_elsewhere(
+    copy: Path, tmp_path: Path
+) -> None:
+    before = (copy / "history.sqlite").read_bytes()
+    names = sorted(path.name for path in copy.iterdir())
+    write_report(copy, tmp_path / "r.html")
+    assert (copy / "history.sqlite").read_bytes() == before
+    assert sorted(path.name for path in copy.iterdir()) == names
+
+
+def _not_a_run(folder: Path) -> None:
+    (folder / "history.sqlite").unlink()
+
+
+def _no_history(folder: Path) -> None:
+    (folder / "history.sqlite").write_bytes(b"this is not a database" * 99)
+
+
+def _another_database(folder: Path) -> None:
+    (folder / "history.sqlite").unlink()
+    with sqlite3.connect(folder / "history.sqlite") as connection:
+        connection.execute("CREATE TABLE other (x)")
+
+
+def _damaged_result(folder: Path) -> None:
+    (folder / "best" / "metrics.json").write_text('{"metrics": 3, "searched": []}')
+
+
+def _cut_result(folder: Path) -> None:
+    (folder / "best" / "metrics.json").write_text('{"metrics"')
+
+
+@pytest.mark.parametrize(
+    "damage", [_not_a_run, _no_history, _another_database, _damaged_result, _cut_result]
+)
+def test_a_damaged_folder_is_named(
+    copy: Path, damage: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(copy)
+    assert main(["report", str(copy), "-o", str(copy / "r.html")]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {copy}")
+    assert not (copy / "r.html").exists()
+
+
+def test_a_report_that_fails_loses_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("nothing to draw")
+
+    monkeypatch.setattr("nasengine.report.write_report", broken)
+    folder = run(tmp_path)
+    warned = capsys.readouterr().err
+    assert "no report: ZeroDivisionError: nothing to draw" in warned
+    assert f"nasengine report {folder}" in warned
+    assert not (folder / "report.html").exists()
+    assert main(["resume", str(folder), "--code", "nasengine.testing.stubs"]) == 0
+    with pytest.raises(RunFolderError):
+        read_record(tmp_path)
+
+
+@given(st.text(), st.text())
+def test_text_never_becomes_a_tag(text: str, value: str) -> None:
+    page = Page(tag("p", text, title=value))
+    assert page.tags == ["p"]
+    assert page.attributes[0][1] == value
+
+
+@given(
+    st.lists(st.tuples(st.floats(), st.floats()), max_size=8),
+    st.sampled_from(["line", "dashed", "step", "dots", "rings", "diamonds", "stars"]),
+)
+def test_any_points_make_a_chart_or_none(points: list[tuple[float, float]], kind: Any) -> None:
+    drawn = chart("title", [Series("a", points, 1, kind)], Axis("x"), Axis("y", "ms"))
+    finite = [p for p in points if abs(p[0]) < float("inf") and abs(p[1]) < float("inf")]
+    assert (drawn is None) == (not finite)
+    if drawn is not None:
+        Page(drawn)
+        assert "nan" not in drawn and "inf" not in drawn
+
+
+@given(
+    st.floats(-1e12, 1e12, allow_nan=False).flatmap(
+        lambda low: st.tuples(st.just(low), st.floats(low, low + 1e12))
+    )
+)
+def test_ticks_lie_on_the_axis(ends: tuple[float, float]) -> None:
+    low, high = ends
+    found = ticks(low, high)
+    room = (high - low) * 1e-6
+    assert all(low - room <= value <= high + room for value in found)
+    assert len(found) <= 7
+    assert found == sorted(found)
+
+
+def test_a_constant_has_an_axis_around_it() -> None:
+    assert Scale.over([3.0], 0, 100)(3.0) == 50.0
+    assert [tick_text(value, "ms") for value in ticks(0, 2)] == ["0", "0.5", "1", "1.5", "2"]
+
+
+def test_a_heat_map_has_a_gap_where_a_slot_has_no_such_choice() -> None:
+    drawn = heat_map("t", {"a": {"x": 0.9, "y": 0.1}, "b": {"z": 1.0}}, {"a": "x", "b": "z"})
+    assert drawn is not None
+    assert drawn.count('class="none"') == 3
+    assert drawn.count("✓") == 2
+
+
+def test_agreement_of_costs_is_that_of_scipy() -> None:
+    pairs = [(1.0, 2.0), (2.0, 1.0), (3.0, 3.0), (4.0, 4.0)]
+    assert agreement(pairs) == "Mean error 37.5% over 4 networks; Kendall 0.67, Spearman 0.80."
+    assert agreement([(2.0, 2.0), (2.0, 2.0)]) == "Mean error 0.0% over 2 networks."
+
+
+def test_nested_html_is_escaped_once() -> None:
+    assert join([tag("b", "a & b"), "<"]) == "<b>a &amp; b</b>&lt;"
