@@ -89,7 +89,7 @@ def _figure(graph: SpaceGraph, architecture: Mapping[str, str] | None) -> Figure
         top - bottom + 2 * _MARGIN + 0.4 * bool(p.title)
         for p, (_, _, bottom, top) in zip(parts, extents, strict=True)
     ]
-    columns = max(1, int(max(width, 9) * _INCH // 1.55))
+    columns = max(1, int(max(width, 9) * _INCH // 1.35))
     legend = 0.5 + 0.35 * -(-(len(colours) + 3) // columns)
     figure = Figure(figsize=(max(width, 9) * _INCH, (sum(heights) + legend) * _INCH))
     total = sum(heights) + legend
@@ -121,11 +121,11 @@ def _legend(figure: Figure, colours: Mapping[str, str], graph: SpaceGraph) -> No
 
     handles: list[Any] = [Patch(facecolor=colour, label=name) for name, colour in colours.items()]
     kinds = {node.kind for node in graph.nodes}
-    for kind, sign, label in (("add", "$+$", "sum"), ("concat", r"$\|$", "concatenation")):
+    for kind, sign, label in (("add", "$+$", "sum"), ("concat", r"$\Vert$", "concatenation")):
         if kind in kinds:
             handles.append(Line2D([], [], ls="", marker=sign, color=_INK, label=label))
     handles.append(Line2D([], [], ls="", marker="$64$", ms=9, color=_WIRE, label="channels"))
-    columns = max(1, min(len(handles), int(figure.get_figwidth() // 1.55)))
+    columns = max(1, min(len(handles), int(figure.get_figwidth() // 1.35)))
     figure.legend(
         handles=handles,
         loc="lower center",
@@ -164,6 +164,8 @@ def _paint(
     for box in panel.boxes.values():
         if box.kind == "slot":
             _slot(axes, box, graph, architecture, colours, pale=box.name in dead)
+            if panel.title:  # a cell has other channels in other places
+                continue
             out = graph.channels[box.name][1]
             axes.text(box.right + 0.05, box.y + 0.15, str(out), **_font(6.5, _WIRE, at="left"))
         else:
