@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -103,14 +105,16 @@ def test_the_supernet_is_trained_once_and_left_as_it_was(tmp_path: Path) -> None
     estimator = OneShot(**FAST)
     search = search_for(tmp_path, estimator)
     estimator.measure(tiny_candidate(search), search)
-    files = {path.name: path.read_bytes() for path in search.checkpoints.iterdir()}
+    files = {path.name: path.read_bytes() for path in search.checkpoints.glob("*.safetensors")}
     before = {name: t.clone() for name, t in trained_supernet(estimator, search).items()}
     assert len(files) == 1
     for architecture in enumerate_all(search.space.decisions):
         estimator.measure(tiny_candidate(search, architecture), search)
     after = trained_supernet(estimator, search)
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert {path.name: path.read_bytes() for path in search.checkpoints.iterdir()} == files
+    assert {
+        path.name: path.read_bytes() for path in search.checkpoints.glob("*.safetensors")
+    } == files
 
 
 class StopAt(Reporter):
@@ -138,6 +142,35 @@ def test_a_stopped_supernet_resumes_to_the_bit(sampling: Any, tmp_path: Path) ->
     resumed = trained_supernet(estimator, search)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert reporter.left == 3 - 6
+
+
+def test_two_workers_train_one_supernet(tmp_path: Path) -> None:
+    estimator = OneShot(iterations=20, batch=4)
+    search = search_for(tmp_path, estimator)
+    script = (
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from nasengine.estimators.one_shot import OneShot\n"
+        "from nasengine.estimators._supernet_scores import trained_supernet\n"
+        "from nasengine.reporter import Reporter\n"
+        "from nasengine.testing.stubs import tiny_search\n"
+        "class Counting(Reporter):\n"
+        "    def record(self, kind, facts): print(facts['step'], flush=True)\n"
+        "from dataclasses import replace\n"
+        "estimator = OneShot(iterations=20, batch=4)\n"
+        "search = tiny_search(estimators={'score': estimator}, folder=Path(sys.argv[1]))\n"
+        "trained_supernet(estimator, replace(search, reporter=Counting()))\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    workers = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [worker.communicate(timeout=200) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], said
+    steps = [int(line) for out, _ in said for line in out.split()]
+    assert sorted(steps) == list(range(1, 21))
+    assert trained_supernet(estimator, search)
 
 
 def test_inherited_networks_are_the_supernet_s_paths(tmp_path: Path) -> None:
