@@ -13,8 +13,7 @@ something new.
 from __future__ import annotations
 
 import inspect
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,11 +22,10 @@ from pydantic import Field, field_validator
 from nasengine.architecture import Architecture
 from nasengine.errors import SpecError, did_you_mean
 from nasengine.history import History
-from nasengine.moves import mutate
 from nasengine.randomness import derive_seed
 from nasengine.strategy import Strategy
 
-from .unseen import TRIES, Unseen
+from .unseen import TRIES, Unseen, walk
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -80,7 +78,7 @@ class Optuna(Strategy):
                     answers.append(ask(study, sampler, search.space))
                     if answers[-1] in unseen:
                         break
-                mutants = _mutants(answers[-1], search, rng)
+                mutants = walk(answers[-1], search.space.decisions, rng)
                 new = unseen.first([answers[-1], *islice(mutants, TRIES)]) or unseen.sample()
                 if new is None:
                     break
@@ -160,12 +158,3 @@ CLASSES = {
     "qmc": "QMCSampler",
     "random": "RandomSampler",
 }
-
-
-def _mutants(
-    architecture: Architecture, search: Search, rng: random.Random
-) -> Iterator[Architecture]:
-    """Yield architectures ever further away."""
-    while True:
-        architecture = mutate(architecture, search.space.decisions, rng)
-        yield architecture

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from nasengine.architecture import Architecture
 from nasengine.graph import SpaceGraph
 from nasengine.history import History
-from nasengine.moves import enumerate_all, sample
+from nasengine.moves import Decisions, enumerate_all, mutate, sample
 from nasengine.space import SearchSpace
 from nasengine.trial import Trial
 
@@ -105,6 +105,15 @@ class Unseen:
                 rest, index = divmod(rest, len(allowed))
                 choices[name] = allowed[index]
             yield Architecture(choices)
+
+
+def walk(
+    architecture: Architecture, decisions: Decisions, rng: random.Random
+) -> Iterator[Architecture]:
+    """Yield mutants of mutants: ever further away, without end."""
+    while True:
+        architecture = mutate(architecture, decisions, rng)
+        yield architecture
 
 
 def distinct(space: SearchSpace) -> dict[str, Architecture]:
