@@ -10,6 +10,7 @@
         log.jsonl            what was reported along the way
         checkpoints/ tables/ trials/
         best/                the result
+        report.html          all of it on one page
 """
 
 from __future__ import annotations

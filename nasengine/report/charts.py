@@ -36,7 +36,8 @@ class Axis:
     @property
     def label(self) -> str:
         """The title with the unit, where the title does not say it."""
-        return f"{self.title} ({self.unit})" if self.unit not in ("", self.title) else self.title
+        told = not self.unit or self.title.endswith(self.unit)
+        return self.title if told else f"{self.title} ({self.unit})"
 
 
 @dataclass(frozen=True)
@@ -257,7 +258,7 @@ def heat_map(
     choices = list(dict.fromkeys(choice for row in rows.values() for choice in row))
     shares = [share for row in rows.values() for share in row.values()]
     scale = Scale(min(shares), max(shares), 5, 95)
-    digits = 2 if scale.high - scale.low > 0.1 else 3 if scale.high - scale.low > 0.01 else 5
+    digits = 2 if scale.high - scale.low > 0.1 else 3 if scale.high - scale.low > 0.01 else 4
     head = tag("thead", tag("tr", tag("th"), *(tag("th", choice) for choice in choices)))
     body = []
     for slot, row in rows.items():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nasengine.quantities import format_bytes, format_count
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
+def ticks(low: float, high: float, count: int = 6) -> list[float]:
     """Return about `count` round numbers from low to high.
 
     Examples

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
 
 from nasengine.objectives import hypervolume
 from nasengine.quantities import format_duration
@@ -16,6 +17,9 @@ from .record import Record
 
 MOST_ROWS = 500
 """Trials that are listed; the history has the others."""
+
+MOST_POINTS = 1000
+"""Dots of one kind in a chart."""
 
 _TRIAL = Axis("trial")
 
@@ -84,15 +88,24 @@ def _best_so_far(record: Record, complete: Sequence[Trial], goal: str) -> Html |
         best = value if best is None else pick(best, value)
         line.append((float(trial.number), best))
     line.append((float(record.history[-1].number), line[-1][1]))
-    measured = [(float(t.number), t.value(goal)) for t in complete]
-    titles = [f"trial {t.number}: {record.text(goal, t.value(goal))}" for t in complete]
+    shown, thinned = _thin(complete)
+    measured = [(float(t.number), t.value(goal)) for t in shown]
+    titles = [f"trial {t.number}: {record.text(goal, t.value(goal))}" for t in shown]
     broken = [t for t in record.history if t.status is Status.INFEASIBLE and goal in t.measurements]
     series = [
         Series("a trial", measured, 1, "dots", titles),
         Series("infeasible", [(float(t.number), t.value(goal)) for t in broken], 0, "rings"),
         Series("best so far", line, 2, "step"),
     ]
-    return chart(f"Best {goal} so far", series, _TRIAL, _axis(record, goal))
+    return chart(f"Best {goal} so far", series, _TRIAL, _axis(record, goal), thinned.strip())
+
+
+def _thin(trials: Sequence[Trial]) -> tuple[Sequence[Trial], str]:
+    """Return few enough trials to draw, and what to say of it."""
+    step = -(-len(trials) // MOST_POINTS)
+    if step <= 1:
+        return trials, ""
+    return trials[::step], f" Of {len(trials)} dots one in {step} is drawn."
 
 
 def _direction(record: Record, goal: str) -> str | None:
@@ -101,17 +114,20 @@ def _direction(record: Record, goal: str) -> str | None:
 
 def _front(record: Record, complete: Sequence[Trial], up: str, across: str) -> Html | None:
     front = record.objectives.front(complete)
-    others = [trial for trial in complete if trial not in front]
-    front = sorted(front, key=lambda trial: trial.value(across))
+    on_front = {trial.number for trial in front}
+    others, thinned = _thin([trial for trial in complete if trial.number not in on_front])
+    # From the best of the one to the best of the other, as the steps of what is dominated go.
+    place = record.goals.index(across)
+    front = sorted(front, key=lambda trial: record.objectives.losses(trial)[place])
     rest, rest_titles = _points(record, others, across, up)
     line, titles = _points(record, front, across, up)
     series = [
         Series("dominated", rest, 0, "dots", rest_titles),
-        Series("", line, 1, "line"),
+        Series("", line, 1, "step"),
         Series("the front", line, 1, "dots", titles),
         *_marks(record, across, up),
     ]
-    note = f"{len(front)} of {len(complete)} complete trials are on the front."
+    note = f"{len(front)} of {len(complete)} complete trials are on the front.{thinned}"
     title = f"Front: {up} against {across}"
     return chart(title, series, _axis(record, across), _axis(record, up), note)
 
@@ -120,7 +136,7 @@ def _hypervolume(record: Record, complete: Sequence[Trial]) -> Html | None:
     """Draw the volume over the trials, each goal scaled to the range that the trials have."""
     losses = [record.objectives.losses(trial) for trial in complete]
     finite = [row for row in losses if all(map(math.isfinite, row))]
-    if len(finite) < 2 or len(finite[0]) > 4:
+    if len(finite) < 2 or len(finite[0]) > 3:
         return None
     low, high = (
         [min(c) for c in zip(*finite, strict=True)],
@@ -146,14 +162,15 @@ def _hypervolume(record: Record, complete: Sequence[Trial]) -> Html | None:
 
 
 def _trade(record: Record, complete: Sequence[Trial], goal: str, cost: str) -> Html | None:
-    points, titles = _points(record, complete, cost, goal)
+    shown, thinned = _thin(complete)
+    points, titles = _points(record, shown, cost, goal)
     series = [Series("a trial", points, 1, "dots", titles), *_marks(record, cost, goal)]
     if sum(len(each.points) for each in series) < 3:
         return None
     limits = [o.at_most for o in record.objectives.limits if o.metric == cost]
     said = [f"Limit: at most {record.text(cost, limit)}." for limit in limits if limit is not None]
     title = f"{goal} against {cost}"
-    return chart(title, series, _axis(record, cost), _axis(record, goal), " ".join(said))
+    return chart(title, series, _axis(record, cost), _axis(record, goal), " ".join(said) + thinned)
 
 
 def every_trial(record: Record) -> Html | None:
@@ -167,23 +184,45 @@ def every_trial(record: Record) -> Html | None:
         if ("." not in name or name in record.goals)
         and any(name in trial.measurements for trial in trials)
     ]
-    slots = list(trials[0].architecture)
+    slots = ", ".join(trials[0].architecture)
+    letters = _letters(trials)
     titles = ["trial", "status", "architecture", *metrics, "time"]
     shown = trials[:MOST_ROWS]
-    left = len(trials) - len(shown)
-    note = join(
-        [
-            f"{counts(trials)}. Choices in the order of the slots: {', '.join(slots)}.",
-            f" The first {MOST_ROWS} of {len(trials)}; history.sqlite has all." if left else None,
-        ]
-    )
-    rows = (_row(record, trial, metrics) for trial in shown)
+    left = f" The first {MOST_ROWS} of {len(trials)}; history.sqlite has all."
+    note = f"{counts(trials)}. Choices in the order of the slots: {slots}."
     return section(
-        "Every trial", tag("p", note, class_="note"), table(titles, rows, numbers_from=3)
+        "Every trial",
+        tag("p", note + (left if len(trials) > MOST_ROWS else ""), class_="note"),
+        _key(letters),
+        table(titles, (_row(record, t, metrics, letters) for t in shown), numbers_from=3),
     )
 
 
-def _row(record: Record, trial: Trial, metrics: Sequence[str]) -> list[Html | str]:
+def _letters(trials: Sequence[Trial]) -> dict[str, str]:
+    """Return choice to a letter, in order of their names; none where letters do not suffice."""
+    choices = sorted({choice for trial in trials for choice in trial.architecture.values()})
+    if len(choices) > len(ascii_uppercase):
+        return {}
+    return dict(zip(choices, ascii_uppercase, strict=False))
+
+
+def _key(letters: Mapping[str, str]) -> Html | None:
+    parts = [tag("span", _choice(c, letters), c) for c in letters]
+    return tag("p", *parts, class_="legend") if parts else None
+
+
+def _choice(choice: str, letters: Mapping[str, str]) -> Html:
+    """Return a choice as its letter on its colour, or in full."""
+    if choice not in letters:
+        return tag("span", choice, " ")
+    letter = letters[choice]
+    colour = 1 + ascii_uppercase.index(letter) % 6
+    return tag("span", letter, class_=f"letter c{colour}", title=choice)
+
+
+def _row(
+    record: Record, trial: Trial, metrics: Sequence[str], letters: Mapping[str, str]
+) -> list[Html | str]:
     best = record.winner is not None and record.winner.number == trial.number
     status = trial.status.value
     reason = tag("small", trial.reason) if trial.reason else None
@@ -194,7 +233,7 @@ def _row(record: Record, trial: Trial, metrics: Sequence[str]) -> list[Html | st
     return [
         tag("b", f"★ {trial.number}") if best else f"{trial.number}",
         join([tag("span", status, class_=f"status {status}"), reason]),
-        tag("span", " · ".join(trial.architecture.values()), class_="choices"),
+        tag("span", *(_choice(c, letters) for c in trial.architecture.values()), class_="choices"),
         *values,
         format_duration(trial.seconds) if trial.seconds else MISSING,
     ]
