@@ -14,6 +14,7 @@ from nasengine.canonical import meanings, simplify
 from nasengine.certificate import plan_of
 from nasengine.network import build_network
 from nasengine.operations import Zero
+from nasengine.randomness import stream
 from nasengine.space import SearchSpace
 from nasengine.spaces.light_sdi import LightSDI
 from nasengine.spaces.nas_bench_201 import NASBench201
@@ -38,6 +39,13 @@ def zero(_in, _out):
 
 
 FACTORIES = {"conv": conv, "tanh": scaled, "skip": identity, "none": zero}
+CHOICES = (
+    ("conv", "skip", "none"),
+    ("conv", "none"),
+    ("conv", "tanh"),
+    ("skip", "tanh"),
+    ("skip", "none"),
+)
 
 
 class Wired(SearchSpace):
@@ -71,12 +79,12 @@ class Wired(SearchSpace):
 @st.composite
 def spaces(draw):
     rows = []
-    for number in range(draw(st.integers(2, 6))):
-        kind = draw(st.sampled_from(["slot", "slot", "slot", "add", "concat", "operation"]))
+    for number in range(draw(st.integers(3, 9))):
+        kind = draw(st.sampled_from(["slot"] * 5 + ["add"] * 3 + ["concat", "operation"]))
         several = kind in ("add", "concat")
         sources = st.integers(max(0, number - 3), number)
         read = draw(st.lists(sources, min_size=2 if several else 1, max_size=3 if several else 1))
-        choices = draw(st.lists(st.sampled_from(list(FACTORIES)), min_size=1, unique=True))
+        choices = draw(st.sampled_from(CHOICES))
         rows.append((kind, tuple(read), tuple(choices)))
     return Wired(rows=tuple(rows))
 
@@ -139,10 +147,10 @@ def matching(one, other):
     return matcher.mapping if matcher.is_isomorphic() else None
 
 
-def some(space, count=24):
-    """Some architectures, spread over the space."""
-    every = max(1, space.size // count)
-    return list(itertools.islice(moves.enumerate_all(space.decisions), 0, None, every))[:count]
+def some(space, count=30):
+    """Some architectures, drawn from the space."""
+    rng = stream(0, "some")
+    return list({moves.sample(space.decisions, rng): None for _ in range(count)})
 
 
 @settings(max_examples=60)
@@ -172,7 +180,7 @@ def test_networks_of_one_key_compute_the_same_with_the_same_weights(space):
 
 
 @settings(max_examples=25)
-@given(spaces(), st.lists(st.integers(0, 1), min_size=6, max_size=6))
+@given(spaces(), st.lists(st.integers(0, 1), min_size=9, max_size=9))
 def test_shared_decisions_never_merge_what_differs(space, groups):
     """Where slots share a choice a key may miss a symmetry; it never invents one."""
     rows = tuple((kind, read, ("conv", "skip", "none")) for kind, read, _ in space.rows)
@@ -214,16 +222,18 @@ def test_equal_branches_may_be_swapped():
 
 
 def test_one_branch_read_twice_is_not_two_branches():
-    """x + x of one convolution, against the sum of two convolutions."""
+    """x + a + a of one convolution, against x + a + b of two."""
     rows = (
         ("slot", (0,), ("conv",)),
         ("slot", (1,), ("skip", "none")),
         ("slot", (1,), ("skip",)),
         ("slot", (0,), ("conv", "none")),
+        ("slot", (0,), ("skip",)),
     )
     space = Wired(rows=rows)
-    one = {"slot_0": "conv", "slot_1": "skip", "slot_2": "skip", "slot_3": "none"}
-    two = {"slot_0": "conv", "slot_1": "none", "slot_2": "skip", "slot_3": "conv"}
+    both = {"slot_0": "conv", "slot_2": "skip", "slot_4": "skip"}
+    one = {**both, "slot_1": "skip", "slot_3": "none"}
+    two = {**both, "slot_1": "none", "slot_3": "conv"}
     assert space.key(space.architecture(one)) != space.key(space.architecture(two))
 
 
@@ -244,6 +254,17 @@ def test_what_looks_alike_from_below_is_told_apart():
     threes = [(0, 1), (1, 2), (2, 0), (3, 4), (4, 5), (5, 3)]
     assert key(six) == key(turned)
     assert key(six) != key(threes)
+
+
+def test_a_sum_within_a_sum_is_one_sum():
+    """Two cells of NAS-Bench-201 that differ in where a term is added."""
+    space = NASBench201(width=2, cells_per_stage=1)
+    cell = "|nor_conv_3x3~0|+|{}~0|nor_conv_1x1~1|+|{}~0|nor_conv_1x1~1|skip_connect~2|"
+    keys = {
+        space.key(space.parse(cell.format(a, b)))
+        for a, b in [("avg_pool_3x3", "skip_connect"), ("skip_connect", "avg_pool_3x3")]
+    }
+    assert len(keys) == 1
 
 
 def test_nothing_of_a_unet_is_merged():
@@ -285,3 +306,10 @@ def test_a_key_needs_a_bounded_number_of_steps(space, monkeypatch):
 
 def some_one(space):
     return space.architecture({name: choices[-1] for name, choices in space.decisions.items()})
+
+
+def test_the_order_of_a_concatenation_counts():
+    choices = ("conv", "tanh")
+    space = Wired(rows=(("slot", (0,), choices), ("slot", (0,), choices), ("concat", (1, 2), ())))
+    keys = {space.key(architecture) for architecture in moves.enumerate_all(space.decisions)}
+    assert len(keys) == 4

@@ -1,0 +1,250 @@
+"""What is refused before anything runs, with the names in the message."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from nasengine.architecture import Architecture, read_architecture, write_architecture
+from nasengine.canonical import meanings
+from nasengine.errors import ArchitectureError, SpaceError
+from nasengine.graph import SpaceGraph
+from nasengine.network import build_network
+from nasengine.shapes import infer_shapes
+from nasengine.spaces.light_sdi import LightSDI
+
+
+def conv(channels_in, channels_out):
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1)
+
+
+def unpadded(channels_in, channels_out):
+    return nn.Conv2d(channels_in, channels_out, 3)
+
+
+def raising(channels_in, channels_out):
+    raise ZeroDivisionError("no groups")
+
+
+def no_module(channels_in, channels_out):
+    return "conv"
+
+
+def narrow(channels_in, channels_out):
+    return nn.Conv2d(channels_in, 1, 1)
+
+
+def cycle(graph):
+    graph.input(3)
+    graph.add("a", ["input", "b"])
+    graph.slot("b", "a", {"conv": conv})
+    graph.output("b")
+
+
+def dead_end(graph):
+    x = graph.input(3)
+    graph.slot("lost", x, {"conv": conv})
+    graph.output(graph.slot("kept", x, {"conv": conv}))
+
+
+def duplicate(graph):
+    x = graph.input(3)
+    graph.slot("block", x, {"conv": conv})
+    graph.slot("block", x, {"conv": conv})
+
+
+def no_candidates(graph):
+    graph.output(graph.slot("empty", graph.input(3), {}))
+
+
+def unknown_source(graph):
+    graph.input(3)
+    graph.output(graph.slot("block", "inputt", {"conv": conv}))
+
+
+def unequal_channels(graph):
+    x = graph.input(3)
+    wide = graph.slot("wide", x, {"conv": conv}, out=8)
+    graph.output(graph.add("merge", [x, wide]))
+
+
+def other_choices(graph):
+    x = graph.slot("one", graph.input(3), {"conv": conv}, shares="both")
+    graph.output(graph.slot("two", x, {"wide": conv}, shares="both"))
+
+
+def two_outputs(graph):
+    x = graph.input(3)
+    graph.output(x, "first")
+    graph.output(x, "second")
+
+
+def no_identifier(graph):
+    graph.slot("block-1", graph.input(3), {"conv": conv})
+
+
+def baseline_twice(graph):
+    x = graph.input(3)
+    graph.output(graph.slot("block", x, {"conv": conv}, baselines={"conv": conv}))
+
+
+WIRINGS = [
+    (cycle, "the graph has a cycle: ", ["a -> b", "b -> a"]),
+    (dead_end, "node 'lost' (slot) reaches no output", []),
+    (duplicate, "node 'block' is defined twice", []),
+    (no_candidates, "slot 'empty' has no candidates", []),
+    (
+        unknown_source,
+        "node 'block' reads 'inputt', which does not exist; did you mean 'input'?",
+        [],
+    ),
+    (unequal_channels, "add 'merge' sums unequal channels: input has 3, wide has 8", []),
+    (other_choices, "slots 'one' and 'two' share the decision 'both'", ["conv; wide"]),
+    (two_outputs, "a space has one output, this one has 2", []),
+    (no_identifier, "node 'block-1': a name must be a Python identifier", []),
+    (baseline_twice, "slot 'block': ['conv'] both candidate and baseline", []),
+]
+
+
+@pytest.mark.parametrize(
+    ("define", "said", "one_of"), WIRINGS, ids=lambda v: getattr(v, "__name__", "")
+)
+def test_a_wrong_wiring_is_refused(define, said, one_of):
+    graph = SpaceGraph()
+    with pytest.raises(SpaceError) as caught:
+        define(graph)
+        graph.finish()
+    assert said in str(caught.value)
+    assert not one_of or any(text in str(caught.value) for text in one_of)
+
+
+def slot_of(candidates, merge=False):
+    graph = SpaceGraph()
+    x = graph.input(3)
+    found = graph.slot("block", x, candidates, out=8)
+    if merge:
+        found = graph.concat("merge", [found, x])
+    graph.output(found)
+    graph.finish()
+    return graph
+
+
+SHAPES = [
+    (
+        slot_of({"conv": conv, "unpadded": unpadded}),
+        "slot 'block': the candidates' output shapes differ: "
+        "conv gives 8x6x6, unpadded gives 8x4x4",
+    ),
+    (
+        slot_of({"unpadded": unpadded}, merge=True),
+        "concat 'merge' merges unequal shapes: block has 8x4x4, input has 3x6x6",
+    ),
+    (
+        slot_of({"conv": conv, "raising": raising}),
+        "slot 'block', candidate 'raising': its factory raised for 3 channels in and 8 out: "
+        "ZeroDivisionError: no groups",
+    ),
+    (
+        slot_of({"text": no_module}),
+        "slot 'block', candidate 'text': its factory returned str, not an nn.Module",
+    ),
+    (
+        slot_of({"narrow": narrow}),
+        "slot 'block', candidate 'narrow': gives 1x6x6 from 3x6x6, and 8 channels out are declared",
+    ),
+    (
+        slot_of({"linear": lambda i, o: nn.Linear(5, o)}),
+        "slot 'block', candidate 'linear': does not take an input of 3x6x6: RuntimeError",
+    ),
+]
+
+
+@pytest.mark.parametrize(("graph", "said"), SHAPES, ids=range(len(SHAPES)))
+def test_wrong_shapes_are_refused(graph, said):
+    with pytest.raises(SpaceError) as caught:
+        infer_shapes(graph, (3, 6, 6))
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    "use", [meanings, lambda graph: build_network(graph, {"block": "raising"})]
+)
+def test_a_factory_that_raises_is_named_wherever_it_is_called(use):
+    with pytest.raises(SpaceError, match="slot 'block', candidate 'raising': its factory raised"):
+        use(slot_of({"raising": raising}))
+
+
+SPACE = LightSDI(width=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"encoder_6": "cutconnect"}, "unknown slot 'encoder_6'; did you mean 'encoder_"),
+        ({"encoder_1": None}, "slot 'encoder_1' is missing"),
+        ({"encoder_1": "cut"}, "slot 'encoder_1': 'cut' is no choice"),
+        ({"encoder_1": "double_conv"}, "slot 'encoder_1': 'double_conv' is no choice"),
+        ({"encoder_1": 3}, "slot 'encoder_1': 3 is no choice"),
+    ],
+)
+def test_a_wrong_architecture_is_refused(changes, said):
+    choices = {**SPACE.reference("cut_u"), **changes}
+    with pytest.raises(ArchitectureError) as caught:
+        SPACE.architecture({name: choice for name, choice in choices.items() if choice is not None})
+    assert said in str(caught.value)
+
+
+def test_an_architecture_is_read_back(tmp_path):
+    path = tmp_path / "architecture.json"
+    for name in SPACE.references():
+        write_architecture(path, SPACE.reference(name), SPACE)
+        assert read_architecture(path, SPACE) == SPACE.reference(name)
+
+
+CHOICES = dict(SPACE.reference("cut_u"))
+GOOD = {"format": 1, "space": "LightSDI", "choices": CHOICES}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[1]", "a JSON object is needed"),
+        ('{"format": 1, "format": 1}', "'format' stands twice"),
+        (json.dumps({**GOOD, "format": 2}), "format 2"),
+        (
+            json.dumps({**GOOD, "space": "NASBench201"}),
+            "of the space 'NASBench201', not of LightSDI",
+        ),
+        (json.dumps({**GOOD, "chioces": {}}), "unknown key 'chioces'; did you mean 'choices'?"),
+        (json.dumps({**GOOD, "choices": [1]}), "choices"),
+        (json.dumps({**GOOD, "choices": {**CHOICES, "encoder_1": ["cutconnect"]}}), "is no choice"),
+        (json.dumps({**GOOD, "choices": {}}), "slot 'decoder_4' is missing"),
+        (" " * 20_000_000, "larger than"),
+    ],
+    ids=range(11),
+)
+def test_a_wrong_file_is_refused_by_name(tmp_path, text, said):
+    path = tmp_path / "architecture.json"
+    path.write_text(text)
+    with pytest.raises(ArchitectureError) as caught:
+        read_architecture(path, SPACE)
+    assert str(path) in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ArchitectureError, match=r"architecture\.json"):
+        read_architecture(tmp_path / "architecture.json", SPACE)
+
+
+def test_dead_branches_are_not_built():
+    from nasengine.spaces.nas_bench_201 import NASBench201
+
+    space = NASBench201(width=2, cells_per_stage=1)
+    text = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
+    network = build_network(space.graph, Architecture(space.parse(text)))
+    assert not [name for name, _ in network.named_children() if "edge_0_1" in name]
+    assert network(torch.zeros(2, 3, 8, 8)).shape == (2, 10)

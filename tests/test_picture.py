@@ -1,0 +1,63 @@
+"""Pictures of spaces and architectures."""
+
+import io
+import re
+
+import pytest
+from PIL import Image
+
+from nasengine.errors import SpecError
+from nasengine.picture import draw, render
+from nasengine.picture_layout import image_levels, panels
+from nasengine.spaces.light_sdi import LightSDI
+from nasengine.spaces.nas_bench_201 import NASBench201
+from nasengine.spaces.nas_bench_macro import NASBenchMacro
+
+LIGHT, CELLS, CHAIN = LightSDI(width=2), NASBench201(width=2), NASBenchMacro(width=2)
+
+
+@pytest.mark.parametrize("space", [LIGHT, CELLS, CHAIN])
+def test_no_two_boxes_overlap(space):
+    for panel in panels(space.graph):
+        boxes = list(panel.boxes.values())
+        for index, one in enumerate(boxes):
+            for other in boxes[index + 1 :]:
+                apart = abs(one.x - other.x) >= (one.width + other.width) / 2
+                assert apart or abs(one.y - other.y) >= (one.height + other.height) / 2
+
+
+def test_a_unet_looks_like_a_u():
+    boxes = panels(LIGHT.graph)[0].boxes
+    for level in range(1, 5):
+        encoder, decoder = boxes[f"encoder_{level}"], boxes[f"decoder_{5 - level}"]
+        assert encoder.y == decoder.y > boxes[f"encoder_{level + 1}"].y
+        assert encoder.x < boxes[f"encoder_{level + 1}"].x < decoder.x
+    assert image_levels(LIGHT.graph)["encoder_5"] == 4
+
+
+def test_a_repeated_cell_is_drawn_once():
+    whole, cell = panels(CELLS.graph)
+    assert [box.text for box in whole.boxes.values() if box.kind == "cell"] == ["cell x 5"] * 3
+    assert sum(box.kind == "slot" for box in cell.boxes.values()) == 6
+
+
+@pytest.mark.parametrize("name", ["unet", "neu_inclusion"])
+def test_an_svg_says_what_stands_where(name, tmp_path):
+    path = tmp_path / "picture.svg"
+    draw(LIGHT, path, LIGHT.reference(name))
+    text = path.read_text()
+    for slot, choice in LIGHT.reference(name).items():
+        assert re.search(rf">\s*{slot}\s*<", text)
+        assert re.search(rf">\s*{choice}\s*<", text)
+    assert path.read_bytes() == render(LIGHT, "svg", LIGHT.reference(name))
+
+
+def test_a_png_is_an_image_and_other_choices_make_another():
+    plain = render(CELLS, "png")
+    assert Image.open(io.BytesIO(plain)).size[0] > 500
+    assert len({plain, render(CELLS, "png", CELLS.reference("resnet"))}) == 2
+
+
+def test_another_suffix_is_refused(tmp_path):
+    with pytest.raises(SpecError, match=r"a picture is .svg or .png"):
+        draw(LIGHT, tmp_path / "picture.jpeg")
