@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -19,6 +20,7 @@ from .latency_table import (
     measure_latency_table,
     predict,
     read_latency_table,
+    write_latency_table,
 )
 
 if TYPE_CHECKING:
@@ -107,6 +109,20 @@ class Latency(Estimator):
         if self.table_file is not None:
             return self._costs(search)
         return self.measured_table(search).cost_table(search.space)
+
+    def write_table(self, search: Search, path: Path) -> None:
+        """Time this device's table into a JSON file; goes on with what the file holds already.
+
+        Raises
+        ------
+        DataError
+            If the file is of other settings, another device, or damaged.
+        StorageError
+            If the disk refuses.
+        """
+        if self.table_file is not None:
+            raise SpecError("table: this estimator reads a table; leave it out to measure one")
+        write_latency_table(search, self.setup(search), self.repeats, path)
 
     def measured_table(self, search: Search) -> LatencyTable:
         """Time a table, with every reading."""

@@ -326,22 +326,3 @@ def _lacking(table: LatencyTable, space: SearchSpace, slot: Node) -> list[str]:
         for name in slot.candidates
         if not table.cells.get((slot.name, name)) and not is_cut(space, slot, name)
     ]
-
-
-def prediction_quality(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, float]:
-    """Say how well predictions agree with measurements: rank correlations and mean error.
-
-    Examples
-    --------
-    >>> quality = prediction_quality([1.0, 2.0, 3.3], [1.0, 2.0, 3.0])
-    >>> {name: round(value, 3) for name, value in quality.items()}
-    {'spearman': 1.0, 'kendall': 1.0, 'mean_absolute_error': 0.033}
-    """
-    from scipy.stats import kendalltau, spearmanr
-
-    relative = [abs(p - m) / m for p, m in zip(predicted, measured, strict=True)]
-    return {
-        "spearman": float(spearmanr(predicted, measured).statistic),
-        "kendall": float(kendalltau(predicted, measured).statistic),
-        "mean_absolute_error": sum(relative) / len(relative),
-    }

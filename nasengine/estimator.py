@@ -147,6 +147,16 @@ class Estimator(Plugin):
             f"the estimator {type(self).__name__} has no cost table: not a sum over slots"
         )
 
+    def write_table(self, search: Search, path: Path) -> None:  # noqa: ARG002
+        """Measure the cost table of this device into a file that other machines search with.
+
+        Raises
+        ------
+        SpecError
+            If there is no such file for what it measures.
+        """
+        raise SpecError(f"the estimator {type(self).__name__} writes no table file")
+
     @property
     def has_table(self) -> bool:
         """Whether `table` is defined."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
+
 from nasengine.engine import by_effort, full_name, measure
 from nasengine.errors import InputError, PluginError, SpecError, did_you_mean
 from nasengine.estimator import Estimator
@@ -255,6 +257,12 @@ class Experiment:
             raise SpecError("\n".join(problems))
         return search
 
+    def for_measuring(self, estimators: Mapping[str, Estimator]) -> Experiment:
+        """Return an experiment that only measures, by these estimators: nothing is wanted."""
+        wanted = {next(iter(estimators)): "min"}
+        spec = self.spec.model_copy(update={"objectives": wanted})
+        return replace(self, spec=spec, estimators=estimators, final={})
+
     def _check_outputs(self, search: Search) -> None:
         end = next(node.name for node in self.space.graph.nodes if node.kind == "output")
         given = search.shapes.out[end][0]
@@ -403,10 +411,9 @@ def _swap(tables: Table, path: str, paths: Sequence[str], folder: Path) -> list[
 
 def _plain(value: Any) -> Any:
     """Turn a plugin's settings into TOML's values: no None, paths as text, tuples as lists."""
-    if isinstance(value, Plugin):
-        return _plain({name: getattr(value, name) for name in type(value).model_fields})
-    if hasattr(value, "model_dump"):
-        return _plain(value.model_dump())
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields.items()
+        return _plain({field.alias or name: getattr(value, name) for name, field in fields})
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, (list, tuple)):

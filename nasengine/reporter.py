@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from nasengine.trial import Trial
+from nasengine.trial import Metric, Trial
 
 
 class Progress:
@@ -18,6 +18,9 @@ class Progress:
 
 class Reporter:
     """Receives what happens; this one keeps nothing and shows nothing."""
+
+    def begin(self, metrics: Mapping[str, Metric]) -> None:
+        """Tell which metrics the trials to come will have, by full name."""
 
     def note(self, text: str) -> None:
         """Tell something worth a line."""

@@ -104,7 +104,9 @@ def compare(outcome: Outcome) -> Comparison:
     """Put the winner beside the references."""
     networks = {"searched": outcome.winner.measurements}
     networks.update({name: trial.measurements for name, trial in outcome.references.items()})
-    metrics = known_metrics(outcome.search)
+    measured = {name for found in networks.values() for name in found}
+    # Some metrics need what this run may not have (a test split).
+    metrics = {n: m for n, m in known_metrics(outcome.search).items() if n in measured}
     asked = outcome.search.objectives.goals
     # What a search is asked for goes before what a metric usually is better for.
     metrics |= {g.metric: replace(metrics[g.metric], direction=g.goal) for g in asked if g.goal}

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from nasengine.engine import Engine, best_or_fail, measure
 from nasengine.errors import SpecError
 from nasengine.execution import Executor, InProcess
-from nasengine.experiment import Experiment
+from nasengine.experiment import Experiment, known_metrics
 from nasengine.files import write_json
 from nasengine.history import History
 from nasengine.objectives import Objectives
@@ -109,6 +109,8 @@ def _engine(
     with threads(experiment.spec.threads):
         search = _search(experiment, folder, reporter or Reporter(), stop)
         write_json(folder.path / "objectives.json", [asdict(o) for o in search.objectives.items])
+        everything = replace(search, estimators=experiment.all_estimators)
+        search.reporter.begin(known_metrics(everything))
         executor = _executor(experiment, search)
         try:
             yield Engine(search, experiment.strategy, folder.storage, executor)

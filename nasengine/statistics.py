@@ -73,3 +73,35 @@ def difference(
     return Difference(
         value, drawn[int(0.025 * resamples)], drawn[min(resamples - 1, int(0.975 * resamples))]
     )
+
+
+def agreement(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, float]:
+    """Say how well one quantity agrees with another: rank correlations and mean relative error.
+
+    Parameters
+    ----------
+    predicted, measured
+        Of the same networks, in the same order.
+
+    Returns
+    -------
+    ``spearman``, ``kendall`` (tau-b), and ``mean_absolute_error`` as a share of the measured
+    value; NaN where one of the two does not vary.
+
+    Examples
+    --------
+    >>> quality = agreement([1.0, 2.0, 3.3], [1.0, 2.0, 3.0])
+    >>> {name: round(value, 3) for name, value in quality.items()}
+    {'spearman': 1.0, 'kendall': 1.0, 'mean_absolute_error': 0.033}
+    """
+    from scipy.stats import kendalltau, spearmanr
+
+    varies = len(set(predicted)) > 1 and len(set(measured)) > 1
+    errors = [
+        abs(p - m) / abs(m) if m else math.nan for p, m in zip(predicted, measured, strict=True)
+    ]
+    return {
+        "spearman": float(spearmanr(predicted, measured).statistic) if varies else math.nan,
+        "kendall": float(kendalltau(predicted, measured).statistic) if varies else math.nan,
+        "mean_absolute_error": mean(errors),
+    }

@@ -26,12 +26,12 @@ from nasengine.estimators.latency import Latency
 from nasengine.estimators.latency_table import (
     LatencyTable,
     measure_latency_table,
-    prediction_quality,
     read_latency_table,
     write_latency_table,
 )
 from nasengine.plugin import build
 from nasengine.spaces.nas_bench_201 import NASBench201
+from nasengine.statistics import agreement
 from nasengine.testing.stubs import TinySpace, tiny_candidate, tiny_search
 
 QUICK = {"repeats": 3, "seconds": 0.0, "max_spread": 1e6, "threads": 1}
@@ -348,7 +348,7 @@ def test_a_reference_block_that_the_table_lacks_fails_that_candidate(search, mad
 def test_steady_machines_predict_whole_networks():
     """A network of known times: a table of them adds up to the whole."""
     predicted, measured = [3.0, 4.0, 5.0, 6.0], [3.1, 3.9, 5.0, 6.3]
-    quality = prediction_quality(predicted, measured)
+    quality = agreement(predicted, measured)
     assert quality["spearman"] == pytest.approx(1.0)
     assert quality["mean_absolute_error"] == pytest.approx(0.0263, abs=1e-3)
 

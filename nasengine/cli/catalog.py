@@ -45,13 +45,17 @@ def list_plugins(options: argparse.Namespace, _: threading.Event) -> int:
 
 
 def _plugins(contract: type[Plugin]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, cls in _classes(contract):
+        yield name, {"summary": cls.summary(), "settings": _settings(cls)}
+
+
+def _classes(contract: type[Plugin]) -> Iterator[tuple[str, type[Plugin]]]:
+    """Yield the installed plugins; one that cannot be imported is told, and hides no other."""
     for name in installed(contract.kind):
         try:
-            cls = load_class(contract, name)
+            yield name, load_class(contract, name)
         except PluginError as error:
             print(f"warning: {error}", file=sys.stderr)
-            continue
-        yield name, {"summary": cls.summary(), "settings": _settings(cls)}
 
 
 def _settings(cls: type[Plugin]) -> dict[str, dict[str, str]]:
@@ -63,7 +67,7 @@ def _settings(cls: type[Plugin]) -> dict[str, dict[str, str]]:
             else _toml(field.get_default(call_default_factory=True))
         )
         about = " ".join((field.description or "").split())
-        found[name] = {"default": default, "about": about}
+        found[field.alias or name] = {"default": default, "about": about}
     return found
 
 
@@ -108,8 +112,7 @@ def _one_of(contract: type[Plugin], definitions: dict[str, Any]) -> dict[str, An
         "required": ["name"],
     }
     options: list[dict[str, Any]] = [own]
-    for name in installed(contract.kind):
-        cls = load_class(contract, name)
+    for name, cls in _classes(contract):
         described = _described(cls, definitions)
         described["properties"] = {"name": {"const": name}, **described.get("properties", {})}
         if contract is not Estimator:  # An estimator's name may be its key.

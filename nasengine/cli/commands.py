@@ -9,7 +9,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,15 +126,13 @@ def check(options: argparse.Namespace, _: threading.Event) -> int:
 def measure(options: argparse.Namespace, stop: threading.Event) -> int:
     """Measure one architecture by a spec's estimators."""
     experiment = Experiment.load(options.spec, options.assignments)
+    estimators = experiment.estimators
     if options.estimators:
-        experiment = replace(experiment, estimators=_chosen(experiment, options.estimators))
-    spec = experiment.spec.model_copy(
-        update={"objectives": {next(iter(experiment.estimators)): "min"}}
-    )
-    experiment = replace(experiment, spec=spec)
+        estimators = chosen_estimators(experiment, options.estimators)
+    experiment = experiment.for_measuring(estimators)
     architecture = _architecture(experiment.space, options.architecture)
     reporter = TerminalReporter(Console(stderr=True), quiet=options.quiet or options.json)
-    with tempfile.TemporaryDirectory() as folder, threads(spec.threads):
+    with tempfile.TemporaryDirectory() as folder, threads(experiment.spec.threads):
         search = experiment.search(Path(folder), reporter, stop)
         job = Job("measured", architecture, stop_at_limits=False)
         measured = measure_architecture(search, job)
@@ -150,8 +147,14 @@ def measure(options: argparse.Namespace, stop: threading.Event) -> int:
     return 0
 
 
-def _chosen(experiment: Experiment, names: str) -> Mapping[str, Estimator]:
-    """Return the named estimators: of the spec, or installed ones with their defaults."""
+def chosen_estimators(experiment: Experiment, names: str) -> Mapping[str, Estimator]:
+    """Return the named estimators: of the spec, or installed ones with their defaults.
+
+    Raises
+    ------
+    SpecError
+        If there is no such estimator, in the spec or installed.
+    """
     known = {**dict.fromkeys(installed("estimator")), **experiment.estimators}
     chosen = {}
     for name in names.split(","):

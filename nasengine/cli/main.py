@@ -89,6 +89,10 @@ def _command(name: str) -> Command:
         from nasengine.cli.report import report
 
         return report
+    if name in ("latency-table", "correlate"):
+        from nasengine.cli import studies
+
+        return {"latency-table": studies.write_table, "correlate": studies.correlate}[name]
     from nasengine.cli import commands
 
     found: Command = {
@@ -173,6 +177,20 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write a run's report.html, from its folder alone")
     report.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
     report.add_argument("-o", "--output", type=Path, help="the file (report.html in the folder)")
+
+    table = commands.add_parser("latency-table", help="measure this device's table, to search with")
+    _takes_spec(table)
+    table.add_argument("-o", "--output", type=Path, required=True, help="the JSON file")
+    table.add_argument("--estimator", metavar="KEY", help="which of the spec's estimators")
+    _shows(table)
+
+    correlate = commands.add_parser("correlate", help="how well one estimator ranks another")
+    _takes_spec(correlate)
+    correlate.add_argument("--estimators", required=True, metavar="A,B", help="the two")
+    correlate.add_argument("--samples", type=int, default=50, help="random architectures (50)")
+    correlate.add_argument("-o", "--output", type=Path, help="folder for values and scatter plot")
+    correlate.add_argument("--json", action="store_true", help="print JSON")
+    _shows(correlate)
 
     listing = commands.add_parser("list", help="the installed plugins and their settings")
     listing.add_argument(

@@ -26,7 +26,7 @@ from rich.text import Text
 from nasengine.errors import StorageError
 from nasengine.quantities import format_count, format_duration, format_quantity
 from nasengine.reporter import Progress, Reporter
-from nasengine.trial import Status, Trial
+from nasengine.trial import Metric, Status, Trial
 
 SHOW_AFTER = 2.0
 """Seconds after which work gets a bar; what is quicker would only flicker."""
@@ -116,6 +116,10 @@ class TerminalReporter(Reporter):
         self._live: Live | None = None
         self._last_line = clock()
         self._lock = threading.RLock()
+
+    def begin(self, metrics: Mapping[str, Metric]) -> None:
+        """Show the metrics of trials in their units from now on."""
+        self.units = {name: metric.unit for name, metric in metrics.items()}
 
     def note(self, text: str) -> None:
         """Show a line."""

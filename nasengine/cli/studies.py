@@ -1,0 +1,74 @@
+"""The commands that study estimators: latency-table and correlate."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import threading
+from pathlib import Path
+
+from rich.console import Console
+
+from nasengine.cli.commands import chosen_estimators
+from nasengine.cli.terminal import TerminalReporter
+from nasengine.correlation import correlate as correlate_estimators
+from nasengine.correlation import plot
+from nasengine.errors import SpecError, did_you_mean
+from nasengine.estimator import Estimator
+from nasengine.experiment import Experiment, known_metrics
+from nasengine.run import threads
+
+
+def write_table(options: argparse.Namespace, stop: threading.Event) -> int:
+    """Measure this device's cost table into a file."""
+    experiment = Experiment.load(options.spec, options.assignments)
+    able = {
+        key: estimator
+        for key, estimator in experiment.estimators.items()
+        if type(estimator).write_table is not Estimator.write_table
+    }
+    key = options.estimator or next(iter(able), "")
+    if key not in able:
+        near = did_you_mean(key, able)
+        raise SpecError(f"{options.spec}: no estimator {key!r} that writes a table file; {near}")
+    experiment = experiment.for_measuring({key: able[key]})
+    reporter = TerminalReporter(quiet=options.quiet)
+    with tempfile.TemporaryDirectory() as folder, threads(experiment.spec.threads):
+        search = experiment.search(Path(folder), reporter, stop)
+        able[key].write_table(search, options.output)
+    print(f"{options.output}: to search for this device from anywhere, set")
+    print(f'  [estimators.{key}]\n  table = "{options.output}"')
+    return 0
+
+
+def correlate(options: argparse.Namespace, stop: threading.Event) -> int:
+    """Say how well one estimator ranks what another measures."""
+    experiment = Experiment.load(options.spec, options.assignments)
+    estimators = chosen_estimators(experiment, options.estimators)
+    if len(estimators) != 2:
+        raise SpecError(
+            f"--estimators: two are needed, as in parameters,iou; got {options.estimators}"
+        )
+    experiment = experiment.for_measuring(estimators)
+    reporter = TerminalReporter(Console(stderr=True), quiet=options.quiet or options.json)
+    output: Path | None = options.output
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, threads(experiment.spec.threads):
+        search = experiment.search(Path(folder), reporter, stop)
+        kept = output / "values.json" if output else None
+        first, second = estimators
+        found = correlate_estimators(search, first, second, options.samples, kept)
+        units = [known_metrics(search)[key].unit for key in estimators]
+    said = found.agreement()
+    for reason, count in found.failed.items():
+        reporter.warn(f"{count} not measured: {reason}")
+    if output is not None:
+        plot(found, units, output / "scatter.png")
+    if options.json:
+        print(json.dumps({"architectures": len(found.values), **said}, indent=2))
+    else:
+        print(f"{first} ranks what {second} measures, on {len(found.values)} architectures:")
+        print(f"  Spearman {said['spearman']:.3f}, Kendall {said['kendall']:.3f}")
+    return 0
