@@ -1,0 +1,130 @@
+"""Ablations: every cell a run folder, skipped when complete, compared in one table."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from nasengine.ablation import cells, parse_vary
+from nasengine.cli import main
+from nasengine.errors import SpecError
+from nasengine.statistics import difference
+from test_spec import tables
+
+VARY = ["--vary", "strategy.name=local_search", "--vary", "seed=0..2"]
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "240")
+    table = tables()
+    table["objectives"] = {"parameters": "min"}
+    table["budget"] = {"trials": 2}
+    path = tmp_path / "spec.toml"
+    path.write_text(tomli_w.dumps(table))
+    return path
+
+
+def test_one_command_compares_strategies_at_equal_budget(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ablate", str(spec), *VARY, "--quiet"]) == 0
+    parent = spec.parent / "runs" / "tiny-ablation"
+    folders = {path.name for path in parent.iterdir() if path.is_dir()}
+    assert folders == {
+        *(f"name={s}_seed={n}" for s in ("local_search", "random") for n in range(3)),
+        "references",
+    }
+    rows = list(csv.DictReader((parent / "comparison.csv").open()))
+    assert len(rows) == 7
+    assert {row["trials"] for row in rows[:-1]} == {"2"}
+    assert rows[-1]["strategy.name"] == "big (reference)"
+    told = (parent / "comparison.md").read_text()
+    assert "gain over random" in told
+    assert (parent / "comparison.png").stat().st_size > 1000
+    assert "local_search" in capsys.readouterr().out
+
+
+def test_complete_cells_are_skipped_and_a_changed_spec_is_refused(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["ablate", str(spec), *VARY, "--quiet"])
+    parent = spec.parent / "runs" / "tiny-ablation"
+    before = {p: p.stat().st_mtime_ns for p in parent.rglob("history.sqlite")}
+    assert main(["ablate", str(spec), *VARY, "--quiet"]) == 0
+    assert {p: p.stat().st_mtime_ns for p in parent.rglob("history.sqlite")} == before
+    assert main(["ablate", str(spec), *VARY, "--quiet", "--set", "space.width=5"]) == 2
+    assert "spec.space.width: was 4, is 5" in capsys.readouterr().err
+
+
+def test_random_search_is_always_a_row() -> None:
+    grid = cells(tables(), parse_vary(["space.width=4,8", "seed=1"]))
+    settings = [tuple(cell.setting.values()) for cell in grid]
+    assert settings == [("4", "random"), ("8", "random")]
+    other = {**tables(), "strategy": {"name": "evolution"}}
+    settings = [tuple(cell.setting.values()) for cell in cells(other, parse_vary(["seed=1"]))]
+    assert settings == [("evolution",), ("random",)]
+
+
+def test_a_whole_strategy_can_be_a_value(spec: Path) -> None:
+    table = tables()
+    table["budget"] = {"trials": 2}
+    table["objectives"] = {"parameters": "min"}
+    table["ablation"] = {
+        "vary": {"strategy": [{"name": "evolution", "population": 3, "sample": 2}], "seed": [5]}
+    }
+    spec.write_text(tomli_w.dumps(table))
+    assert main(["ablate", str(spec), "--into", "here", "--quiet"]) == 0
+    described = json.loads((spec.parent / "here" / "ablation.json").read_text())
+    assert [c["setting"]["strategy"] for c in described["cells"]] == [
+        "evolution(population=3,sample=2)",
+        "random",
+    ]
+
+
+@pytest.mark.parametrize("text", ["strategy.name", "=a", "seed=", "seed=3..1"])
+def test_a_vary_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match="--vary"):
+        parse_vary([text])
+
+
+def test_a_wrong_cell_is_refused_before_anything_runs(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ablate", str(spec), "--vary", "strategy.name=random,evolutoin"]) == 2
+    assert "did you mean 'evolution'?" in capsys.readouterr().err
+    assert not (spec.parent / "runs").exists()
+
+
+def test_finished_runs_are_compared_by_what_differs(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        for width in (4, 6):
+            assignments = ["--set", f"seed={seed}", "--set", f"space.width={width}"]
+            assert main(["run", str(spec), "--quiet", *assignments]) == 0
+    capsys.readouterr()
+    folders = [f"runs/tiny-{n}" for n in (1, 2, 3, 4)]
+    assert main(["compare", *folders, "-o", "out"]) == 0
+    table = (spec.parent / "out" / "comparison.md").read_text()
+    assert "| 4 | 2 |" in table
+    assert "| 6 | 2 |" in table
+    assert main(["compare", *folders, "--baseline", "5"]) == 2
+    assert "--baseline: no row '5'" in capsys.readouterr().err
+    assert main(["compare", folders[0], folders[0]]) == 2
+    assert "the same setting and seed twice" in capsys.readouterr().err
+    assert main(["compare", "nowhere"]) == 2
+
+
+def test_an_interval_knows_its_pairs() -> None:
+    first, second = [1.0, 2.0, 3.0, 4.0], [0.9, 1.9, 2.9, 3.9]
+    paired = difference(first, second, paired=True)
+    unpaired = difference(first, second, paired=False)
+    assert paired.low > 0
+    assert unpaired.low < 0 < unpaired.high
+    assert paired.value == pytest.approx(unpaired.value)
