@@ -12,8 +12,8 @@ from nasengine.space import SearchSpace
 from nasengine.spaces.light_blocks import BASELINES, CANDIDATES
 from nasengine.spaces.light_sdi import LightSDI
 
-# Megabytes and FLOPs in millions. The paper says 0.01 MB of Double DWconv; what has its FLOPs to the
-# second decimal holds 1,188 parameters, 0.0045 MB. It is one miss with wafer_cement's, below.
+# Megabytes and FLOPs in millions. The paper says 0.01 MB of Double DWconv; what has its FLOPs to
+# the second decimal holds 1,188 parameters, 0.0045 MB: one miss with wafer_cement's, below.
 BLOCKS = {
     "single_conv": (0.01, 18.28),
     "double_conv": (0.15, 359.79),
