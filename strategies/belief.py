@@ -117,7 +117,7 @@ def last_refresh(number: int) -> int:
     Examples
     --------
     >>> [last_refresh(n) for n in (15, 20, 59, 120)]
-    [10, 20, 50, 104]
+    [10, 20, 50, 103]
     """
     at = 10
     while at + max(10, at // 5) <= number:
