@@ -139,8 +139,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
         sources = {path.name for path in (ROOT / part).glob("*.py")}
         packed = {name.rpartition("/")[2] for name in names if f"nasengine/{part}/" in name}
         assert packed == sources
-    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "nasengine").rglob("*.py")}
-    assert sources <= set(names), "a package is missing in [tool.setuptools] packages"
+    files = [path for path in (ROOT / "nasengine").rglob("*.*") if path.suffix != ".pyc"]
+    sources = {str(path.relative_to(ROOT)) for path in files}
+    assert sources <= set(names), "missing in [tool.setuptools] packages or package-data"
 
 
 def test_the_sdist_holds_what_a_packager_tests(built: Path) -> None:
