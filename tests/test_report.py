@@ -368,7 +368,7 @@ def test_text_never_becomes_a_tag(text: str, value: str) -> None:
 )
 def test_any_points_make_a_chart_or_none(points: list[tuple[float, float]], kind: Any) -> None:
     drawn = chart("title", [Series("a", points, 1, kind)], Axis("x"), Axis("y", "ms"))
-    finite = [p for p in points if abs(p[0]) < float("inf") and abs(p[1]) < float("inf")]
+    finite = [p for p in points if abs(p[0]) < 1e150 and abs(p[1]) < 1e150]
     assert (drawn is None) == (not finite)
     if drawn is not None:
         Page(drawn)

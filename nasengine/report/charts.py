@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .html import Html, join, tag
-from .scale import Scale, tick_text, ticks
+from .scale import Scale, drawable, tick_text, ticks
 
 WIDTH, HEIGHT = 470, 280
 _RIGHT, _TOP, _BOTTOM = 14, 14, 46
@@ -49,7 +49,7 @@ class Series:
     name
         For the legend; empty for none of its own.
     points
-        (x, y); those that are not finite are left out.
+        (x, y); those that have no place on an axis are left out.
     colour
         1 to 6, of the page's palette; 0 for grey.
     kind
@@ -66,10 +66,10 @@ class Series:
 
     @property
     def known(self) -> list[tuple[Point, str]]:
-        """The finite points with their titles."""
+        """The points that can be drawn, with their titles."""
         titles = [*self.titles, *[""] * (len(self.points) - len(self.titles))]
         both = zip(self.points, titles, strict=True)
-        return [(p, title) for p, title in both if all(map(math.isfinite, p))]
+        return [(p, title) for p, title in both if all(map(drawable, p))]
 
 
 def chart(title: str, series: Sequence[Series], x: Axis, y: Axis, note: str = "") -> Html | None:
@@ -291,6 +291,6 @@ def spark(
         _draw(Series(name, lines[name], 1 if name == strong else 0), across, up) for name in ordered
     ]
     base = tag("path", d=f"M4 {height - 4:g}H{width - 4:g}", class_="grid")
-    text = join([tag("b", title), " ", strong])
+    text = join([tag("b", title), tag("small", strong)])
     drawing = svg(base, *drawn, label=title, width=width, height=height)
     return tag("figure", tag("figcaption", text), drawing, class_="small")

@@ -125,16 +125,22 @@ def _paths(record: Record, events: Sequence[Event]) -> Html | None:
     last = events[-1]
     if len(events) < 2:
         return None
+    shown = list(_choices(record, last).items())[:_MOST_SPARKS]
+    shares = {
+        slot: [(float(e["iteration"]), _softmax(e["alphas"][slot])) for e in events]
+        for slot, _ in shown
+    }
+    every = [share for rows in shares.values() for _, row in rows for share in row]
+    low, high = min(every), max(every)
     drawn = []
-    for slot, names in list(_choices(record, last).items())[:_MOST_SPARKS]:
-        shares = [(float(e["iteration"]), _softmax(e["alphas"][slot])) for e in events]
-        lines = {name: [(at, row[i]) for at, row in shares] for i, name in enumerate(names)}
+    for slot, names in shown:
+        lines = {name: [(at, row[i]) for at, row in shares[slot]] for i, name in enumerate(names)}
         strong = max(names, key=lambda name: lines[name][-1][1])
-        top = max(max(row) for _, row in shares)
-        drawn.append(spark(slot, lines, strong, 0.0, top))
+        drawn.append(spark(slot, lines, strong, low, high))
     left = len(last["alphas"]) - len(drawn)
-    more = tag("p", f"and {left} more slots", class_="note") if left else None
-    return details("Every slot's alphas over the iterations", grid(drawn, "sparks"), more)
+    said = f"Softmax of the alphas, all on one scale from {low:.3g} to {high:.3g}."
+    note = tag("p", f"{said} And {left} more slots." if left else said, class_="note")
+    return details("Every slot's alphas over the iterations", note, grid(drawn, "sparks"))
 
 
 def notes(record: Record) -> Html | None:

@@ -8,6 +8,14 @@ from dataclasses import dataclass
 
 from nasengine.quantities import format_bytes, format_count
 
+_LARGEST = 1e150
+"""Beyond it differences and squares may overflow; nobody reads such a chart."""
+
+
+def drawable(value: float) -> bool:
+    """Say whether a value has a place on an axis: NaN, infinity and their like have none."""
+    return abs(value) < _LARGEST
+
 
 def ticks(low: float, high: float, count: int = 6) -> list[float]:
     """Return about `count` round numbers from low to high.
@@ -19,7 +27,7 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
     >>> ticks(0.61, 0.78)
     [0.65, 0.7, 0.75]
     """
-    if not high > low:
+    if not high - low > max(1e-9 * max(abs(low), abs(high)), 1 / _LARGEST):
         return [low]
     rough = (high - low) / max(1, count)
     size = 10.0 ** math.floor(math.log10(rough))
@@ -72,15 +80,18 @@ class Scale:
     def over(
         cls, values: Iterable[float], start: float, end: float, *, margin: float = 0.05
     ) -> Scale:
-        """Return a scale that all finite values lie on, with some room at its ends.
+        """Return a scale that all drawable values lie on, with some room at its ends.
 
         Examples
         --------
         >>> Scale.over([0, 10], 0, 100, margin=0)(5)
         50.0
         """
-        known = [value for value in values if math.isfinite(value)]
+        known = [value for value in values if drawable(value)]
         low, high = (min(known), max(known)) if known else (0.0, 1.0)
-        room = (high - low) * margin or (abs(low) * 0.1 or 1.0) * (margin > 0)
+        largest = max(abs(low), abs(high))
+        room = (high - low) * margin
+        if margin and high - low <= max(1e-9 * largest, 1 / _LARGEST):
+            room = largest * 0.1 if largest > 1 / _LARGEST else 1.0
         floor = 0.0 if low >= 0 and low - room < 0 else low - room
         return cls(floor, high + room, start, end)
