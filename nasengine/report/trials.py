@@ -37,7 +37,7 @@ def search(record: Record) -> Html | None:
         charts += [_front(record, complete, goals[0], other) for other in goals[1:4]]
         charts.append(_hypervolume(record, complete))
     else:
-        charts += [_trade(record, complete, goals[0], cost) for cost in _costs(record)[:2]]
+        charts += [_trade(record, complete, goals[0], cost) for cost in _costs(record)[:4]]
     return section("The trials in pictures", grid(charts, "charts"))
 
 
