@@ -34,8 +34,8 @@ _TELLING = (Status.COMPLETE, Status.INFEASIBLE, Status.FAILED)
 class Belief:
     """What is believed, and what a further measurement is worth.
 
-    Trials that broke a limit or failed count as no better than the worst that is told apart;
-    those still running, as what is expected of them.
+    Trials that broke a limit or failed count as the worst; those still running, as what is
+    expected of them.
 
     Parameters
     ----------
@@ -144,26 +144,16 @@ def _standing(trial: Trial, objectives: Objectives) -> tuple[float, ...]:
 def targets(trials: Sequence[Trial], objectives: Objectives) -> Array:
     """Return what the processes are fitted to: (trials, goals), lower is better.
 
-    Every goal is brought to mean 0 and deviation 1. For one goal, what lies far behind the better
-    half is cut off: how bad a bad network is tells nothing of the best.
+    Every goal's values are replaced by the normal quantiles of their ranks, so that nothing hangs
+    on its unit, on its scale, or on how bad the bad ones are. Infeasible and failed trials share
+    the last rank.
     """
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+
     complete = np.array([trial.status is Status.COMPLETE for trial in trials])
-    goals = len(objectives.goals)
-    table = np.full((len(trials), goals), np.inf)
+    table = np.full((len(trials), len(objectives.goals)), np.inf)
     if complete.any():
         table[complete] = [objectives.losses(t) for t in trials if t.status is Status.COMPLETE]
-    return np.column_stack([_standardised(column, clip=goals == 1) for column in table.T])
-
-
-def _standardised(column: Array, *, clip: bool) -> Array:
-    finite = column[np.isfinite(column)]
-    if not finite.size:
-        return np.zeros_like(column)
-    worst = finite.max()
-    if clip:
-        middle = np.median(finite)
-        worst = min(worst, middle + finite[finite <= middle].std())
-    cut = np.clip(column, finite.min(), worst)
-    spread = cut.std()
-    scaled: Array = (cut - cut.mean()) / (spread if spread > 0 else 1.0)
-    return scaled
+    quantiles: Array = ndtri((rankdata(table, axis=0) - 0.5) / len(trials))
+    return quantiles
