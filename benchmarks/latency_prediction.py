@@ -17,7 +17,6 @@ import torch
 
 from nasengine.estimators import _engines, _latency_cells, _timing
 from nasengine.estimators.latency import Latency
-from nasengine.statistics import agreement
 from nasengine.estimators.latency_table import LatencyTable, describe, predict
 from nasengine.moves import sample
 from nasengine.network import build_network

@@ -306,6 +306,10 @@ SpecPath = Annotated[Path, BeforeValidator(_resolve)]
 """A path setting: relative ones are relative to the spec's folder."""
 
 
+PLUGIN_KIND = "x-nasengine-plugin"
+"""The key that marks, in a JSON Schema, where a plugin of some kind stands."""
+
+
 class Nested:
     """Annotation for a setting that is itself a plugin, given as a table with its name.
 
@@ -338,9 +342,8 @@ class Nested:
         )
 
     def __get_pydantic_json_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
-        """Refer to the schema's list of such plugins."""
-        group = group_of(self.contract.kind).removeprefix("nasengine.")
-        return {"$ref": f"#/$defs/{group}"}
+        """Name the kind; `nasengine schema` puts the list of such plugins in its place."""
+        return {"type": "object", PLUGIN_KIND: self.contract.kind}
 
 
 class _Wrapped(ValueError):

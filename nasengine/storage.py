@@ -63,12 +63,12 @@ class Storage:
                 self._connection.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             raise RunFolderError(f"{path}: not a history: {error}") from error
-        found = self.fact("format", FORMAT)
+        found = self.fact("format", 0)
         if found > FORMAT:
             raise RunFolderError(
                 f"{path}: written by a later nasengine (format {found}, this one reads {FORMAT})"
             )
-        if not read_only:
+        if found == 0 and not read_only:
             self.set_fact("format", FORMAT)
 
     def close(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import tomli_w
 from test_spec import tables
 
 from nasengine.cli import main
+from nasengine.experiment import Experiment
+from nasengine.run import run
 from nasengine.run_folder import RunFolder
 
 
@@ -228,11 +229,11 @@ def test_a_wrong_command_is_bad_input(capsys: pytest.CaptureFixture[str]) -> Non
 def test_an_interrupted_run_says_how_to_go_on(
     spec: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Stopped(threading.Event):
-        def is_set(self) -> bool:
-            return True
+    def stopped(experiment: Experiment, folder: RunFolder, reporter: Any, stop: Any) -> Any:
+        stop.set()
+        return run(experiment, folder, reporter, stop)
 
-    monkeypatch.setattr("nasengine.cli.main.threading.Event", Stopped)
+    monkeypatch.setattr("nasengine.cli.commands.run_experiment", stopped)
     assert main(["run", str(spec)]) == 130
     assert "nasengine resume runs/tiny-1" in capsys.readouterr().err
     monkeypatch.undo()

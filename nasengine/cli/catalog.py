@@ -12,7 +12,7 @@ from typing import Any
 
 from nasengine.errors import InputError, PluginError, did_you_mean
 from nasengine.estimator import Estimator
-from nasengine.plugin import Plugin, installed, load_class
+from nasengine.plugin import PLUGIN_KIND, Plugin, installed, load_class
 from nasengine.space import SearchSpace
 from nasengine.strategy import Strategy
 from nasengine.task import DataSource, Task
@@ -123,9 +123,22 @@ def _one_of(contract: type[Plugin], definitions: dict[str, Any]) -> dict[str, An
 
 
 def _described(cls: type[Plugin], definitions: dict[str, Any]) -> dict[str, Any]:
-    described: dict[str, Any] = cls.model_json_schema(ref_template="#/$defs/{model}")
+    described: dict[str, Any] = _with_plugins(cls.model_json_schema())
     definitions.update(described.pop("$defs", {}))
     described.pop("title", None)
     described["type"] = "object"
     described["additionalProperties"] = False
     return described
+
+
+def _with_plugins(schema: Any) -> Any:
+    """Refer to the list of plugins wherever a setting is one."""
+    if isinstance(schema, list):
+        return [_with_plugins(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if PLUGIN_KIND in schema:
+        kind = next(k for k, c in CONTRACTS.items() if c.kind == schema[PLUGIN_KIND])
+        rest = {key: value for key, value in schema.items() if key not in (PLUGIN_KIND, "type")}
+        return {**rest, "$ref": f"#/$defs/{kind}"}
+    return {key: _with_plugins(value) for key, value in schema.items()}
