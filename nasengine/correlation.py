@@ -85,7 +85,7 @@ def correlate(
     with search.reporter.progress(f"{first} and {second}", len(drawn), 0) as progress:
         for number, architecture in enumerate(drawn):
             if architecture not in found.values:
-                job = Job(f"sample-{number}", architecture, stop_at_limits=False)
+                job = Job(f"sample-{number}", architecture, stop_early=False)
                 measured = measure(alone, job)
                 if measured.status is Status.COMPLETE:
                     values = (measured.measurements[key].value for key in (first, second))

@@ -13,7 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from nasengine.architecture import Architecture
-from nasengine.errors import EstimationFailed, InputError, Interrupted, SearchFailed, StorageError
+from nasengine.errors import (
+    EstimationFailed,
+    InputError,
+    Interrupted,
+    SearchFailed,
+    SpaceError,
+    StorageError,
+)
 from nasengine.estimator import Candidate, Estimator
 from nasengine.execution import Executor, InProcess, Job, Measured
 from nasengine.history import History
@@ -55,23 +62,35 @@ def measure(search: Search, job: Job) -> Measured:
         If the search was asked to stop; between two estimators, or where one allows it.
     """
     found = dict(job.known)
+    failures: list[str] = []
     for key, estimator in by_effort(search.estimators):
         if key in found:
             continue
         search.pause_point()
-        candidate = Candidate(job.architecture, search, job.label, found)
-        try:
-            found.update(_measured_by(key, estimator, candidate))
-        except (InputError, StorageError):
-            raise
-        except EstimationFailed as error:
-            return Measured(Status.FAILED, found, f"{key}: {error}")
-        except (Exception, SystemExit) as error:  # noqa: BLE001 a candidate may raise anything
-            return Measured(Status.FAILED, found, f"{key}: {type(error).__name__}: {error}")
+        reason = _failure(key, estimator, Candidate(job.architecture, search, job.label, found))
+        if reason:
+            failures.append(f"{key}: {reason}")
         broken = search.objectives.violations(found)
-        if broken and job.stop_at_limits:
+        if broken and job.stop_early:
             return Measured(Status.INFEASIBLE, found, _say_broken(search, broken, found))
-    return Measured(Status.COMPLETE, found, "")
+        if failures and job.stop_early:
+            break
+    status = Status.FAILED if failures else Status.COMPLETE
+    return Measured(status, found, "; ".join(failures))
+
+
+def _failure(key: str, estimator: Estimator, candidate: Candidate) -> str:
+    """Measure by one estimator, into the candidate's measurements; return why it failed."""
+    try:
+        measured = _measured_by(key, estimator, candidate)
+    except (EstimationFailed, SpaceError) as error:
+        return str(error)
+    except (InputError, StorageError):
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001 a candidate may raise anything
+        return f"{type(error).__name__}: {error}"
+    candidate.measurements.update(measured)
+    return ""
 
 
 def by_effort(estimators: Mapping[str, Estimator]) -> list[tuple[str, Estimator]]:
@@ -177,7 +196,7 @@ class Engine:
             self.search.pause_point()
             architecture = self.search.space.reference(name)
             started = self._clock()
-            job = Job(f"reference-{name}", architecture, stop_at_limits=False, final=True)
+            job = Job(f"reference-{name}", architecture, stop_early=False, final=True)
             measured = self.executor.measure(job)
             done[name] = Trial(
                 -1,
@@ -197,7 +216,7 @@ class Engine:
         """Measure what the winner and the references alone are measured by; kept with the run."""
         known = {**winner.measurements, **self.storage.final(winner.number)}
         label = f"trial-{winner.number}"
-        job = Job(label, winner.architecture, stop_at_limits=False, final=True, known=known)
+        job = Job(label, winner.architecture, stop_early=False, final=True, known=known)
         measured = self.executor.measure(job)
         self.storage.set_final(winner.number, measured.measurements)
         if measured.status is not Status.COMPLETE:

@@ -39,7 +39,7 @@ class Candidate:
     architecture: Architecture
     search: Search
     label: str
-    measurements: Mapping[str, Measurement]
+    measurements: dict[str, Measurement]
 
     def network(self, *labels: str | int) -> fx.GraphModule:
         """Build the network, initialised from the spec's seed, the label and further labels."""

@@ -25,8 +25,8 @@ class Job:
         ``trial-7`` or ``reference-unet``: names the candidate's folder and seeds its randomness.
     architecture
         What to measure.
-    stop_at_limits
-        Whether a broken limit ends the measuring.
+    stop_early
+        Whether a broken limit or a failure ends the measuring; else the other estimators go on.
     final
         Whether the final estimators measure as well.
     known
@@ -35,7 +35,7 @@ class Job:
 
     label: str
     architecture: Architecture
-    stop_at_limits: bool = True
+    stop_early: bool = True
     final: bool = False
     known: Mapping[str, Measurement] = field(default_factory=dict)
 

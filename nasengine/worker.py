@@ -107,7 +107,7 @@ def _measure_all(
             job = Job(
                 given["label"],
                 Architecture(given["architecture"]),
-                given["stop_at_limits"],
+                given["stop_early"],
                 given["final"],
                 measurements_from(given["known"]),
             )

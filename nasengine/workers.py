@@ -179,7 +179,7 @@ class _Worker:
             {
                 "label": job.label,
                 "architecture": dict(job.architecture),
-                "stop_at_limits": job.stop_at_limits,
+                "stop_early": job.stop_early,
                 "final": job.final,
                 "known": measurements_to(job.known),
             }

@@ -134,7 +134,7 @@ def measure(options: argparse.Namespace, stop: threading.Event) -> int:
     reporter = TerminalReporter(Console(stderr=True), quiet=options.quiet or options.json)
     with tempfile.TemporaryDirectory() as folder, threads(experiment.spec.threads):
         search = experiment.search(Path(folder), reporter, stop)
-        job = Job("measured", architecture, stop_at_limits=False)
+        job = Job("measured", architecture, stop_early=False)
         measured = measure_architecture(search, job)
         units = {name: metric.unit for name, metric in known_metrics(search).items()}
     if measured.status is not Status.COMPLETE:
