@@ -144,9 +144,10 @@ def _standing(trial: Trial, objectives: Objectives) -> tuple[float, ...]:
 def targets(trials: Sequence[Trial], objectives: Objectives) -> Array:
     """Return what the processes are fitted to: (trials, goals), lower is better.
 
-    Every goal's values are replaced by the normal quantiles of their ranks, so that nothing hangs
-    on its unit, on its scale, or on how bad the bad ones are. Infeasible and failed trials share
-    the last rank.
+    Every goal's values become the normal quantiles of their ranks, so that nothing hangs on their
+    unit or on how bad the bad ones are; infeasible and failed trials share the last rank. With
+    several goals, where distances along the front count, the mean of that and of the
+    standardised values.
     """
     from scipy.special import ndtri
     from scipy.stats import rankdata
@@ -156,4 +157,16 @@ def targets(trials: Sequence[Trial], objectives: Objectives) -> Array:
     if complete.any():
         table[complete] = [objectives.losses(t) for t in trials if t.status is Status.COMPLETE]
     quantiles: Array = ndtri((rankdata(table, axis=0) - 0.5) / len(trials))
-    return quantiles
+    if len(objectives.goals) == 1:
+        return quantiles
+    return (quantiles + np.column_stack([_standardised(column) for column in table.T])) / 2
+
+
+def _standardised(column: Array) -> Array:
+    """Return values of mean 0 and deviation 1, those that are not finite as the worst."""
+    finite = column[np.isfinite(column)]
+    if not finite.size:
+        return np.zeros_like(column)
+    cut = np.clip(column, finite.min(), finite.max())
+    scaled: Array = (cut - cut.mean()) / (cut.std() or 1.0)
+    return scaled

@@ -5,8 +5,8 @@
 - Paquete, Chiarandini and Stützle, Pareto Local Optimum Sets in the Biobjective Traveling Salesman
   Problem, 2004, for several objectives.
 
-A better neighbour is moved to as soon as it is measured. Where the best has no neighbour left to
-measure, the next best takes its place.
+A better neighbour is moved to as soon as it is measured. Where none is left to measure, the climb
+has ended in a local optimum, and another begins at a random architecture.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LocalSearch(Strategy):
         unseen = Unseen(history, search, rng)
         if len(history) < self.initial:
             return unseen.samples(min(count, self.initial - len(history)))
-        trials = open_trials(history, search)
+        trials = open_trials(history, search, self.initial)
         found: list[Architecture] = []
         for centre in trials.centres(rng):
             around = list(neighbours(centre.architecture, search.space.decisions))

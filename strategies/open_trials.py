@@ -1,4 +1,4 @@
-"""The trials around which a local search goes on, the best first.
+"""The trials around which a local search goes on.
 
 Kept from one proposal to the next so that each costs the same however long the search. What is
 kept follows from the history alone: it is made anew when it does not match.
@@ -7,12 +7,11 @@ kept follows from the history alone: it is made anew when it does not match.
 from __future__ import annotations
 
 import random
-from bisect import bisect_left, insort
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from nasengine.architecture import Architecture
 from nasengine.history import History
 from nasengine.objectives import Objectives, precedes
 from nasengine.trial import Trial
@@ -28,7 +27,7 @@ Entry = tuple[tuple[float, ...], int, Trial]
 
 @dataclass
 class OpenTrials:
-    """Trials of one objective in order of standing, or the front of several.
+    """The present climb of one objective, or the front of several.
 
     Parameters
     ----------
@@ -36,24 +35,34 @@ class OpenTrials:
         `History.measured`, while it only grows.
     objectives
         What the entries are compared by.
+    initial
+        Number of trials of which the best begins the first climb.
     """
 
     measured: list[Trial]
     objectives: Objectives
+    initial: int
     entries: list[Entry] = field(default_factory=list)
     closed: set[int] = field(default_factory=set)
     used: int = 0
 
     def update(self, search: Search) -> None:
         """Take in what was measured since."""
-        add = self._to_front if len(self.objectives.goals) > 1 else self._in_order
+        add = self._to_front if len(self.objectives.goals) > 1 else self._to_climb
         for trial in self.measured[self.used :]:
             if is_searchable(trial, search.space):
                 add((self.objectives.standing(trial), trial.number, trial))
         self.used = len(self.measured)
 
-    def _in_order(self, entry: Entry) -> None:
-        insort(self.entries, entry)
+    def _to_climb(self, entry: Entry) -> None:
+        """Go up to a better neighbour; what is no neighbour of the climb begins another."""
+        trial = entry[2]
+        if trial.number >= self.initial and not any(
+            distance(trial.architecture, other[2].architecture) <= 1 for other in self.entries
+        ):
+            self.entries = [entry]
+        elif not self.entries or entry[0] < self.entries[-1][0]:
+            self.entries.append(entry)
 
     def _to_front(self, entry: Entry) -> None:
         standing = entry[0]
@@ -62,40 +71,37 @@ class OpenTrials:
         self.entries = [other for other in self.entries if not precedes(standing, other[0])]
         self.entries.append(entry)
 
-    def centres(self, rng: random.Random) -> Iterator[Trial]:
-        """Yield the trials to go on from: the best first, or the front in random order."""
+    def centres(self, rng: random.Random) -> list[Trial]:
+        """Return the trials to go on from: the top of the climb, or the front in random order."""
         if len(self.objectives.goals) > 1:
             entries = [entry for entry in self.entries if entry[1] not in self.closed]
             rng.shuffle(entries)
-            yield from (entry[2] for entry in entries)
         else:
-            # By index, since `close` takes out of the list what was just yielded.
-            place = 0
-            while place < len(self.entries):
-                entry = self.entries[place]
-                yield entry[2]
-                place += place < len(self.entries) and self.entries[place] is entry
+            entries = self.entries[-1:]
+        return [entry[2] for entry in entries]
 
     def close(self, trial: Trial) -> None:
         """Leave out a trial all of whose neighbours are in the history."""
-        if len(self.objectives.goals) > 1:
-            self.closed.add(trial.number)
-        else:
-            entry = (self.objectives.standing(trial), trial.number, trial)
-            del self.entries[bisect_left(self.entries, entry)]
+        self.closed.add(trial.number)
+
+
+def distance(one: Architecture, other: Architecture) -> int:
+    """Return how many decisions differ."""
+    return sum(other[name] != choice for name, choice in one.items())
 
 
 _kept: WeakKeyDictionary[History, OpenTrials] = WeakKeyDictionary()
 
 
-def open_trials(history: History, search: Search) -> OpenTrials:
+def open_trials(history: History, search: Search, initial: int) -> OpenTrials:
     """Return the trials of a history around which something may be left to measure."""
     kept = _kept.get(history)
     if (
         kept is None
         or kept.measured is not history.measured
         or kept.objectives != search.objectives
+        or kept.initial != initial
     ):
-        kept = _kept[history] = OpenTrials(history.measured, search.objectives)
+        kept = _kept[history] = OpenTrials(history.measured, search.objectives, initial)
     kept.update(search)
     return kept

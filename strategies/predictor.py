@@ -42,8 +42,8 @@ class Predictor(Strategy):
     """Random architectures to start with."""
 
     parents: int = Field(default=5, ge=1)
-    """How many of the best (with several objectives: of the front) have all their neighbours
-    among the candidates."""
+    """How many of the best have all their neighbours among the candidates; with several
+    objectives, four times as many of the front."""
 
     candidates: int = Field(default=200, ge=1)
     """Further candidates, half of them random and half two mutations away from the best."""
@@ -57,7 +57,9 @@ class Predictor(Strategy):
         if not searchable(history.complete, search.space):
             return unseen.samples(count)
         belief = Belief(history, search)
-        pool = self._pool(belief.parents(self.parents, rng), len(history), search)
+        several = len(search.objectives.goals) > 1
+        parents = belief.parents(4 * self.parents if several else self.parents, rng)
+        pool = self._pool(parents, len(history), search)
         found: list[Architecture] = []
         while len(found) < count:
             order = np.argsort(-belief.worth(pool, rng), kind="stable")
