@@ -19,6 +19,7 @@ from nasengine.architecture import Architecture
 from nasengine.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from nasengine.errors import EstimationFailed
 from nasengine.network import build_network
+from nasengine.passes import Precision
 from nasengine.randomness import torch_seed
 from nasengine.search import Search
 from nasengine.supernet import Mixture, Supernet
@@ -77,13 +78,23 @@ def _train(settings: OneShot, search: Search, checkpoint: Path) -> dict[str, Ten
     with torch_seed(search.seed, "one_shot", "network"):
         supernet = Supernet(search.space.graph)
 
-    def passes(inputs: Tensor, step: int) -> Iterator[Tensor]:
+    def passes(
+        network: nn.Module, inputs: Tensor, step: int, precision: Precision
+    ) -> Iterator[Tensor]:
         rng = search.stream("one_shot", "paths", step)
         for path in draw_paths(supernet.decisions, settings.sampling, rng):
-            yield supernet(inputs, _mixtures(path, supernet, inputs))
+            yield precision.run(network, inputs, _mixtures(path, supernet, inputs))
 
     recipe, labels = settings.resolved(), ("one_shot", "supernet")
-    Training(supernet, search.splits.train, recipe, labels, checkpoint, passes).run(search)
+    Training(
+        supernet,
+        search.splits.train,
+        recipe,
+        labels,
+        checkpoint,
+        passes,
+        precision=settings.precision,
+    ).run(search)
     return {name: tensor.detach().cpu() for name, tensor in supernet.state_dict().items()}
 
 
@@ -117,7 +128,7 @@ def draw_paths(
 
 def _mixtures(path: Mapping[str, int], supernet: Supernet, inputs: Tensor) -> dict[str, Mixture]:
     return {
-        name: Mixture(torch.ones(len(choices), device=inputs.device), (path[name],))
+        name: Mixture(torch.ones(len(choices), device=inputs.device), (path[name],), positive=True)
         for name, choices in supernet.decisions.items()
     }
 

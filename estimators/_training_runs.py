@@ -68,7 +68,15 @@ def train_once(settings: Trained, candidate: Candidate, search: Search, seed: in
         )
     checkpoint = _checkpoint(settings, candidate, seed)
     labels = (candidate.label, "seed", seed)
-    training = Training(network, train, settings.resolved(), labels, checkpoint, stopping=stopping)
+    training = Training(
+        network,
+        train,
+        settings.resolved(),
+        labels,
+        checkpoint,
+        stopping=stopping,
+        precision=settings.precision,
+    )
     # With several seeds, those already trained must not be trained again after a resume.
     training.run(search, keep=settings.seeds > 1)
     outputs = predict(network, validation.inputs, search.device)

@@ -13,6 +13,8 @@ from pydantic import Field
 from nasengine.plugin import Plugin
 
 RecipeName = Literal["adamw", "paper"]
+PrecisionName = Literal["auto", "fp32", "bf16"]
+"""``auto`` is bfloat16 where the device is quick at it and a check of its gradients agrees."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,9 @@ class RecipeSettings(Plugin):
     """The highest learning rate; by default the recipe's (0.001; paper: 0.0003)."""
     weight_decay: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """By default the recipe's (0.0001)."""
+    precision: PrecisionName = "fp32"
+    """`bf16` trains in bfloat16 (weights and losses stay float32), `auto` where the machine is
+    quick at it; both only where a check of the first gradients agrees with `fp32`."""
 
     def resolved(self) -> Recipe:
         """Return the recipe with the changes that the spec makes to it."""

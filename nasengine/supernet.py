@@ -25,10 +25,14 @@ class Mixture(NamedTuple):
         One weight a choice, in order: shape (choices,).
     active
         Indices of the choices that run; the others count as weight 0. None runs all.
+    positive
+        Whether every weight is known to be above 0, which lets more candidates take theirs
+        inside.
     """
 
     weights: Tensor
     active: tuple[int, ...] | None = None
+    positive: bool = False
 
 
 class MixedOperation(nn.Module):
@@ -39,6 +43,14 @@ class MixedOperation(nn.Module):
     candidates
         Modules by choice, in the decision's order; all give the same shape.
 
+    Attributes
+    ----------
+    takes_weight
+        Candidates that take their weight as a second input, and give a tensor that nothing keeps
+        for the backward pass (see `nasengine.passes.fold_weights`).
+    takes_positive_weight
+        Candidates that take it as a second input if it is above 0.
+
     Shape
     -----
     (N, C_in, H, W) and a `Mixture` to (N, C_out, H', W').
@@ -47,17 +59,31 @@ class MixedOperation(nn.Module):
     def __init__(self, candidates: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.candidates = nn.ModuleDict(candidates)
+        self.takes_weight: set[str] = set()
+        self.takes_positive_weight: set[str] = set()
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         """Return the sum of weight x candidate(x) over the active candidates."""
-        modules = list(self.candidates.values())
-        active = range(len(modules)) if mixture.active is None else mixture.active
-        total: Tensor | None = None
-        for index in active:
-            term = modules[index](x) * mixture.weights[index].to(x.dtype)
-            total = term if total is None else total + term
-        assert total is not None
+        names = list(self.candidates)
+        active = range(len(names)) if mixture.active is None else mixture.active
+        # What nothing keeps comes first: the others are added to it in place.
+        first, *others = sorted(active, key=lambda index: names[index] not in self.takes_weight)
+        total, is_own = self._term(names[first], x, mixture, first)
+        for index in others:
+            term, _ = self._term(names[index], x, mixture, index)
+            total = total.add_(term) if is_own else total + term
+            is_own = True
         return total
+
+    def _term(self, name: str, x: Tensor, mixture: Mixture, index: int) -> tuple[Tensor, bool]:
+        """Return a weighted output, and whether nothing keeps it for the backward pass."""
+        module, weight = self.candidates[name], mixture.weights[index]
+        if name in self.takes_weight:
+            return module(x, weight), True
+        if name in self.takes_positive_weight and mixture.positive:
+            return module(x, weight), False
+        output: Tensor = module(x)
+        return output * weight.to(output.dtype), True
 
 
 class Supernet(nn.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,17 +20,21 @@ from torch import Tensor, nn
 
 from nasengine.checkpoint import load_checkpoint, save_checkpoint
 from nasengine.errors import EstimationFailed
+from nasengine.passes import Precision, choose_precision, prepare_checked
 from nasengine.randomness import derive_seed, torch_seed
-from nasengine.recipe import Recipe
+from nasengine.recipe import PrecisionName, Recipe
 from nasengine.search import Search
 from nasengine.task import Samples, Task
 
-Passes = Callable[[Tensor, int], Iterable[Tensor]]
-"""The forward passes of a step: from a batch (N, C, H, W) and the step to outputs, one each.
+Passes = Callable[[nn.Module, Tensor, int, Precision], Iterable[Tensor]]
+"""The forward passes of a step: from the network, a batch (N, C, H, W), the step and the
+precision to run in, to outputs in float32, one each.
 
 The gradients of all passes of a step are summed; most trainings have one pass.
 """
 
+_CHECKED = 4
+"""Samples by which the gradients in bfloat16 are checked."""
 _POINTS = 50
 """Points of a training's curve that are kept."""
 
@@ -142,6 +146,9 @@ class Training:
         Stops early on a validation score; by default never.
     save_seconds
         Seconds between checkpoints; more where one takes longer than 2% of that.
+    precision
+        ``bf16`` (and ``auto``, where the device is quick at it) only if a check of the first
+        gradients agrees.
 
     Attributes
     ----------
@@ -161,6 +168,7 @@ class Training:
     passes: Passes | None = None
     stopping: EarlyStopping | None = None
     save_seconds: float = 30.0
+    precision: PrecisionName = "fp32"
     step: int = 0
     seconds: float = 0.0
     curve: list[tuple[int, float]] = field(default_factory=list)
@@ -192,9 +200,13 @@ class Training:
             self.network.load_state_dict(self.stopping.weights)
 
     def _prepare(self, search: Search, generator: torch.Generator) -> None:
-        channels_last(self.network.to(search.device))
+        self.network.to(search.device).train()
         self._inputs = self.samples.inputs.to(search.device)
         self._targets = self.samples.targets.to(search.device)
+        wanted = choose_precision(self.precision, search.device)
+        self._run = prepare_checked(
+            self.network, wanted, self._first_loss(search.task), search.reporter.warn
+        )
         self._optimiser = make_optimiser(self.network, self.recipe)
         augmentation = derive_seed(search.seed, *self.labels, "augment")
         self._augmentation = torch.Generator().manual_seed(augmentation)
@@ -204,6 +216,18 @@ class Training:
         state = load_checkpoint(self.checkpoint)
         if state is not None:
             self._restore(state)
+
+    def _first_loss(self, task: Task) -> Callable[[nn.Module, Precision], Tensor]:
+        """Return the loss that the precision is checked by: of some samples, as they are."""
+        inputs, targets = self._inputs[:_CHECKED], self._targets[:_CHECKED]
+
+        def loss(network: nn.Module, run: Precision) -> Tensor:
+            passes = self.passes or _one_pass
+            return torch.stack(
+                [task.loss(outputs, targets) for outputs in passes(network, inputs, 0, run)]
+            ).sum()
+
+        return loss
 
     def _loop(self, search: Search) -> None:
         title = " ".join(str(label) for label in self.labels)
@@ -231,8 +255,7 @@ class Training:
         self.network.train()
         self._optimiser.zero_grad(set_to_none=True)
         losses = []
-        inputs = inputs.contiguous(memory_format=memory_format(inputs))
-        for outputs in self.passes(inputs, self.step) if self.passes else [self.network(inputs)]:
+        for outputs in (self.passes or _one_pass)(self.network, inputs, self.step, self._run):
             loss = task.loss(outputs, targets)
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
@@ -299,16 +322,35 @@ class Training:
             self.stopping.load_state_dict(state["stopping"])
 
 
+def _one_pass(network: nn.Module, inputs: Tensor, _step: int, run: Precision) -> list[Tensor]:
+    return [run.run(network, inputs)]
+
+
 def make_optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the recipe's optimiser over all of a network's parameters."""
     parameters = list(network.parameters())
     if recipe.optimiser == "adamw":
         return torch.optim.AdamW(
-            parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+            parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
-    return torch.optim.SGD(
-        parameters, lr=recipe.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay
+    return sgd(parameters, recipe.learning_rate, 0.9, recipe.weight_decay)
+
+
+def sgd(
+    parameters: Sequence[Tensor], rate: float, momentum: float, weight_decay: float
+) -> torch.optim.SGD:
+    """Return SGD in one pass over memory, for parameters that need not have gradients every step.
+
+    torch's own fused SGD fails where parameters get their first gradients in different steps, as
+    those of sampled candidates do. A momentum of zeros to begin with gives the same steps.
+    """
+    found = torch.optim.SGD(
+        parameters, lr=rate, momentum=momentum, weight_decay=weight_decay, fused=True
     )
+    if momentum:
+        for parameter in parameters:
+            found.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return found
 
 
 def keep_strides(optimiser: torch.optim.Optimizer) -> None:
@@ -390,7 +432,10 @@ def predict(network: nn.Module, inputs: Tensor, device: str, batch: int = 64) ->
     (N, outputs, H, W) or (N, outputs), float32.
     """
     with evaluating(network):
-        parts = [network(part.to(device)).float().cpu() for part in torch.split(inputs, batch)]
+        parts = [
+            network(part.to(device, memory_format=memory_format(part))).float().cpu()
+            for part in torch.split(inputs, batch)
+        ]
     return torch.cat(parts)
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nasengine.architecture import Architecture
 from nasengine.history import History
+from nasengine.recipe import PrecisionName
 from nasengine.strategy import Strategy
 
 from .costs import Costs, check_costs
@@ -108,6 +109,12 @@ class Darts(Strategy):
     """End when so many steps of the alphas changed no arg-max; 0 for never."""
     stop_when_collapsed: int = Field(0, ge=0)
     """End when so many slots choose their cheapest candidate; 0 for never."""
+    precision: PrecisionName = "auto"
+    """`bf16` trains the supernet in bfloat16 (weights and losses stay float32), `auto` where the
+    machine is quick at it; both only where a check of the first gradients agrees with `fp32`."""
+    memory: str | None = None
+    """What a step may hold, such as "8 GiB" (weights, gradients, optimiser, activations): slots
+    that do not fit are computed again in the backward pass. By default all is kept."""
     top_k: int = Field(1, gt=0)
     """How many architectures are proposed (for each target), best first."""
     log_every: int = Field(10, gt=0)
@@ -131,6 +138,8 @@ class Darts(Strategy):
             raise ValueError("order 2 needs all candidates to run (paths = 0)")
         if self.order == 2 and self.weights.optimiser != "sgd":
             raise ValueError("order 2 unrolls a step of SGD; set weights.optimiser to sgd")
+        if self.order == 2 and self.memory is not None:
+            raise ValueError("memory needs order 1")
         if self.iterations < self.arch_every:
             raise ValueError("no step of the alphas in so few iterations; lower arch_every")
         limited = [
@@ -151,6 +160,12 @@ class Darts(Strategy):
             Naming the cost and what is possible.
         """
         check_costs(self.cost, search)
+        if self.memory is not None:
+            from nasengine.passes import choose_precision
+
+            from .memory_plan import plan_memory
+
+            plan_memory(self, search, choose_precision(self.precision, search.device))
 
     def propose(self, history: History, count: int, search: Search) -> Sequence[Architecture]:
         """Search, or read what an earlier call found; return what was derived and is not measured.

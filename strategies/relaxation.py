@@ -94,7 +94,7 @@ class Relaxation:
         perturbed = alpha + noise[0]
         soft = torch.softmax((perturbed if self.kind == "gumbel" else alpha) / temperature, 0)
         if self.paths == 0:
-            return Mixture(soft)
+            return Mixture(soft, positive=True)
         drawn = torch.topk(perturbed.detach(), min(self.paths, len(alpha))).indices
         if self.paths == 1 or len(alpha) == 1:
             return _gated(soft, int(drawn[0]), tuple(drawn.tolist()))
@@ -120,8 +120,9 @@ def perturbed(
     exact mixture, which is what makes alphas collapse.
     """
 
-    def moved(mixture: Mixture) -> Mixture:
+    def shifted(mixture: Mixture) -> Mixture:
         shift = torch.rand(len(mixture.weights), generator=generator) * 2 - 1
-        return mixture._replace(weights=mixture.weights + strength * shift.to(mixture.weights))
+        moved = mixture.weights + strength * shift.to(mixture.weights)
+        return mixture._replace(weights=moved, positive=False)
 
-    return {name: moved(mixture) for name, mixture in mixtures.items()}
+    return {name: shifted(mixture) for name, mixture in mixtures.items()}

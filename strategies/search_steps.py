@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,10 +12,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nasengine.errors import SearchFailed
+from nasengine.passes import Precision, choose_precision, frozen, prepare_checked, recompute_slots
 from nasengine.randomness import derive_seed, torch_seed
 from nasengine.supernet import Mixture, Supernet
+from nasengine.training import keep_strides, sgd
 
 from .architecture_loss import ArchitectureLoss
+from .memory_plan import plan_memory
 from .relaxation import Relaxation, perturbed
 from .second_order import unrolled_gradient
 
@@ -27,11 +31,35 @@ Batch = tuple[Tensor, Tensor]
 """Inputs (N, C, H, W) and targets, on the device."""
 
 
-def prepare(search: Search) -> Supernet:
-    """Return the supernet, initialised from the seed, on the device, in training mode."""
+def prepare(
+    settings: Darts, search: Search, without: Collection[str] = ()
+) -> tuple[Supernet, Precision]:
+    """Return the supernet, initialised from the seed, and the precision to run it in.
+
+    It is on the device, in training mode, every pass applied but those named in `without`.
+    """
     with torch_seed(search.seed, "darts", "supernet"):
         supernet = Supernet(search.space.graph)
-    return supernet.to(search.device).train()
+    supernet = supernet.to(search.device).train()
+    wanted = choose_precision(settings.precision, search.device)
+
+    def loss(module: nn.Module, precision: Precision) -> Tensor:
+        samples = search.splits.train
+        inputs = samples.inputs[: settings.batch].to(search.device)
+        mixtures = {
+            name: Mixture(torch.full((len(choices),), 1 / len(choices), device=search.device))
+            for name, choices in supernet.decisions.items()
+        }
+        outputs = precision.run(module, inputs, mixtures)
+        return search.task.loss(outputs, samples.targets[: settings.batch].to(search.device))
+
+    warn = search.reporter.warn
+    precision = prepare_checked(supernet, wanted, loss, warn, without=without)
+    if settings.memory is not None:
+        plan = plan_memory(settings, search, precision)
+        recompute_slots(supernet, plan.recomputed)
+        search.reporter.note(plan.text())
+    return supernet, precision
 
 
 class SearchSteps:
@@ -48,13 +76,21 @@ class SearchSteps:
         Space, task, seed, device.
     loss
         The loss of the alphas.
+    without
+        Names of passes (`nasengine.passes.PASSES`) to leave out.
     """
 
-    def __init__(self, settings: Darts, search: Search, loss: ArchitectureLoss) -> None:
+    def __init__(
+        self,
+        settings: Darts,
+        search: Search,
+        loss: ArchitectureLoss,
+        without: Collection[str] = (),
+    ) -> None:
         self.settings = settings
         self.search = search
         self.loss = loss
-        self.supernet = prepare(search)
+        self.supernet, self.precision = prepare(settings, search, without)
         self.relaxation = Relaxation(settings.relaxation, settings.paths)
         self.alphas = {
             name: self.relaxation.initial(len(choices)).to(search.device).requires_grad_()
@@ -100,10 +136,11 @@ class SearchSteps:
         """
         with torch_seed(self.search.seed, "darts", "alphas", iteration):
             if self.settings.order == 1:
-                loss = self._total_loss(batch, iteration)
-                gradients = list(
-                    torch.autograd.grad(loss, list(self.alphas.values()), allow_unused=True)
-                )
+                with frozen(self._weights.values()):
+                    loss = self._total_loss(batch, iteration)
+                    gradients = list(
+                        torch.autograd.grad(loss, list(self.alphas.values()), allow_unused=True)
+                    )
             else:
                 self._set_rate(iteration)
                 loss, gradients = self._unrolled(batch, training_batch, iteration)
@@ -136,11 +173,10 @@ class SearchSteps:
         weights: Sequence[Tensor] | None = None,
     ) -> Tensor:
         inputs, targets = batch
-        if weights is None:
-            outputs = self.supernet(inputs, mixtures)
-        else:
-            named = dict(zip(self._weights, weights, strict=True))
-            outputs = functional_call(self.supernet, named, (inputs, mixtures))
+        module: nn.Module = self.supernet
+        if weights is not None:
+            module = _WithWeights(self.supernet, dict(zip(self._weights, weights, strict=True)))
+        outputs = self.precision.run(module, inputs, mixtures)
         return self.search.task.loss(outputs, targets)
 
     def _total_loss(
@@ -210,8 +246,20 @@ class SearchSteps:
             for name, alpha in self.alphas.items():
                 alpha.copy_(state["alphas"][name])
         self._weight_optimiser.load_state_dict(state["weight_optimiser"])
+        keep_strides(self._weight_optimiser)
         self._alpha_optimiser.load_state_dict(state["alpha_optimiser"])
         self.loss.load_state_dict(state["penalties"])
+
+
+class _WithWeights(nn.Module):
+    """A supernet under other weights than its own; nothing is registered."""
+
+    def __init__(self, supernet: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._call: Callable[..., Tensor] = partial(functional_call, supernet, dict(weights))
+
+    def forward(self, *inputs: Any) -> Tensor:
+        return self._call(inputs)
 
 
 def _optimiser(
@@ -219,8 +267,7 @@ def _optimiser(
 ) -> torch.optim.Optimizer:
     rate, decay = chosen.learning_rate, chosen.weight_decay
     if chosen.optimiser == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=rate, momentum=chosen.first_moment, weight_decay=decay
-        )
+        return sgd(parameters, rate, chosen.first_moment, decay)
     kind = torch.optim.Adam if chosen.optimiser == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=rate, betas=(chosen.first_moment, 0.999), weight_decay=decay)
+    betas = (chosen.first_moment, 0.999)
+    return kind(parameters, lr=rate, betas=betas, weight_decay=decay, fused=True)

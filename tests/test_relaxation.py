@@ -30,7 +30,7 @@ def test_mixtures_are_distributions_over_what_runs(values, kind, temperature, se
     noise = relaxation.noise(alphas, generator(seed))
     for for_weights in (False, True):
         mixtures = relaxation.mixtures(alphas, noise, temperature, for_weights=for_weights)
-        for name, (weights, active) in mixtures.items():
+        for name, (weights, active, _) in mixtures.items():
             assert weights.shape == alphas[name].shape
             assert float(weights.sum()) == pytest.approx(1, abs=1e-5)
             if relaxation.paths:
@@ -79,7 +79,7 @@ def test_two_paths_move_only_the_sampled_pair():
     alpha = torch.tensor([0.3, -0.2, 0.1, 0.0], requires_grad=True)
     relaxation = Relaxation("softmax", 2)
     mixture = relaxation.mixtures({"a": alpha}, relaxation.noise({"a": alpha}, generator()), 1.0)
-    weights, active = mixture["a"]
+    weights, active, _ = mixture["a"]
     (weights * torch.tensor([1.0, 2.0, 4.0, 8.0])).sum().backward()
     assert {i for i, g in enumerate(alpha.grad.tolist()) if g} == set(active)
     assert float(alpha.grad.sum()) == pytest.approx(0, abs=1e-6)

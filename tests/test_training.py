@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nasengine.errors import EstimationFailed, Interrupted
+from nasengine.passes import Precision
 from nasengine.recipe import RECIPES, Recipe, RecipeSettings, one_cycle
 from nasengine.reporter import Progress, Reporter
 from nasengine.search import Search
@@ -167,7 +168,7 @@ def test_learns(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_fails_with_its_step(value: float, tmp_path: Path) -> None:
     search = tiny_search(folder=tmp_path)
 
-    def passes(inputs: Tensor, step: int) -> list[Tensor]:
+    def passes(network: nn.Module, inputs: Tensor, step: int, run: Precision) -> list[Tensor]:
         outputs = job.network(inputs)
         return [outputs * value if step == 3 else outputs]
 
@@ -183,7 +184,7 @@ def test_gradients_of_passes_are_summed(tmp_path: Path) -> None:
     job.network[3].p = 0.0
     twice = training(search, tmp_path / "twice", replace(recipe, learning_rate=1.5e-4))
     twice.network[3].p = 0.0
-    twice.passes = lambda inputs, step: [twice.network(inputs), twice.network(inputs)]
+    twice.passes = lambda network, inputs, step, run: (run.run(network, inputs) for _ in range(2))
     job.run(search)
     twice.run(search)
     # Weight decay is the same in both, so a plain sum shows to first order.

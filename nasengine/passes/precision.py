@@ -1,0 +1,93 @@
+"""The arithmetic of a step: float32, or bfloat16 where the machine is quick at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from nasengine.errors import SpecError
+from nasengine.recipe import PrecisionName
+
+
+@dataclass(frozen=True)
+class Precision:
+    """In which arithmetic a step runs on a device.
+
+    Parameters
+    ----------
+    name
+        ``fp32``, or ``bf16``: convolutions in bfloat16 by autocast, parameters, statistics and
+        losses in float32.
+    device
+        ``cpu`` or ``cuda...``.
+    channels_last
+        Whether images are laid out channels last.
+    """
+
+    name: Literal["fp32", "bf16"]
+    device: str
+    channels_last: bool = True
+
+    def context(self) -> AbstractContextManager[object]:
+        """Return the context that a forward pass runs in."""
+        if self.name == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.partition(":")[0], torch.bfloat16)
+
+    def lay_out(self, inputs: Tensor) -> Tensor:
+        """Return inputs, (N, C, H, W) or of other shapes, in the layout of a step."""
+        if self.channels_last and inputs.ndim == 4:
+            return inputs.contiguous(memory_format=torch.channels_last)
+        return inputs
+
+    def run(self, module: nn.Module, inputs: Tensor, *further: Any) -> Tensor:
+        """Return a module's outputs in float32, its forward pass run in this arithmetic."""
+        with self.context():
+            outputs: Tensor = module(self.lay_out(inputs), *further)
+        return outputs.float() if outputs.dtype is torch.bfloat16 else outputs
+
+
+def choose_precision(name: PrecisionName, device: str) -> Precision:
+    """Return the precision that a setting stands for on a device.
+
+    Raises
+    ------
+    SpecError
+        If bfloat16 is asked for where the device has none.
+    """
+    quick = has_quick_bfloat16(device)
+    if name == "bf16" and device.startswith("cuda") and not quick:
+        raise SpecError(f"precision: 'bf16' is asked for, and {device} has no bfloat16")
+    chosen: Literal["fp32", "bf16"] = (
+        "bf16" if name == "bf16" or (name == "auto" and quick) else "fp32"
+    )
+    return Precision(chosen, device)
+
+
+def has_quick_bfloat16(device: str) -> bool:
+    """Say whether a device computes bfloat16 faster than float32."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in capabilities)
+
+
+@contextmanager
+def frozen(parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Train none of the parameters inside: nothing is computed or kept for their gradients.
+
+    To be held over the backward pass too, which may compute slots again.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_()

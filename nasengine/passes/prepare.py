@@ -1,0 +1,58 @@
+"""All passes, in their order, each with its switch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from nasengine.passes.conv_bias import drop_conv_biases
+from nasengine.passes.dilated_depthwise import interleave_dilated_depthwise
+from nasengine.passes.fold_weights import fold_mixture_weights
+from nasengine.passes.inplace_relu import overwrite_batch_norms
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def lay_channels_last(module: nn.Module) -> int:
+    """Lay the weights of convolutions out channels last; return how many."""
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return sum(isinstance(part, nn.Conv2d) for part in module.modules())
+
+
+PASSES: Mapping[str, Callable[[nn.Module], int]] = {
+    "channels_last": lay_channels_last,
+    "dilated_depthwise": interleave_dilated_depthwise,
+    "conv_bias": drop_conv_biases,
+    "inplace_relu": overwrite_batch_norms,
+    "fold_weights": fold_mixture_weights,
+}
+"""Passes by name, in the order of their application; each returns how often it applied."""
+
+
+def prepare(module: M, *, without: Collection[str] = ()) -> M:
+    """Apply every pass in place, but those named; parameters and names stay.
+
+    Inputs should be channels last too, and a step runs in `Precision.context`.
+
+    Parameters
+    ----------
+    module
+        A supernet or a derived network, before its optimiser is made.
+    without
+        Names of passes to leave out.
+
+    Raises
+    ------
+    ValueError
+        If there is no pass of such a name.
+    """
+    unknown = set(without) - set(PASSES)
+    if unknown:
+        raise ValueError(f"no passes {sorted(unknown)}; there are {sorted(PASSES)}")
+    for name, apply in PASSES.items():
+        if name not in without:
+            apply(module)
+    return module

@@ -1,0 +1,314 @@
+"""Each pass computes what was computed before: values, gradients, statistics, names."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from nasengine.network import build_network
+from nasengine.passes import PASSES, Precision, frozen, has_faulty_convolution, prepare
+from nasengine.passes.convolutions import PreparedConv2d, merge_grids, split_grids
+from nasengine.passes.dilated_depthwise import interleave_dilated_depthwise, is_interleavable
+from nasengine.space import SearchSpace
+from nasengine.supernet import Mixture, Supernet
+
+light_sdi = pytest.importorskip("nasengine.spaces.light_sdi")
+nas_bench_201 = pytest.importorskip("nasengine.spaces.nas_bench_201")
+
+
+class Odd(nn.Module):
+    """A block with what passes must not trip over: dropout of names, reuse, unread modules."""
+
+    def __init__(self, channels_in, channels_out):
+        super().__init__()
+        self.unread = nn.BatchNorm2d(3)
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.norm = nn.BatchNorm2d(channels_out)
+        self.relu = nn.ReLU()
+        self.scale = nn.Parameter(torch.tensor(1.5))
+        self.last = nn.BatchNorm2d(channels_out)
+
+    def forward(self, x):
+        x = self.relu(self.norm(self.conv(x)))
+        return self.last(self.relu(x) * self.scale)
+
+
+class ByValue(nn.Module):
+    """A block that cannot be traced."""
+
+    def __init__(self, channels_in, channels_out):
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 1)
+        self.norm = nn.BatchNorm2d(channels_out)
+
+    def forward(self, x):
+        return self.norm(self.conv(x if x.sum() > 0 else 2 * x))
+
+
+class Toy(SearchSpace):
+    """Two slots of odd blocks."""
+
+    def define(self, graph):
+        choices = {
+            "odd": Odd,
+            "by_value": ByValue,
+            "dilated": lambda i, o: nn.Sequential(
+                nn.Conv2d(i, i, (3, 5), padding=(2, 6), dilation=(2, 3), groups=i),
+                nn.BatchNorm2d(i, momentum=None),
+                nn.ReLU(),
+                nn.Conv2d(i, o, 1),
+                nn.BatchNorm2d(o, track_running_stats=False),
+                nn.ReLU(),
+            ),
+            "bare": lambda i, o: nn.Conv2d(i, o, 1),
+        }
+        x = graph.slot("first", graph.input(3), choices, out=4)
+        graph.output(graph.slot("second", x, choices, out=2))
+
+
+SPACES = {
+    "light_sdi": (light_sdi.LightSDI(width=2), 16),
+    "nas_bench_201": (nas_bench_201.NASBench201(width=2, cells_per_stage=1), 8),
+    "toy": (Toy(), 9),
+}
+APPLIES = {
+    "light_sdi": {"dilated_depthwise": 18, "conv_bias": 81, "inplace_relu": 45, "fold_weights": 45},
+    "nas_bench_201": {
+        "dilated_depthwise": 0,
+        "conv_bias": 0,
+        "inplace_relu": 0,
+        "fold_weights": 36,
+    },
+    "toy": {"dilated_depthwise": 2, "conv_bias": 4, "inplace_relu": 4, "fold_weights": 4},
+}
+
+
+def supernet_of(space):
+    torch.manual_seed(0)
+    supernet = Supernet(space.graph).double()
+    for part in supernet.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.weight, 1.0, 0.3)
+            nn.init.normal_(part.bias, 0.0, 0.3)
+    return supernet
+
+
+def step(supernet, size, *, positive=True, sign=1.0, active=None):
+    """Run one step; return output, gradients of input and alphas, gradients of weights."""
+    torch.manual_seed(1)
+    x = torch.randn(2, 3, size, size, dtype=torch.float64).requires_grad_()
+    alphas = {
+        name: torch.randn(len(choices), dtype=torch.float64).requires_grad_()
+        for name, choices in supernet.decisions.items()
+    }
+    mixtures = {
+        name: Mixture(sign * torch.softmax(alpha, 0), active, positive)
+        for name, alpha in alphas.items()
+    }
+    output = supernet(x.contiguous(memory_format=torch.channels_last), mixtures)
+    output.square().mean().backward()
+    weights = {name: p.grad for name, p in supernet.named_parameters()}
+    return output.detach(), x.grad, {name: a.grad for name, a in alphas.items()}, weights
+
+
+def assert_close(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
+
+
+def assert_same_step(plain, passed, size, **mixture):
+    """Compare steps, then statistics, then outputs in evaluation."""
+    expected, found = step(plain, size, **mixture), step(passed, size, **mixture)
+    for one, other in zip(expected[:2], found[:2], strict=True):
+        assert_close(other, one)
+    for name, gradient in expected[2].items():
+        assert_close(found[2][name], gradient)
+    for name, gradient in expected[3].items():
+        got = found[3][name]
+        if got is None and gradient is not None:  # A bias that a batch norm takes out.
+            assert name.endswith("bias")
+            got = torch.zeros_like(gradient)
+        if gradient is not None:
+            assert_close(got, gradient)
+    assert list(plain.state_dict()) == list(passed.state_dict())
+    counts = [key for key in plain.state_dict() if key.endswith(("tracked", "running_var"))]
+    assert_close(
+        {k: passed.state_dict()[k] for k in counts}, {k: plain.state_dict()[k] for k in counts}
+    )
+    plain.zero_grad()
+    passed.zero_grad()
+    with torch.no_grad():
+        evaluated = [step_outputs(network, size) for network in (plain, passed)]
+    assert_close(evaluated[1], evaluated[0])
+
+
+def step_outputs(supernet, size):
+    supernet.eval()
+    x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2)).double()
+    mixtures = {
+        name: Mixture(torch.linspace(0.1, 0.4, len(choices)).double(), positive=True)
+        for name, choices in supernet.decisions.items()
+    }
+    return supernet(x, mixtures)
+
+
+@pytest.mark.parametrize("name", [*PASSES, "all"])
+@pytest.mark.parametrize("space", SPACES)
+def test_a_pass_changes_nothing(space, name):
+    graph, size = SPACES[space]
+    plain = supernet_of(graph)
+    passed = copy.deepcopy(plain)
+    if name == "all":
+        prepare(passed)
+    else:
+        count = PASSES[name](passed)
+        assert count == APPLIES[space].get(name, count)
+        assert name == "channels_last" or PASSES[name](passed) == 0, "a second time it has no work"
+    assert_same_step(plain, passed, size)
+
+
+@pytest.mark.parametrize("mixture", [{"positive": False, "sign": -1.0}, {"active": (1,)}])
+@pytest.mark.parametrize("space", SPACES)
+def test_mixtures_of_any_sign_and_of_one_path(space, mixture):
+    graph, size = SPACES[space]
+    plain = supernet_of(graph)
+    assert_same_step(plain, prepare(copy.deepcopy(plain)), size, **mixture)
+
+
+@pytest.mark.parametrize("reference", ["unet", "kd_u", "cut_u", "neu_inclusion"])
+def test_a_derived_network_stays_what_it_is(reference):
+    space = light_sdi.LightSDI(width=2)
+    torch.manual_seed(0)
+    plain = build_network(space.graph, space.reference(reference)).double()
+    passed = prepare(copy.deepcopy(plain))
+    assert list(plain.state_dict()) == list(passed.state_dict())
+    x = torch.randn(2, 3, 16, 16).double()
+    for network in (plain, passed):
+        network(x).square().mean().backward()
+    for (name, one), other in zip(plain.named_parameters(), passed.parameters(), strict=True):
+        if other.grad is None:
+            assert name.endswith("bias") and float(one.grad.norm()) < 1e-10
+        else:
+            assert_close(other.grad, one.grad)
+    assert_close(passed.eval()(x), plain.eval()(x))
+
+
+def test_a_pass_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"no passes \['folding'\]"):
+        prepare(nn.Identity(), without=["folding"])
+
+
+def test_what_is_left_out_is_not_done():
+    supernet = prepare(supernet_of(SPACES["light_sdi"][0]), without=["dilated_depthwise"])
+    assert has_faulty_convolution(supernet)
+    assert not has_faulty_convolution(prepare(supernet))
+
+
+@given(
+    size=st.tuples(st.integers(1, 13), st.integers(1, 13)),
+    kernel=st.tuples(st.sampled_from([1, 3, 5]), st.sampled_from([1, 3, 7])),
+    dilation=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    channels=st.integers(2, 4),
+    channels_last=st.booleans(),
+    same=st.booleans(),
+)
+def test_interleaved_is_dilated(size, kernel, dilation, channels, channels_last, same):
+    padding = "same" if same else tuple(d * (k // 2) for d, k in zip(dilation, kernel, strict=True))
+    torch.manual_seed(0)
+    plain = nn.Conv2d(
+        channels, channels, kernel, padding=padding, dilation=dilation, groups=channels
+    ).double()
+    assert is_interleavable(plain) == (max(dilation) > 1)
+    network = nn.Sequential(copy.deepcopy(plain))
+    assert interleave_dilated_depthwise(network) == (max(dilation) > 1)
+    x = torch.randn(2, channels, *size).double()
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    outputs = [module(given) for module, given in zip((plain, network), inputs, strict=True)]
+    assert_close(outputs[1], outputs[0])
+    upstream = torch.randn_like(outputs[0])
+    for output in outputs:
+        output.backward(upstream)
+    assert_close(inputs[1].grad, inputs[0].grad)
+    assert_close(network[0].weight.grad, plain.weight.grad)
+    assert_close(network[0].bias.grad, plain.bias.grad)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stride": 2, "padding": 2, "dilation": 2},
+        {"padding": 1, "dilation": 2},
+        {"padding": 2, "dilation": 2, "padding_mode": "reflect"},
+        {"padding": "same", "dilation": 2, "kernel_size": 2},
+    ],
+)
+def test_what_is_left_to_torch_is_known_as_faulty(settings):
+    conv = nn.Conv2d(4, 4, **({"kernel_size": 3, "groups": 4} | settings))
+    assert not is_interleavable(conv)
+    assert has_faulty_convolution(prepare(nn.Sequential(conv)))
+
+
+def test_depth_multipliers_and_small_groups_are_interleaved():
+    for out, groups in ((8, 4), (4, 2)):
+        torch.manual_seed(0)
+        plain = nn.Conv2d(4, out, 3, padding=2, dilation=2, groups=groups).double()
+        network = nn.Sequential(copy.deepcopy(plain))
+        assert interleave_dilated_depthwise(network) == 1
+        x = torch.randn(2, 4, 7, 8).double()
+        assert_close(network(x), plain(x))
+
+
+def test_even_sizes_stay_channels_last_without_a_copy():
+    x = torch.randn(2, 4, 8, 8).contiguous(memory_format=torch.channels_last)
+    grids = split_grids(x, 2, 2)
+    assert grids.is_contiguous(memory_format=torch.channels_last)
+    merged = merge_grids(grids, 2, 2)
+    assert merged.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(merged, x)
+    conv = nn.Sequential(nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4))
+    interleave_dilated_depthwise(conv)
+    assert isinstance(conv[0], PreparedConv2d)
+    assert conv(x).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_biases_that_were_trained_move_into_the_running_mean():
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).double()
+    x = torch.randn(4, 3, 8, 8).double()
+    for _ in range(3):
+        plain(x)
+    passed = prepare(copy.deepcopy(plain))
+    assert float(passed[0].bias.detach().abs().max()) == 0
+    for network in (plain, passed):
+        network.train()(x)
+        network.eval()
+    assert_close(passed(x), plain(x))
+
+
+def test_modules_with_hooks_are_left_alone():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    network.register_forward_hook(lambda *_: None)
+    assert PASSES["conv_bias"](network) == 0
+
+
+def test_frozen_weights_leave_the_alphas_gradients_as_they_are():
+    graph, size = SPACES["light_sdi"]
+    plain = prepare(supernet_of(graph))
+    other = copy.deepcopy(plain)
+    expected = step(plain, size)[2]
+    with frozen(other.parameters()):
+        found = step(other, size)
+    assert all(gradient is None for gradient in found[3].values())
+    assert_close(found[2], expected)
+    assert all(parameter.requires_grad for parameter in other.parameters())
+
+
+def test_layout_follows_the_precision():
+    x = torch.randn(2, 3, 4, 4)
+    assert Precision("fp32", "cpu").lay_out(x).is_contiguous(memory_format=torch.channels_last)
+    assert Precision("fp32", "cpu", channels_last=False).lay_out(x) is x
+    assert Precision("fp32", "cpu").lay_out(x[..., 0, 0]).shape == (2, 3)
