@@ -6,6 +6,7 @@ whatever happens in between is known when the run is resumed.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +24,7 @@ from nasengine.errors import (
 )
 from nasengine.estimator import Candidate, Estimator
 from nasengine.execution import Executor, InProcess, Job, Measured
+from nasengine.guard import describe, free_memory, guarded
 from nasengine.history import History
 from nasengine.search import Search
 from nasengine.storage import Storage
@@ -70,6 +72,7 @@ def measure(search: Search, job: Job) -> Measured:
         reason = _failure(key, estimator, Candidate(job.architecture, search, job.label, found))
         if reason:
             failures.append(f"{key}: {reason}")
+            free_memory()
         broken = search.objectives.violations(found)
         if broken and job.stop_early:
             return Measured(Status.INFEASIBLE, found, _say_broken(search, broken, found))
@@ -82,13 +85,14 @@ def measure(search: Search, job: Job) -> Measured:
 def _failure(key: str, estimator: Estimator, candidate: Candidate) -> str:
     """Measure by one estimator, into the candidate's measurements; return why it failed."""
     try:
-        measured = _measured_by(key, estimator, candidate)
+        with guarded(candidate.search.seed, candidate.label, key):
+            measured = _measured_by(key, estimator, candidate)
     except (EstimationFailed, SpaceError) as error:
-        return str(error)
+        return describe(error)
     except (InputError, StorageError):
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 a candidate may raise anything
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {describe(error)}"
     candidate.measurements.update(measured)
     return ""
 
@@ -99,12 +103,26 @@ def by_effort(estimators: Mapping[str, Estimator]) -> list[tuple[str, Estimator]
 
 
 def _measured_by(key: str, estimator: Estimator, candidate: Candidate) -> dict[str, Measurement]:
-    primary = estimator.metrics(candidate.search)[0].name
+    primary, *others = (metric.name for metric in estimator.metrics(candidate.search))
     measured = estimator.measure(candidate, candidate.search)
-    for name, measurement in measured.items():
-        if not math.isfinite(measurement.value):
-            raise EstimationFailed(f"{name} is {measurement.value}")
-    return {full_name(key, name, primary): m for name, m in measured.items()}
+    if primary not in measured:
+        raise EstimationFailed(f"{primary} is not among what was measured")
+    for name in measured:
+        if name not in (primary, *others):
+            raise EstimationFailed(f"{name!r} was measured, which is none of its metrics")
+    return {full_name(key, name, primary): _kept(name, m) for name, m in measured.items()}
+
+
+def _kept(name: str, measurement: Measurement) -> Measurement:
+    """Return a measurement as it can be stored, equal now and when it is read again."""
+    value = float(measurement.value)
+    if not math.isfinite(value):
+        raise EstimationFailed(f"{name} is {value}")
+    try:
+        details = json.loads(json.dumps(dict(measurement.details), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise EstimationFailed(f"the details of {name} are no JSON: {error}") from error
+    return Measurement(value, details)
 
 
 def _say_broken(search: Search, broken: Iterable[str], found: Mapping[str, Measurement]) -> str:
