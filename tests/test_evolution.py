@@ -1,0 +1,91 @@
+"""Regularised evolution and NSGA-II do what their papers say."""
+
+import pytest
+
+from nasengine.architecture import Architecture
+from nasengine.history import History
+from nasengine.objectives import Objectives
+from nasengine.space import SearchSpace
+from nasengine.spaces.nas_bench_macro import NASBenchMacro
+from nasengine.strategies.evolution import Evolution, youngest
+from nasengine.strategies.generations import crowding, fittest, survivors
+from nasengine.strategies.random import Random
+from nasengine.testing.strategies import complete, made_up, play, search_for
+from nasengine.trial import Measurement, Status, Trial
+
+
+@pytest.fixture(scope="module")
+def space() -> SearchSpace:
+    return NASBenchMacro()
+
+
+def differs(one: Architecture, other: Architecture) -> int:
+    return sum(one[name] != other[name] for name in one)
+
+
+def test_a_child_is_a_mutant_of_the_best_of_the_youngest(space: SearchSpace) -> None:
+    search = search_for(space)
+    # Tournaments so large that the best always takes part.
+    strategy = Evolution(population=5, sample=200)
+    history = play(strategy, search, 5)
+    for _ in range(15):
+        population = [history[number] for number in range(len(history) - 5, len(history))]
+        best = max(population, key=lambda trial: trial.value("x"))
+        play(strategy, search, len(history) + 1, history=history)
+        assert differs(history[-1].architecture, best.architecture) == 1
+
+
+def test_the_oldest_are_no_parents_and_infeasible_ones_lose(space: SearchSpace) -> None:
+    search = search_for(space)
+    history = play(Random(), search, 6)
+    assert [t.number for t in youngest(history, 4, search)] == [5, 4, 3, 2]
+    bad = {"size": Measurement(9.0)}
+    history.record(Trial(6, history[0].architecture, "k", Status.INFEASIBLE, bad, "size"))
+    assert min(history.measured, key=search.objectives.standing).status is Status.COMPLETE
+
+
+def test_survivors_are_the_fold_of_generations(space: SearchSpace) -> None:
+    search = search_for(space, goals=2)
+    history = play(Evolution(population=4), search, 19)
+    parents: list[Trial] = []
+    for start in range(0, 16, 4):
+        parents = fittest([*parents, *history[start : start + 4]], 4, search.objectives)
+    assert survivors(history, 4, search) == parents
+    assert survivors(History(history), 4, search) == parents
+
+
+def test_a_changed_trial_changes_what_was_kept(space: SearchSpace) -> None:
+    search = search_for(space, goals=2)
+    history = play(Evolution(population=4), search, 8)
+    before = survivors(history, 4, search)
+    worst = {m: Measurement(v) for m, v in (("x", -9.0), ("y", 9.0))}
+    changed = before[0]
+    history.record(Trial(changed.number, changed.architecture, changed.key, Status.COMPLETE, worst))
+    assert survivors(history, 4, search) == survivors(History(history), 4, search)
+    assert changed.number not in [t.number for t in survivors(history, 4, search)][:3]
+
+
+def test_crowding_keeps_the_ends_and_the_lonely() -> None:
+    assert crowding([(0.0, 5.0), (1.0, 4.0), (1.5, 3.5), (5.0, 0.0)])[0] == float("inf")
+    distances = crowding([(0.0, 5.0), (0.5, 4.5), (1.0, 4.0), (3.0, 1.0), (5.0, 0.0)])
+    assert distances[3] > distances[2] > distances[1]
+
+
+@pytest.mark.parametrize("goals", [1, 2])
+def test_better_than_random(space: SearchSpace, goals: int) -> None:
+    def score(strategy: Evolution | Random, seed: int) -> float:
+        history = play(strategy, search_for(space, goals, seed), 120)
+        objectives: Objectives = search_for(space, goals).objectives
+        losses = [sum(objectives.losses(trial)) for trial in history]
+        return min(losses)
+
+    ours, chance = (
+        sum(score(strategy, seed) for seed in range(5))
+        for strategy in (Evolution(population=20, sample=5), Random())
+    )
+    assert ours < chance
+
+
+def test_made_up_values_are_the_same_every_time(space: SearchSpace) -> None:
+    trial = play(Random(), search_for(space), 1)[0]
+    assert complete(trial).value("x") == made_up(trial.architecture, "x")

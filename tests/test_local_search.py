@@ -1,0 +1,60 @@
+"""Local search climbs to a local optimum, then begins again."""
+
+import pytest
+
+from nasengine.history import History
+from nasengine.moves import neighbours
+from nasengine.space import SearchSpace
+from nasengine.spaces.nas_bench_macro import NASBenchMacro
+from nasengine.strategies.local_search import LocalSearch
+from nasengine.strategies.open_trials import distance, open_trials
+from nasengine.strategies.random import Random
+from nasengine.testing.strategies import play, search_for
+
+
+@pytest.fixture(scope="module")
+def space() -> SearchSpace:
+    return NASBenchMacro()
+
+
+def test_it_tries_neighbours_of_the_best_until_one_is_better(space: SearchSpace) -> None:
+    search = search_for(space)
+    history = play(LocalSearch(initial=3), search, 3)
+    for _ in range(20):
+        top = max(history, key=lambda trial: trial.value("x"))
+        if all(space.key(n) in history.keys for n in neighbours(top.architecture, space.decisions)):
+            break
+        play(LocalSearch(initial=3), search, len(history) + 1, history=history)
+        assert distance(history[-1].architecture, top.architecture) == 1
+
+
+def test_after_a_local_optimum_another_climb_begins(space: SearchSpace) -> None:
+    search = search_for(space)
+    history = play(LocalSearch(initial=1), search, 120)
+    tops = [open_trials(History(history[:n]), search, 1).entries for n in range(1, 121)]
+    starts = {entries[0][1] for entries in tops}
+    assert len(starts) > 1
+    for start in starts - {0}:
+        before = tops[start - 1][-1][2]
+        around = {space.key(n) for n in neighbours(before.architecture, space.decisions)}
+        assert around <= {trial.key for trial in history[:start]}
+
+
+def test_several_goals_go_on_from_the_front(space: SearchSpace) -> None:
+    search = search_for(space, goals=2)
+    history = play(LocalSearch(initial=5), search, 60)
+    for number in range(5, 60, 7):
+        front = search.objectives.front(history[:number])
+        nearest = min(distance(history[number].architecture, t.architecture) for t in front)
+        assert nearest == 1
+
+
+def test_better_than_random(space: SearchSpace) -> None:
+    def best(strategy: LocalSearch | Random, seed: int) -> float:
+        history = play(strategy, search_for(space, seed=seed), 80)
+        return max(trial.value("x") for trial in history)
+
+    ours, chance = (
+        sum(best(strategy, seed) for seed in range(6)) for strategy in (LocalSearch(), Random())
+    )
+    assert ours > chance

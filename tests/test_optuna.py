@@ -1,0 +1,97 @@
+"""Optuna's samplers: their settings, limits, repeats."""
+
+import optuna
+import pytest
+
+from nasengine.errors import SpecError
+from nasengine.history import History
+from nasengine.plugin import build
+from nasengine.strategies.optuna import CLASSES, Optuna
+from nasengine.strategies.optuna_study import quiet, study_of
+from nasengine.strategies.random import Random
+from nasengine.strategy import Strategy
+from nasengine.testing.strategies import BranchedSpace, play, search_for, troubled
+from nasengine.trial import Measurement, Status, Trial
+
+
+@pytest.mark.parametrize("sampler", CLASSES)
+def test_every_sampler_is_made_with_its_own_settings(sampler: str) -> None:
+    with quiet():
+        made = Optuna(sampler=sampler).make_sampler(1, 1)
+    assert isinstance(made, getattr(optuna.samplers, CLASSES[sampler]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_startup_trails": 3}, "did you mean 'n_startup_trials'"),
+        ({"n_startup_trials": "3"}, "n_startup_trials: int is needed; got '3'"),
+        ({"n_startup_trials": True}, "int is needed"),
+        ({"seed": 3}, "unknown key"),
+        ({"n_ei_candidates": 3.5}, "int is needed"),
+    ],
+)
+def test_settings_are_checked_before_the_run(settings: dict[str, object], message: str) -> None:
+    strategy = Optuna(sampler="tpe", settings=settings)
+    with pytest.raises(SpecError, match=message):
+        strategy.check(search_for(BranchedSpace()))
+
+
+def test_what_the_sampler_itself_refuses_is_named() -> None:
+    with pytest.raises(SpecError, match=r"strategy.settings: nsga2 refuses them: .*population"):
+        Optuna(sampler="nsga2", settings={"population_size": 1}).check(search_for(BranchedSpace()))
+
+
+def test_cmaes_is_refused_with_the_reason() -> None:
+    with pytest.raises(SpecError, match="numbers only"):
+        build(Strategy, {"name": "optuna", "sampler": "cmaes"}, where="strategy")
+
+
+def test_the_study_holds_what_was_measured_and_what_was_broken() -> None:
+    search = search_for(BranchedSpace())
+    history = play(Random(), search, 10, outcome=troubled)
+    study = study_of(history, search, Optuna().make_sampler(0, 0))
+    told = study.trials
+    assert len(told) == len(history.measured)
+    by_number = zip(told, history.measured, strict=True)
+    for theirs, ours in by_number:
+        assert theirs.params == dict(ours.architecture)
+        feasible = ours.status is Status.COMPLETE
+        assert (theirs.constraints["size"] <= 0) == feasible
+        if feasible:
+            assert theirs.values == [-ours.value("x")]
+
+
+def test_running_trials_are_told_as_running() -> None:
+    search = search_for(BranchedSpace())
+    history = play(Random(), search, 4)
+    first = Random().propose(history, 1, search)[0]
+    history.record(Trial(4, first, search.space.key(first)))
+    study = study_of(history, search, Optuna().make_sampler(0, 0))
+    assert [t.state.name for t in study.trials].count("RUNNING") == 1
+    again = study_of(play(Random(), search, 4), search, Optuna().make_sampler(0, 0))
+    assert [t.state.name for t in again.trials].count("RUNNING") == 0
+
+
+def test_constraints_steer_the_search() -> None:
+    """Where one choice always breaks a limit, TPE learns to avoid it."""
+    search = search_for(BranchedSpace())
+
+    def outcome(trial: Trial) -> Trial:
+        bad = trial.architecture["tail"] == "conv"
+        values = {"x": Measurement(1.0 if bad else 0.5), "size": Measurement(2.0 if bad else 0.5)}
+        status = Status.INFEASIBLE if bad else Status.COMPLETE
+        return Trial(trial.number, trial.architecture, trial.key, status, values)
+
+    strategy = Optuna(sampler="tpe", settings={"n_startup_trials": 5})
+    history = play(strategy, search, 18, outcome=outcome)
+    assert sum(t.status is Status.INFEASIBLE for t in history[6:]) <= 4
+
+
+def test_nsga2_reaches_its_second_generation() -> None:
+    search = search_for(BranchedSpace(), goals=2)
+    strategy = Optuna(sampler="nsga2", settings={"population_size": 4})
+    history: History = play(strategy, search, 14)
+    study = study_of(history, search, strategy.make_sampler(0, 0))
+    generations = {t.system_attrs.get("NSGAIISampler:generation") for t in study.trials}
+    assert {0, 1, 2, 3} <= generations

@@ -1,0 +1,145 @@
+"""The predictor: features that see the graph, a right posterior, right expectations."""
+
+import numpy as np
+import pytest
+
+from nasengine.errors import SpecError
+from nasengine.history import History
+from nasengine.moves import enumerate_all
+from nasengine.objectives import Objective, Objectives, hypervolume, non_dominated
+from nasengine.spaces.nas_bench_macro import NASBenchMacro
+from nasengine.strategies.acquisition import (
+    expected_chebyshev_improvement,
+    expected_hypervolume_improvement,
+    expected_improvement,
+)
+from nasengine.strategies.belief import FITTED, Belief, fitted, targets
+from nasengine.strategies.features import features_of
+from nasengine.strategies.gaussian_process import Kernel, Posterior
+from nasengine.strategies.predictor import Predictor
+from nasengine.strategies.random import Random
+from nasengine.testing.strategies import BranchedSpace, play, search_for, troubled
+from nasengine.testing.stubs import tiny_search
+from nasengine.trial import Status
+
+
+def test_dead_branches_are_not_seen() -> None:
+    space = BranchedSpace()
+    features = features_of(space)
+    both = [
+        space.architecture({"left": left, "right": "none", "tail": "conv"})
+        for left in ("conv", "none")
+    ]
+    rows = features(both)
+    # left, right, tail: the choices and "cut" of each.
+    assert rows[0, : features.local].tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0]
+    assert rows[1, : features.local].tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 1, 0, 0, 0]
+    assert features(both[::-1]).tolist() == rows[::-1].tolist()
+
+
+def test_whole_network_features_agree_where_branches_are_swapped() -> None:
+    space = BranchedSpace()
+    features = features_of(space)
+    for a in enumerate_all(space.decisions):
+        b = space.architecture({"left": a["right"], "right": a["left"], "tail": a["tail"]})
+        one, other = features([a, b])[:, features.local :]
+        assert np.allclose(one, other)
+
+
+def test_posterior_goes_through_the_data_and_widens_away_from_it() -> None:
+    space = NASBenchMacro()
+    features = features_of(space)
+    history = play(Random(), search_for(space), 30)
+    rows = features([trial.architecture for trial in history])
+    values = np.array([trial.value("x") for trial in history])
+    values -= values.mean()
+    posterior = Posterior(Kernel(0.4, 0.3, 1e-6), rows, values, features)
+    mean, deviation = posterior.predict(rows)
+    assert np.allclose(mean, values, atol=1e-3)
+    new = features([t.architecture for t in play(Random(), search_for(space, seed=9), 30)])
+    assert posterior.predict(new)[1].mean() > 10 * deviation.mean()
+
+
+def test_expectations_are_what_sampling_gives() -> None:
+    rng = np.random.default_rng(0)
+    mean, deviation = rng.normal(size=(4, 2)), rng.uniform(0.3, 1, size=(4, 2))
+    draws = mean + deviation * rng.standard_normal((20_000, 4, 2))
+    sampled = np.maximum(0.2 - draws[:, :, 0], 0).mean(axis=0)
+    assert np.allclose(expected_improvement(0.2, mean[:, 0], deviation[:, 0]), sampled, atol=0.02)
+
+    front, corner = np.array([[1.0, -1.0], [-1.0, 1.0], [0.0, 0.0]]), np.array([2.0, 2.0])
+    before = hypervolume(front.tolist(), corner.tolist())
+    sampled = np.array(
+        [
+            np.mean(
+                [
+                    hypervolume([*front.tolist(), point], corner.tolist()) - before
+                    for point in draws[:1500, candidate].tolist()
+                ]
+            )
+            for candidate in range(4)
+        ]
+    )
+    exact = expected_hypervolume_improvement(front, corner, mean, deviation)
+    assert np.allclose(exact, sampled, atol=0.12)
+
+
+def test_chebyshev_prefers_what_is_better_everywhere() -> None:
+    mean = np.array([[0.0, 0.0, 0.0], [-1.0, -1.0, -1.0]])
+    search = search_for(BranchedSpace())
+    worth = expected_chebyshev_improvement(
+        np.array([[0.0, 0.0, 0.1]]), mean, np.full((2, 3), 0.3), search.stream("test")
+    )
+    assert worth[1] > worth[0]
+
+
+def test_targets_know_no_unit_and_put_the_infeasible_last() -> None:
+    search = search_for(NASBenchMacro())
+    history = play(Random(), search, 20, outcome=troubled)
+    trials = [t for t in history if t.status is not Status.LOST]
+    column = targets(trials, search.objectives)[:, 0]
+    feasible = np.array([t.status is Status.COMPLETE for t in trials])
+    assert column[feasible].max() < column[~feasible].min()
+    order = np.argsort(column[feasible])
+    values = np.array([t.value("x") for t in trials if t.status is Status.COMPLETE])
+    assert (np.diff(values[order]) <= 0).all()
+
+
+def test_of_very_many_trials_the_best_and_the_latest_are_fitted() -> None:
+    search = search_for(NASBenchMacro())
+    history = play(Random(), search, FITTED + 50)
+    chosen = fitted(history, search.objectives)
+    assert len(chosen) == FITTED
+    assert max(history, key=lambda t: t.value("x")) in chosen
+    assert history[-1] in chosen
+    assert [t.number for t in chosen] == sorted(t.number for t in chosen)
+
+
+def test_belief_of_several_goals_knows_the_front() -> None:
+    search = search_for(NASBenchMacro(), goals=2)
+    history = play(Random(), search, 30)
+    front = [t.architecture for t in search.objectives.front(history)]
+    parents = Belief(History(history), search).parents(99, search.stream("test"))
+    assert set(parents) == set(front)
+
+
+def test_a_search_without_a_goal_is_refused() -> None:
+    search = tiny_search(objectives=Objectives((Objective("size", at_most=1.0),)))
+    with pytest.raises(SpecError, match="at least one goal"):
+        Predictor().check(search)
+
+
+@pytest.mark.parametrize("goals", [1, 2])
+def test_better_than_random(goals: int) -> None:
+    space = NASBenchMacro()
+
+    def score(strategy: Predictor | Random, seed: int) -> float:
+        search = search_for(space, goals, seed)
+        points = [search.objectives.losses(t) for t in play(strategy, search, 40)]
+        front = [points[index] for index in non_dominated(points)]
+        return hypervolume(front, (1.0,) * goals)
+
+    ours, chance = (
+        sum(score(strategy, seed) for seed in range(3)) for strategy in (Predictor(), Random())
+    )
+    assert ours > chance

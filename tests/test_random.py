@@ -1,0 +1,96 @@
+"""Random search: uniform without replacement, or over the whole range of a cost."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from nasengine.errors import SpecError
+from nasengine.estimator import CostTable, Estimator
+from nasengine.history import History
+from nasengine.search import Search
+from nasengine.strategies.random import Random
+from nasengine.strategies.unseen import LISTED, Unseen
+from nasengine.testing.strategies import BranchedSpace, complete, play, search_for
+from nasengine.testing.stubs import CountingEstimator, tiny_search
+from nasengine.trial import Trial
+
+
+class Additive(CountingEstimator):
+    """A cost of 0, 1, 2, ... for the choices of every slot."""
+
+    def table(self, search: Search) -> CostTable:
+        rows = {
+            n: {c: float(i) for i, c in enumerate(cs)} for n, cs in search.space.decisions.items()
+        }
+        return CostTable("", 0.0, rows, {name: name for name in rows})
+
+
+def with_estimators(**estimators: Estimator) -> Search:
+    from nasengine.spaces.nas_bench_macro import NASBenchMacro
+
+    return tiny_search(NASBenchMacro(), estimators=estimators)
+
+
+def test_draws_are_uniform() -> None:
+    search = search_for(BranchedSpace())
+    firsts = Counter(
+        Random().propose(History(), 1, search_for(search.space, seed=seed))[0]["tail"]
+        for seed in range(300)
+    )
+    assert set(firsts) == {"conv", "wide", "skip"}
+    assert max(firsts.values()) < 140
+
+
+def costs(strategy: Random, search: Search) -> list[float]:
+    table = search.cost_table("cost")
+    return [table.predict(t.architecture) for t in play(strategy, search, 40)]
+
+
+def test_stratified_covers_the_whole_range_of_a_cost() -> None:
+    search = with_estimators(cost=Additive())
+    uniform, stratified = costs(Random(), search), costs(Random(stratify="cost"), search)
+    # 8 layers of cost 0 to 2: the extremes are one architecture in 6,561 each.
+    assert min(uniform) > 1 or max(uniform) < 15
+    assert min(stratified) <= 1
+    assert max(stratified) >= 15
+    thirds = Counter(int(cost * 3 / 17) for cost in stratified)
+    assert min(thirds[third] for third in range(3)) >= 10
+
+
+@pytest.mark.parametrize("key", ["cots", "plain"])
+def test_stratify_needs_a_cost_table(key: str) -> None:
+    search = with_estimators(cost=Additive(), plain=CountingEstimator())
+    with pytest.raises(SpecError, match=rf"strategy.stratify: '{key}'.*cost"):
+        Random(stratify=key).check(search)
+    Random(stratify="cost").check(search)
+
+
+def test_a_stratum_that_is_used_up_gives_way() -> None:
+    search = tiny_search(BranchedSpace(), estimators={"cost": Additive()})
+    keys = {trial.key for trial in play(Random(stratify="cost", strata=3), search, 100)}
+    assert keys == {trial.key for trial in play(Random(), search, 100)}
+
+
+def test_a_space_too_large_to_be_listed_is_visited_to_its_end(monkeypatch: Any) -> None:
+    import nasengine.strategies.unseen as module
+
+    search = search_for(BranchedSpace())
+    everything = len(play(Random(), search, 100))
+    monkeypatch.setattr(module, "LISTED", 47)
+    monkeypatch.setattr(module, "TRIES", 1)
+    assert LISTED > search.space.size > 47
+    assert len(play(Random(), search, 100)) >= everything - 1
+
+
+def test_what_runs_and_what_is_proposed_at_once_is_seen() -> None:
+    search = search_for(BranchedSpace())
+    history = History()
+    first = Random().propose(history, 3, search)
+    history.record(Trial(0, first[0], search.space.key(first[0])))
+    unseen = Unseen(history, search, search.stream("test"))
+    assert first[0] not in unseen
+    assert first[1] in unseen
+    assert unseen.take(first[1])
+    assert not unseen.take(first[1])
+    assert complete(history[0]).value("x") == complete(history[0]).value("x")
