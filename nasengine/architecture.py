@@ -94,17 +94,17 @@ def check_architecture(
         problems at once.
     """
     problems = [
-        f"unknown slot {name!r}; {did_you_mean(str(name), decisions)}"
+        f"unknown slot {name!r:.80}; {did_you_mean(f'{name!s:.80}', decisions)}"
         for name in choices
         if name not in decisions
     ]
     for name, allowed in decisions.items():
         if name not in choices:
             problems.append(f"slot {name!r} is missing; allowed: {', '.join(allowed)}")
-        elif choices[name] not in allowed:
+        elif not isinstance(choices[name], str) or choices[name] not in allowed:
             got = choices[name]
             problems.append(
-                f"slot {name!r}: {got!r} is no choice; {did_you_mean(str(got), allowed)}"
+                f"slot {name!r}: {got!r:.80} is no choice; {did_you_mean(f'{got!s:.80}', allowed)}"
             )
     if problems:
         raise ArchitectureError(f"{where}: " + "; ".join(problems))
@@ -143,8 +143,10 @@ def read_architecture(path: Path, space: SearchSpace) -> Architecture:
     allowed = {"format", "space", "choices"}
     for key in content:
         if key not in allowed:
-            raise ArchitectureError(f"{path}: unknown key {key!r}; {did_you_mean(key, allowed)}")
-    if content.get("format") != FORMAT:
+            raise ArchitectureError(
+                f"{path}: unknown key {key!r:.80}; {did_you_mean(key[:80], allowed)}"
+            )
+    if content.get("format") != FORMAT or isinstance(content["format"], bool):
         raise ArchitectureError(
             f"{path}: format {content.get('format')!r:.40}; this reads {FORMAT}"
         )
@@ -168,7 +170,7 @@ def _json_object(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ArchitectureError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise ArchitectureError(f"{path}: not JSON: {error}") from error
+        raise ArchitectureError(f"{path}: not JSON: {error!s:.200}") from error
     if not isinstance(content, dict):
         raise ArchitectureError(f"{path}: a JSON object is needed")
     return content

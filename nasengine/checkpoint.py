@@ -21,6 +21,17 @@ from torch import Tensor
 from nasengine.errors import RunFolderError, StorageError
 from nasengine.files import sync_folder, write_atomically
 
+_DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+    SafetensorError,
+)
+"""What reading a damaged file raises."""
+
 _TENSOR = "__tensor__"
 _PAIRS = "__pairs__"
 _TUPLE = "__tuple__"
@@ -71,11 +82,13 @@ def load_checkpoint(path: Path) -> Any:
             continue
         try:
             state = _read(candidate)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            damage.append(f"{candidate.name}: {error}")
+        except _DAMAGE as error:
+            damage.append(f"{candidate.name}: {error!s:.200}")
             continue
         if damage:
             warnings.warn(f"{damage[0]}; going on from {candidate.name}", stacklevel=2)
+            # Put aside: saving must never replace the sound one by the damaged one.
+            path.replace(path.with_name(f"{path.name}.damaged"))
         return state
     if damage:
         raise RunFolderError(f"{path.parent}: damaged checkpoint: {'; '.join(damage)}")
@@ -84,7 +97,7 @@ def load_checkpoint(path: Path) -> Any:
 
 def remove_checkpoint(path: Path) -> None:
     """Remove a checkpoint and the one before it."""
-    for candidate in (path, _previous(path)):
+    for candidate in (path, _previous(path), path.with_name(f"{path.name}.damaged")):
         candidate.unlink(missing_ok=True)
 
 
@@ -105,8 +118,9 @@ def _read(path: Path) -> Any:
 def _checksum(facts: str, tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256(facts.encode())
     for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,9 +63,12 @@ class Storage:
                 self._connection = sqlite3.connect(path, isolation_level=None)
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 self._connection.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.Error, sqlite3.Warning) as error:
             raise RunFolderError(f"{path}: not a history: {error}") from error
+        self._inode = _inode(path)
         found = self.fact("format", 0)
+        if not isinstance(found, int):
+            raise RunFolderError(f"{path}: damaged: its format is {found!r:.40}")
         if found > FORMAT:
             raise RunFolderError(
                 f"{path}: written by a later nasengine (format {found}, this one reads {FORMAT})"
@@ -77,8 +82,9 @@ class Storage:
 
     def fact(self, name: str, default: T) -> T:
         """Return a kept JSON value."""
-        row = self._connection.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
-        return default if row is None else json.loads(row[0])
+        rows = self._read("SELECT value FROM facts WHERE name = ?", name)
+        with self._undamaged():
+            return json.loads(rows[0][0]) if rows else default
 
     def set_fact(self, name: str, value: Any) -> None:
         """Keep a JSON value, durable on return."""
@@ -93,12 +99,8 @@ class Storage:
             If the file is damaged.
         """
         rows = self._read("SELECT * FROM trials ORDER BY number")
-        return History(
-            Trial(
-                number, _architecture(choices), key, Status(status), _measured(m), reason, seconds
-            )
-            for number, key, choices, status, m, reason, seconds, *_ in rows
-        )
+        with self._undamaged():
+            return History(_trial(number, row) for number, *row in rows)
 
     def begin(self, trial: Trial, left_behind: str = "") -> int:
         """Keep that a trial is being measured.
@@ -141,14 +143,9 @@ class Storage:
 
     def references(self) -> dict[str, Trial]:
         """Return the reference networks measured so far."""
-        return {
-            name: Trial(
-                -1, _architecture(choices), key, Status(status), _measured(m), reason, seconds, name
-            )
-            for name, key, choices, status, m, reason, seconds in self._read(
-                "SELECT * FROM reference_networks ORDER BY rowid"
-            )
-        }
+        rows = self._read("SELECT * FROM reference_networks ORDER BY rowid")
+        with self._undamaged():
+            return {name: replace(_trial(-1, row), reference=name) for name, *row in rows}
 
     def finish_reference(self, trial: Trial) -> None:
         """Keep a reference network's measurements, durable on return."""
@@ -160,7 +157,9 @@ class Storage:
 
     def final(self, number: int) -> Mapping[str, Measurement]:
         """Return what only a winner is measured by, as far as it was."""
-        return _measured(json.dumps(self.fact(f"final-{number}", {})))
+        found = self.fact(f"final-{number}", {})
+        with self._undamaged():
+            return _measured(found)
 
     def set_final(self, number: int, measurements: Mapping[str, Measurement]) -> None:
         """Keep what only a winner is measured by, durable on return."""
@@ -169,12 +168,23 @@ class Storage:
     def _read(self, query: str, *values: Any) -> list[Any]:
         try:
             return self._connection.execute(query, values).fetchall()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise RunFolderError(f"{self.path}: damaged: {error}") from error
+
+    @contextmanager
+    def _undamaged(self) -> Iterator[None]:
+        """Name the file when what it holds is not what was written."""
+        try:
+            yield
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise RunFolderError(f"{self.path}: damaged: {error!s:.200}") from error
 
     def _write(self, durability: str, statement: str, values: list[Any]) -> None:
         try:
             with files.durable_write(self.path):
+                # SQLite would go on writing to a file that is no longer there.
+                if _inode(self.path) != self._inode:
+                    raise OSError("it is no longer the file that was opened")
                 self._connection.execute(f"PRAGMA synchronous = {durability}")
                 self._connection.execute(statement, values)
         except (sqlite3.Error, OSError) as error:
@@ -202,8 +212,22 @@ def _row(trial: Trial) -> list[Any]:
     ]
 
 
-def _architecture(text: str) -> Architecture:
-    return Architecture(json.loads(text))
+def _trial(number: int, row: Sequence[Any]) -> Trial:
+    key, choices, status, measurements, reason, seconds = row[:6]
+    return Trial(
+        number,
+        Architecture(json.loads(choices)),
+        key,
+        Status(status),
+        _measured(json.loads(measurements)),
+        reason,
+        float(seconds),
+    )
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _unmeasured(measurements: Mapping[str, Measurement]) -> dict[str, Any]:
@@ -213,8 +237,8 @@ def _unmeasured(measurements: Mapping[str, Measurement]) -> dict[str, Any]:
     }
 
 
-def _measured(text: str) -> Mapping[str, Measurement]:
+def _measured(found: Mapping[str, Any]) -> Mapping[str, Measurement]:
     return {
-        name: Measurement(found["value"], found.get("details", {}))
-        for name, found in json.loads(text).items()
+        name: Measurement(float(item["value"]), item.get("details", {}))
+        for name, item in found.items()
     }
