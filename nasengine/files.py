@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from nasengine.errors import StorageError
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 @contextlib.contextmanager
@@ -40,6 +43,38 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder if there is none; return it.
+
+    Raises
+    ------
+    StorageError
+        If the disk refuses.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make {path}: {error.strerror or error}") from error
+    return path
+
+
+def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield everything inside a folder, without following symbolic links."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            yield entry
+            if entry.is_dir(follow_symlinks=False):
+                yield from walk(Path(entry.path))
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what `write_atomically` left behind in processes that were killed."""
+    for entry in list(walk(folder)):
+        if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            with contextlib.suppress(OSError):
+                Path(entry.path).unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nasengine.architecture import Architecture, write_architecture
 from nasengine.errors import NasengineError
 from nasengine.experiment import known_metrics
-from nasengine.files import write_json
+from nasengine.files import make_folder, write_atomically, write_json
 from nasengine.quantities import format_quantity
 from nasengine.task import Samples
 from nasengine.trial import Measurement, Metric, Trial
@@ -122,8 +121,7 @@ def deliver(outcome: Outcome, folder: Path) -> list[str]:
     """
     from nasengine.picture import draw
 
-    best = folder / "best"
-    best.mkdir(exist_ok=True)
+    best = make_folder(folder / "best")
     search, winner = outcome.search, outcome.winner
     write_architecture(best / "architecture.json", winner.architecture, search.space)
     write_json(best / "metrics.json", _metrics(outcome))
@@ -132,7 +130,7 @@ def deliver(outcome: Outcome, folder: Path) -> list[str]:
     weights = folder / "trials" / f"trial-{winner.number}" / "weights.safetensors"
     if not weights.is_file():
         return ["no weights: no estimator trains the network (add one named 'trained')"]
-    shutil.copyfile(weights, best / "weights.safetensors")
+    write_atomically(best / "weights.safetensors", weights.read_bytes())
     return _use_weights(search, winner.architecture, best)
 
 

@@ -32,7 +32,7 @@ from filelock import FileLock, Timeout
 
 from nasengine.errors import RunFolderError, StorageError
 from nasengine.experiment import Experiment
-from nasengine.files import write_atomically, write_json
+from nasengine.files import remove_temporaries, walk, write_atomically, write_json
 from nasengine.spec import read_toml
 from nasengine.storage import Storage
 
@@ -55,8 +55,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        if not (path / "identity.json").is_file():
-            raise RunFolderError(f"{path}: not a run's folder (no identity.json)")
+        _check_is_run(path)
         self.path = path
         self._lock = FileLock(path / "lock")
         try:
@@ -65,9 +64,14 @@ class RunFolder:
             raise RunFolderError(f"{path}: in use by {_owner(path)}") from None
         except OSError as error:
             raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
-        owner = {"process": os.getpid(), "host": socket.gethostname()}
-        write_json(path / "owner.json", owner)
-        self.storage = Storage(path / "history.sqlite")
+        try:
+            remove_temporaries(path)
+            owner = {"process": os.getpid(), "host": socket.gethostname()}
+            write_json(path / "owner.json", owner)
+            self.storage = Storage(path / "history.sqlite")
+        except BaseException:
+            self._lock.release()
+            raise
 
     def __enter__(self) -> RunFolder:
         return self
@@ -110,8 +114,9 @@ class RunFolder:
                     break
                 except FileExistsError:  # Another process was quicker.
                     number += 1
-        except OSError as error:
-            raise RunFolderError(f"{root}: cannot hold runs: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RunFolderError(f"{root}: cannot hold runs: {reason}") from error
         return cls.create_at(path, experiment, command)
 
     @classmethod
@@ -158,12 +163,14 @@ class RunFolder:
         path = self.path / "identity.json"
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunFolderError(f"{path}: damaged: {error}") from error
-        if found.get("format", 0) > FORMAT:
+            written = found["format"]
+            if isinstance(written, bool) or not isinstance(written, int):
+                raise TypeError(f"its format is {written!r:.40}")
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise RunFolderError(f"{path}: damaged: {error!s:.200}") from error
+        if written > FORMAT:
             raise RunFolderError(
-                f"{path}: written by a later nasengine (format {found['format']}, "
-                f"this one reads {FORMAT})"
+                f"{path}: written by a later nasengine (format {written}, this one reads {FORMAT})"
             )
         return found
 
@@ -262,8 +269,25 @@ def _owner(path: Path) -> str:
     try:
         owner = json.loads((path / "owner.json").read_text(encoding="utf-8"))
         return f"process {owner['process']} on {owner['host']}"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another process"
+
+
+def _check_is_run(path: Path) -> None:
+    try:
+        if not (path / "identity.json").is_file():
+            begun = (path / "spec.toml").is_file()
+            advice = f": it ended before it began; nasengine run {path / 'spec.toml'}"
+            raise RunFolderError(
+                f"{path}: not a run's folder (no identity.json){advice if begun else ''}"
+            )
+        links = [entry.path for entry in walk(path) if entry.is_symlink()]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunFolderError(f"{path!s:.200}: not a run's folder: {reason}") from error
+    if links:
+        # What is written through a link would land outside of the run's folder.
+        raise RunFolderError(f"{links[0]}: a symbolic link, which a run's folder does not hold")
 
 
 def _write_description(path: Path, experiment: Experiment, command: Sequence[str]) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nasengine.errors import Interrupted, RunFolderError, SpecError, did_you_mean
-from nasengine.files import write_json
+from nasengine.files import make_folder, write_json
 from nasengine.objectives import Objectives
 from nasengine.randomness import stream
 from nasengine.reporter import Reporter
@@ -106,7 +106,7 @@ class Search:
         if not path.is_file():
             write_json(path, digests)
             return
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = _kept(path)
         changed = [name for name in {*before, *digests} if before.get(name) != digests.get(name)]
         if changed:
             raise RunFolderError(
@@ -123,9 +123,7 @@ class Search:
     @property
     def checkpoints(self) -> Path:
         """Where strategies keep their checkpoints."""
-        folder = self.folder / "checkpoints"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return make_folder(self.folder / "checkpoints")
 
     def cost_table(self, key: str) -> CostTable:
         """Return an estimator's cost table; measured once a run, kept in its folder.
@@ -143,10 +141,13 @@ class Search:
         if key not in tables:
             path = self.folder / "tables" / f"{key}.json"
             if path.is_file():
-                tables[key] = CostTable(**json.loads(path.read_text()))
+                try:
+                    tables[key] = CostTable(**_kept(path))
+                except TypeError as error:
+                    raise RunFolderError(f"{path}: damaged: {error}") from error
             else:
                 tables[key] = self.estimators[key].table(self)
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent)
                 write_json(path, tables[key].to_json())
         return tables[key]
 
@@ -164,3 +165,14 @@ class Search:
         """
         if self.stop.is_set():
             raise Interrupted
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """Read a JSON object that this run wrote."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunFolderError(f"{path}: damaged: {error!s:.200}") from error
+    if not isinstance(found, dict):
+        raise RunFolderError(f"{path}: damaged: a JSON object is needed")
+    return found

@@ -157,7 +157,7 @@ class Storage:
 
     def final(self, number: int) -> Mapping[str, Measurement]:
         """Return what only a winner is measured by, as far as it was."""
-        found = self.fact(f"final-{number}", {})
+        found: dict[str, Any] = self.fact(f"final-{number}", {})
         with self._undamaged():
             return _measured(found)
 
