@@ -63,6 +63,11 @@ class Latency(Estimator):
     table_file: SpecPath | None = Field(default=None, alias="table")
     """A table made by ``nasengine latency-table`` on another device: predict, measure nothing."""
 
+    @property
+    def counts(self) -> bool:
+        """Whether it looks up in a table's file."""
+        return self.table_file is not None
+
     def metrics(self, search: Search) -> tuple[Metric, ...]:  # noqa: ARG002
         """Return the median first; a prediction has no percentile and no spread."""
         median, fps = Metric("latency", "ms", "min"), Metric("fps", "1/s", "max")

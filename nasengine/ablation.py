@@ -175,7 +175,8 @@ def run_ablation(
     experiments = [load_cell(path, assignments, cell) for cell in grid]
     with tempfile.TemporaryDirectory() as scratch:
         for experiment in {_apart_from_seed(e): e for e in experiments}.values():
-            experiment.search(Path(scratch), reference_value=lambda *_: 1.0)
+            search = experiment.search(Path(scratch), reference_value=lambda *_: 1.0)
+            experiment.check_limits(search)
     parent.mkdir(parents=True, exist_ok=True)
     summaries = []
     for number, (cell, experiment) in enumerate(zip(grid, experiments, strict=True)):

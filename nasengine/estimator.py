@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from nasengine.architecture import Architecture
 from nasengine.errors import SpecError
+from nasengine.files import make_folder
 from nasengine.plugin import Plugin
 from nasengine.trial import Measurement, Metric
 
@@ -52,9 +53,7 @@ class Candidate:
     @cached_property
     def folder(self) -> Path:
         """Where an estimator may keep files of this candidate (checkpoints, weights)."""
-        folder = self.search.folder / "trials" / self.label
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return make_folder(self.search.folder / "trials" / self.label)
 
     @property
     def weights_path(self) -> Path:
@@ -161,6 +160,11 @@ class Estimator(Plugin):
     def has_table(self) -> bool:
         """Whether `table` is defined."""
         return type(self).table is not Estimator.table
+
+    @property
+    def counts(self) -> bool:
+        """Whether it counts or looks up: at once, without chance, the same every time."""
+        return self.effort == 0
 
     def check(self, search: Search) -> None:
         """Refuse, before anything runs, a search in which this cannot measure.

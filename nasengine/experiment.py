@@ -14,6 +14,7 @@ from nasengine.engine import by_effort, full_name, measure
 from nasengine.errors import InputError, PluginError, SpecError, did_you_mean
 from nasengine.estimator import Estimator
 from nasengine.execution import Job
+from nasengine.feasibility import check_limits
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import Plugin, build, load_class
 from nasengine.quantities import Quantity, parse_quantity
@@ -245,7 +246,7 @@ class Experiment:
         _ = search.shapes
         self._check_outputs(search)
         metrics = known_metrics(search)
-        objectives = self._objectives(metrics, reference_value or self._measured(search))
+        objectives = self._objectives(metrics, self._reference_values(search, reference_value))
         search = replace(search, objectives=objectives)
         parts: list[tuple[str, Strategy | Estimator]] = [
             ("strategy", self.strategy),
@@ -312,6 +313,40 @@ class Experiment:
             raise SpecError(f"{where}: no reference network {quantity.reference!r}; {near}")
         value = reference_value(quantity.reference, name)
         return quantity.to(metric.unit, where=where, reference_value=value)
+
+    def check_limits(self, search: Search) -> list[str]:
+        """Refuse limits that nothing in the space can meet, before anything is trained.
+
+        Parameters
+        ----------
+        search
+            From `search`.
+
+        Returns
+        -------
+        What there is to say of the other limits, such as that every network meets one.
+
+        Raises
+        ------
+        SpecError
+            Naming each such limit, with the range that exists.
+        """
+        given = {
+            metric: wanted.model_dump(exclude_none=True)
+            for metric, wanted in self.spec.objectives.items()
+            if isinstance(wanted, GoalTable)
+        }
+        return check_limits(search, known_metrics(search), given)
+
+    def _reference_values(self, search: Search, given: ReferenceValue | None) -> ReferenceValue:
+        """Return what gives a reference's values: what is counted is counted at once."""
+        measured = self._measured(search)
+
+        def value(reference: str, metric: str) -> float:
+            counted = self.estimators[metric.partition(".")[0]].counts
+            return measured(reference, metric) if counted or not given else given(reference, metric)
+
+        return value
 
     def _measured(self, search: Search) -> ReferenceValue:
         """Measure a reference by the one estimator that a relative limit is about."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from nasengine.engine import Engine, best_or_fail, measure
-from nasengine.errors import SpecError
+from nasengine.errors import SpecError, StorageError
 from nasengine.execution import Executor, InProcess
 from nasengine.experiment import Experiment, known_metrics
 from nasengine.files import write_json
@@ -62,6 +62,8 @@ def run(
     ------
     Interrupted
         If `stop` was set; everything is saved, and calling this again goes on.
+    SpecError
+        If a limit is one that nothing in the space can meet.
     SearchFailed
         If no trial could be measured in full.
     """
@@ -69,6 +71,9 @@ def run(
 
     with _engine(experiment, folder, reporter, stop) as engine:
         folder.storage.set_fact("finished", False)
+        if not len(engine.history):
+            for note in experiment.check_limits(engine.search):
+                engine.search.reporter.note(note)
         history = engine.run()
         seconds = engine.seconds
         winner = best_or_fail(engine.search, history)
@@ -91,6 +96,8 @@ def _report(folder: RunFolder, reporter: Reporter) -> None:
 
     try:
         write_report(folder.path, finished=True)
+    except StorageError:
+        raise  # What the disk refuses is never passed over.
     except Exception as error:  # noqa: BLE001 whatever went wrong, the run's result stands
         reporter.warn(
             f"no report: {type(error).__name__}: {error}; to try again: "

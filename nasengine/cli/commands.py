@@ -42,7 +42,7 @@ def run(options: argparse.Namespace, stop: threading.Event) -> int:
     experiment = Experiment.load(options.spec, options.assignments)
     with tempfile.TemporaryDirectory() as folder:
         # Everything that can be refused is, before there is a run folder.
-        experiment.search(Path(folder), reference_value=lambda *_: 1.0)
+        experiment.check_limits(experiment.search(Path(folder), reference_value=lambda *_: 1.0))
     with RunFolder.create(options.runs, experiment, sys.argv) as run_folder:
         return _go_on(experiment, run_folder, options.quiet, stop)
 
@@ -115,11 +115,12 @@ def check(options: argparse.Namespace, _: threading.Event) -> int:
     experiment = Experiment.load(options.spec, options.assignments)
     with tempfile.TemporaryDirectory() as folder:
         search = experiment.search(Path(folder))
+        notes = [*experiment.notes, *experiment.check_limits(search)]
         facts = tables.check_facts(experiment, search)
     if options.json:
         print(json.dumps(facts, indent=2))
     else:
-        tables.show_check(Console(), facts, experiment.notes)
+        tables.show_check(Console(), facts, notes)
     return 0
 
 

@@ -1,0 +1,223 @@
+"""Which values the space's networks have, and whether anything can meet the limits asked for.
+
+Only estimators that count (`Estimator.counts`) are asked: nothing is timed, nothing trained.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from nasengine.architecture import Architecture
+from nasengine.errors import SpecError
+from nasengine.estimator import Candidate
+from nasengine.moves import enumerate_all, neighbours, sample
+from nasengine.quantities import format_quantity
+from nasengine.search import Search
+from nasengine.trial import Metric
+
+SAMPLES = 300
+SECONDS = 1.0
+"""Samples are no more than these, and take no longer; 20 are taken however long it takes."""
+
+_LEAST = 20
+_STARTS = 3
+
+Value = Callable[[Architecture], float | None]
+"""A metric's value of a network; None where it cannot be measured."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a metric comes to over a space.
+
+    Parameters
+    ----------
+    smallest, median, largest
+        In the metric's unit.
+    exact
+        Whether smallest and largest are those of the whole space, or of the sampled networks.
+    """
+
+    smallest: float
+    median: float
+    largest: float
+    exact: bool
+
+    def text(self, unit: str) -> str:
+        """Say it.
+
+        Examples
+        --------
+        >>> Range(310e3, 900e3, 1.97e6, exact=True).text("parameters")
+        '310.00k to 1.97M'
+        """
+        return f"{format_quantity(self.smallest, unit)} to {format_quantity(self.largest, unit)}"
+
+
+def metric_range(search: Search, name: str) -> Range | None:
+    """Return what a metric comes to over the space; None if that would have to be timed or trained.
+
+    Smallest and largest are exact for a metric with a cost table and in a small space; else they
+    are those of up to 300 networks, drawn by the seed. The median is that of networks drawn.
+
+    Parameters
+    ----------
+    search
+        The search.
+    name
+        A metric's full name: ``parameters``, ``memory.training``.
+    """
+    value = _value(search, name)
+    return None if value is None else _range(search, name, value)
+
+
+def _value(search: Search, name: str) -> Value | None:
+    key, _, further = name.partition(".")
+    estimator = search.estimators[key]
+    if not estimator.counts:
+        return None
+    own = further or estimator.metrics(search)[0].name
+
+    def value(architecture: Architecture) -> float | None:
+        try:
+            found = estimator.measure(Candidate(architecture, search, "range", {}), search)
+        except Exception:  # noqa: BLE001 a candidate may raise anything; the search will tell
+            return None
+        return found[own].value if own in found and math.isfinite(found[own].value) else None
+
+    return value
+
+
+def _range(search: Search, name: str, value: Value) -> Range | None:
+    table = _table_value(search, name)
+    small = search.space.size <= SAMPLES
+    ends = _ends_of_table(search, name, value) if table else []
+    found = [v for _, v in _drawn(search, name, table or value)]
+    if not found:
+        return None
+    return Range(min([*found, *ends]), median(found), max([*found, *ends]), bool(table) or small)
+
+
+def _table_value(search: Search, name: str) -> Value | None:
+    """Return the prediction of a metric's cost table, where it has one."""
+    if "." in name or not search.estimators[name].has_table:
+        return None
+    return search.cost_table(name).predict
+
+
+def _ends_of_table(search: Search, name: str, value: Value) -> list[float]:
+    """Return the cheapest and the dearest network, by the table and as measured.
+
+    A network may cost less than the table says, where what a cut leaves without use falls away.
+    """
+    table = search.cost_table(name)
+    rows, ends = table.per_decision(), []
+    for pick in (min, max):
+        chosen = {
+            decision: pick(choices, key=lambda c, d=decision: rows.get(d, {}).get(c, 0.0))  # type: ignore[misc]
+            for decision, choices in search.space.decisions.items()
+        }
+        architecture = Architecture(chosen)
+        ends += [table.predict(architecture), value(architecture)]
+    return [end for end in ends if end is not None]
+
+
+def _drawn(search: Search, name: str, value: Value) -> Iterator[tuple[Architecture, float]]:
+    """Yield networks with their value: all of a small space, else up to 300 of it."""
+    decisions, rng = search.space.decisions, search.stream("range", name)
+    every: Iterator[Architecture] = enumerate_all(decisions)
+    if search.space.size > SAMPLES:
+        every = (sample(decisions, rng) for _ in range(SAMPLES))
+    started = time.monotonic()
+    for number, architecture in enumerate(every):
+        late = time.monotonic() - started > SECONDS
+        if late and number >= _LEAST and search.space.size > SAMPLES:
+            return
+        found = value(architecture)
+        if found is not None:
+            yield architecture, found
+
+
+def check_limits(
+    search: Search, metrics: Mapping[str, Metric], given: Mapping[str, Mapping[str, object]]
+) -> list[str]:
+    """Refuse limits that nothing can meet; return what there is to say of the others.
+
+    Parameters
+    ----------
+    search
+        With its objectives resolved.
+    metrics
+        By full name.
+    given
+        Metric to ``at_most`` and ``at_least`` as the user wrote them.
+
+    Raises
+    ------
+    SpecError
+        Naming each limit that no network can meet, with the range that exists.
+    """
+    problems: list[str] = []
+    notes: list[str] = []
+    for limit in search.objectives.limits:
+        metric, written = metrics[limit.metric], given.get(limit.metric, {})
+        value = _value(search, limit.metric)
+        found = None if value is None else _range(search, limit.metric, value)
+        if value is None or found is None:
+            continue
+        for key, asked in (("at_most", limit.at_most), ("at_least", limit.at_least)):
+            if asked is None:
+                continue
+            said = _said(f"objectives.{limit.metric}.{key}", written.get(key), asked, metric.unit)
+            sign = 1 if key == "at_most" else -1
+            nearest, farthest = sorted((sign * found.smallest, sign * found.largest))
+            if nearest > sign * asked and not found.exact:
+                nearest = min(nearest, _climbed(search, limit.metric, value, sign))
+            if nearest > sign * asked:
+                reached = _reaching(found, sign * nearest)
+                text = f"{said}; the space's networks have {reached.text(metric.unit)}"
+                # What climbs to a cost is sure enough; a quality may have a peak that none saw.
+                (problems if found.exact or metric.direction == "min" else notes).append(
+                    text if found.exact else f"{text}, as far as was looked"
+                )
+            elif farthest <= sign * asked:
+                whole = "every network" if found.exact else "every network that was drawn"
+                notes.append(f"{said}: {whole} of the space meets it ({found.text(metric.unit)})")
+    if problems:
+        raise SpecError("\n".join(problems))
+    return notes
+
+
+def _said(where: str, written: object, asked: float, unit: str) -> str:
+    value = format_quantity(asked, unit)
+    if isinstance(written, str) and "%" in written:
+        return f"{where}: {written}, which is {value}"
+    return f"{where}: {written if isinstance(written, str) else value}"
+
+
+def _reaching(found: Range, value: float) -> Range:
+    return replace(found, smallest=min(found.smallest, value), largest=max(found.largest, value))
+
+
+def _climbed(search: Search, name: str, value: Value, sign: int) -> float:
+    """Return the least of sign times a metric that climbing from the best drawn networks finds."""
+    starts = sorted(_drawn(search, name, value), key=lambda pair: sign * pair[1])[:_STARTS]
+    return min(_climb(search, value, sign, start) for start in starts)
+
+
+def _climb(search: Search, value: Value, sign: int, start: tuple[Architecture, float]) -> float:
+    at, best = start[0], sign * start[1]
+    while True:
+        measured: Sequence[tuple[float, Architecture]] = [
+            (sign * found, near)
+            for near in neighbours(at, search.space.decisions)
+            if (found := value(near)) is not None
+        ]
+        least = min(measured, key=lambda pair: pair[0], default=(best, at))
+        if least[0] >= best:
+            return best
+        best, at = least

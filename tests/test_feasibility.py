@@ -1,0 +1,155 @@
+"""Limits that nothing can meet are refused before anything is trained, with the range there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_spec import STUBS, load, tables
+
+from nasengine.cli import main
+from nasengine.errors import EstimationFailed, SpecError
+from nasengine.estimator import Candidate, Estimator
+from nasengine.feasibility import SAMPLES, metric_range
+from nasengine.moves import enumerate_all
+from nasengine.objectives import Objective, Objectives
+from nasengine.search import Search
+from nasengine.spaces.light_sdi import LightSDI
+from nasengine.testing.stubs import tiny_search
+from nasengine.trial import Measurement, Metric
+
+
+class Firsts(Estimator):
+    """Counts first choices, without a table; some networks cannot be measured."""
+
+    effort = 0
+    hole: str = ""
+
+    def metrics(self, search: Search) -> tuple[Metric, ...]:
+        return (Metric("firsts", "", "min"), Metric("seconds", "", "max"))
+
+    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+        if self.hole in candidate.architecture.values():
+            raise EstimationFailed("a hole")
+        choices = search.space.decisions.items()
+        count = sum(candidate.architecture[d] == c[0] for d, c in choices)
+        return {"firsts": Measurement(float(count)), "seconds": Measurement(9.0 - count)}
+
+
+class Timed(Firsts):
+    """The same, dear."""
+
+    effort = 1
+
+    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+        raise AssertionError("nothing dear is asked before the search")
+
+
+def limited(folder: Path, **limits: Any) -> list[str]:
+    table = tables()
+    table["objectives"] = {"firsts": "max", "parameters": limits}
+    experiment = load(table, folder)
+    return experiment.check_limits(experiment.search(folder))
+
+
+def test_the_range_is_that_of_every_network_in_a_small_space(tmp_path: Path) -> None:
+    search = load(tables(), tmp_path).search(tmp_path)
+    predict = search.cost_table("parameters").predict
+    every = sorted(map(predict, enumerate_all(search.space.decisions)))
+    found = metric_range(search, "parameters")
+    assert found is not None and found.exact
+    assert (found.smallest, found.largest) == (every[0], every[-1])
+    assert every[0] < found.median < every[-1]
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"at_most": "0.01k"}, "objectives.parameters.at_most: 0.01k; the space's networks have"),
+        ({"at_least": 1e6}, "objectives.parameters.at_least: 1.00M; the space's networks have"),
+        ({"at_most": "1% of big"}, "objectives.parameters.at_most: 1% of big, which is"),
+    ],
+)
+def test_a_limit_that_nothing_can_meet_is_refused(
+    tmp_path: Path, limits: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        limited(tmp_path, **limits)
+    assert told in str(caught.value)
+    assert str(caught.value).endswith("the space's networks have 57 to 281")
+
+
+@pytest.mark.parametrize("limits", [{"at_most": 57}, {"at_least": 281}, {"at_most": "90% of big"}])
+def test_a_limit_at_the_edge_is_met(tmp_path: Path, limits: dict[str, Any]) -> None:
+    assert all("every network" in note for note in limited(tmp_path, **limits))
+
+
+def test_a_limit_that_everything_meets_gets_a_note(tmp_path: Path) -> None:
+    (note,) = limited(tmp_path, at_most="20M")
+    assert (
+        note
+        == "objectives.parameters.at_most: 20M: every network of the space meets it (57 to 281)"
+    )
+
+
+def wide(estimator: Estimator, *limits: Objective) -> tuple[Search, dict[str, Metric]]:
+    search = tiny_search(
+        LightSDI(width=2, classes=1),
+        estimators={"firsts": estimator},
+        objectives=Objectives(limits),
+    )
+    assert search.space.size > SAMPLES
+    first, second = estimator.metrics(search)
+    return search, {"firsts": first, "firsts.seconds": second}
+
+
+def refused(estimator: Estimator, limit: Objective) -> list[str]:
+    from nasengine.feasibility import check_limits
+
+    return check_limits(*wide(estimator, limit), {})
+
+
+def test_what_no_sample_meets_is_climbed_to() -> None:
+    # One network in two million has nine first choices: no sample does.
+    assert refused(Firsts(), Objective("firsts", at_least=9.0)) == []
+    with pytest.raises(SpecError, match=r"objectives.firsts.at_least: 10.000; .* 0.000 to 9.000"):
+        refused(Firsts(), Objective("firsts", at_least=10.0))
+
+
+def test_a_quality_that_was_not_found_is_told_and_not_refused() -> None:
+    (note,) = refused(Firsts(), Objective("firsts.seconds", at_least=9.5))
+    assert "as far as was looked" in note
+
+
+def test_networks_that_cannot_be_measured_are_left_out() -> None:
+    holes = Firsts(hole="cutconnect")
+    assert refused(holes, Objective("firsts", at_least=9.0)) == []
+    assert refused(Firsts(hole="single_conv"), Objective("firsts", at_most=0.0)) != []
+
+
+def test_nothing_dear_is_asked() -> None:
+    assert refused(Timed(), Objective("firsts", at_most=-1.0)) == []
+
+
+def test_run_refuses_before_there_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    load(tables(), tmp_path)
+    limit = "objectives.parameters.at_most=10"
+    for command in ("run", "check"):
+        assert main([command, "spec.toml", "--set", limit]) == 2
+        assert "the space's networks have 57 to 281" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_tells_of_a_limit_that_everything_meets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    load(tables(), tmp_path)
+    assert main(["run", "spec.toml"]) == 0
+    assert "every network of the space meets it" in capsys.readouterr().out
+    assert STUBS in (tmp_path / "spec.toml").read_text()
