@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from .acquisition import (
     expected_improvement,
 )
 from .features import Array, features_of
-from .gaussian_process import Posterior, likeliest_kernel
+from .gaussian_process import Kernel, Posterior, likeliest_kernel
 from .unseen import searchable
 
 if TYPE_CHECKING:
@@ -51,15 +52,7 @@ class Belief:
         self._features = features_of(search.space)
         self._architectures = [trial.architecture for trial in self._trials]
         self._targets = targets(self._trials, search.objectives)
-        refreshed = last_refresh(len(history))
-        early = [t for t in ended if t.number < refreshed] or ended
-        known = fitted(searchable(early, search.space), search.objectives)
-        self._kernels = [
-            likeliest_kernel(
-                self._features, tuple(t.architecture for t in known), tuple(column.tolist())
-            )
-            for column in targets(known, search.objectives).T
-        ]
+        self._kernels = _kernels(history, ended, search)
         feasible = [index for index, t in enumerate(self._trials) if t.status is Status.COMPLETE]
         front = non_dominated(self._targets[feasible].tolist())
         self._front = [feasible[index] for index in front]
@@ -111,6 +104,28 @@ class Belief:
         return [self._architectures[index] for index in chosen]
 
 
+_chosen: WeakKeyDictionary[History, tuple[tuple[object, ...], list[Kernel]]] = WeakKeyDictionary()
+
+
+def _kernels(history: History, ended: Sequence[Trial], search: Search) -> list[Kernel]:
+    """Return the likeliest kernel of each goal, from what had been proposed at the last refresh.
+
+    Kept until there is a refresh, or one of those early trials changes.
+    """
+    refreshed = last_refresh(len(history))
+    early = [trial for trial in ended if trial.number < refreshed] or list(ended)
+    measured = history.measured
+    state = (refreshed, len(early), search.objectives, search.space)
+    kept = _chosen.get(history)
+    if kept is None or kept[0][0] is not measured or kept[0][1:] != state:
+        known = fitted(searchable(early, search.space), search.objectives)
+        rows = features_of(search.space)([trial.architecture for trial in known])
+        columns = targets(known, search.objectives).T
+        kernels = [likeliest_kernel(features_of(search.space), rows, c) for c in columns]
+        kept = _chosen[history] = ((measured, *state), kernels)
+    return kept[1]
+
+
 def last_refresh(number: int) -> int:
     """Return since when the kernel stands: it is chosen after 10 more trials, later a fifth more.
 
@@ -150,16 +165,23 @@ def targets(trials: Sequence[Trial], objectives: Objectives) -> Array:
     standardised values.
     """
     from scipy.special import ndtri
-    from scipy.stats import rankdata
 
     complete = np.array([trial.status is Status.COMPLETE for trial in trials])
     table = np.full((len(trials), len(objectives.goals)), np.inf)
     if complete.any():
         table[complete] = [objectives.losses(t) for t in trials if t.status is Status.COMPLETE]
-    quantiles: Array = ndtri((rankdata(table, axis=0) - 0.5) / len(trials))
+    ranks = np.column_stack([_ranks(column) for column in table.T])
+    quantiles: Array = ndtri((ranks - 0.5) / len(trials))
     if len(objectives.goals) == 1:
         return quantiles
     return (quantiles + np.column_stack([_standardised(column) for column in table.T])) / 2
+
+
+def _ranks(column: Array) -> Array:
+    """Return ranks from 1 on; equal values share the mean of theirs."""
+    _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
+    shared: Array = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return shared
 
 
 def _standardised(column: Array) -> Array:

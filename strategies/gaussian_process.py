@@ -8,12 +8,9 @@ the Hamming distance), the other with the distance of the features of the whole 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 
 import numpy as np
-
-from nasengine.architecture import Architecture
 
 from .features import Array, Features
 
@@ -95,10 +92,6 @@ class Posterior:
         return covariance @ self._weights, np.sqrt(self._variance * left)
 
 
-@lru_cache(maxsize=16)
-def likeliest_kernel(
-    features: Features, architectures: tuple[Architecture, ...], values: tuple[float, ...]
-) -> Kernel:
-    """Return the kernel under which the measured values are likeliest."""
-    rows, column = features(architectures), np.array(values)
-    return max(KERNELS, key=lambda kernel: Posterior(kernel, rows, column, features).evidence)
+def likeliest_kernel(features: Features, rows: Array, values: Array) -> Kernel:
+    """Return the kernel under which the measured values, (n,) at (n, columns), are likeliest."""
+    return max(KERNELS, key=lambda kernel: Posterior(kernel, rows, values, features).evidence)

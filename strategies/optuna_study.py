@@ -46,6 +46,7 @@ class _Told:
     study: optuna.Study
     what: tuple[object, ...]
     used: int = 0
+    generations: int = 0
     worst: tuple[float, ...] = ()
 
 
@@ -70,6 +71,13 @@ def study_of(history: History, search: Search, sampler: BaseSampler) -> optuna.S
         if is_searchable(trial, search.space):
             told.study.add_trial(_frozen(trial, index, told, search, sampler))
     told.used = len(told.measured)
+    if isinstance(sampler, NSGAIISampler):
+        # Optuna gives parents in another order when it selects them than when it remembers them:
+        # select every generation's here, one after the other, so that it always remembers.
+        last = told.used // (_population(sampler) or 1)
+        for generation in range(told.generations + 1, last + 1):
+            sampler.get_parent_population(told.study, generation)
+            told.generations = generation
     running = [trial for trial in history if trial.status is Status.RUNNING]
     if running or isinstance(sampler, NSGAIIISampler):
         _told.pop(history, None)
@@ -136,9 +144,16 @@ def _parameters(
     return {name: architecture[name] for name in space.decisions}
 
 
+_common: WeakKeyDictionary[optuna.Study, Any] = WeakKeyDictionary()
+
+
 def ask(study: optuna.Study, sampler: BaseSampler, space: SearchSpace) -> Architecture:
     """Return what a sampler answers; the study keeps no result of it."""
     study.sampler = sampler
+    if hasattr(sampler, "_search_space"):
+        # What all trials have in common: of one study it is always the same, and costs a pass
+        # over all trials to find out anew.
+        sampler._search_space = _common.setdefault(study, sampler._search_space)
     trial = study.ask(distributions_of(space, sampler))
     study.tell(trial, state=TrialState.FAIL)
     return Architecture(
