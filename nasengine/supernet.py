@@ -50,6 +50,8 @@ class MixedOperation(nn.Module):
         for the backward pass (see `nasengine.passes.fold_weights`).
     takes_positive_weight
         Candidates that take it as a second input if it is above 0.
+    skipped
+        Candidates that add nothing, and run only where no other does.
 
     Shape
     -----
@@ -61,29 +63,41 @@ class MixedOperation(nn.Module):
         self.candidates = nn.ModuleDict(candidates)
         self.takes_weight: set[str] = set()
         self.takes_positive_weight: set[str] = set()
+        self.skipped: set[str] = set()
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         """Return the sum of weight x candidate(x) over the active candidates."""
         names = list(self.candidates)
         active = range(len(names)) if mixture.active is None else mixture.active
         # What nothing keeps comes first: the others are added to it in place.
-        first, *others = sorted(active, key=lambda index: names[index] not in self.takes_weight)
-        total, is_own = self._term(names[first], x, mixture, first)
+        order = sorted(active, key=lambda index: names[index] not in self.takes_weight)
+        first, *others = [i for i in order if names[i] not in self.skipped] or order[:1]
+        total, is_own = self._first(names[first], x, mixture, first)
         for index in others:
-            term, _ = self._term(names[index], x, mixture, index)
-            total = total.add_(term) if is_own else total + term
+            name, weight = names[index], mixture.weights[index]
+            if self._takes(name, mixture):
+                term = self.candidates[name](x, weight)
+                total = total.add_(term) if is_own else total + term
+            else:
+                term = self.candidates[name](x)
+                weight = weight.to(term.dtype)
+                # One pass over memory for the product and the sum.
+                total = (total.addcmul_ if is_own else total.addcmul)(term, weight)
             is_own = True
         return total
 
-    def _term(self, name: str, x: Tensor, mixture: Mixture, index: int) -> tuple[Tensor, bool]:
+    def _first(self, name: str, x: Tensor, mixture: Mixture, index: int) -> tuple[Tensor, bool]:
         """Return a weighted output, and whether nothing keeps it for the backward pass."""
         module, weight = self.candidates[name], mixture.weights[index]
-        if name in self.takes_weight:
-            return module(x, weight), True
-        if name in self.takes_positive_weight and mixture.positive:
-            return module(x, weight), False
+        if self._takes(name, mixture):
+            return module(x, weight), name in self.takes_weight
         output: Tensor = module(x)
         return output * weight.to(output.dtype), True
+
+    def _takes(self, name: str, mixture: Mixture) -> bool:
+        return name in self.takes_weight or (
+            mixture.positive and name in self.takes_positive_weight
+        )
 
 
 class Supernet(nn.Module):

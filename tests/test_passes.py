@@ -81,6 +81,7 @@ APPLIES = {
         "conv_bias": 0,
         "inplace_relu": 0,
         "fold_weights": 36,
+        "skip_zeros": 18,
     },
     "toy": {"dilated_depthwise": 2, "conv_bias": 4, "inplace_relu": 4, "fold_weights": 4},
 }
@@ -169,7 +170,10 @@ def test_a_pass_changes_nothing(space, name):
     assert_same_step(plain, passed, size)
 
 
-@pytest.mark.parametrize("mixture", [{"positive": False, "sign": -1.0}, {"active": (1,)}])
+@pytest.mark.parametrize(
+    "mixture",
+    [{"positive": False, "sign": -1.0}, {"active": (1,)}, {"active": (0,)}, {"active": (0, 3)}],
+)
 @pytest.mark.parametrize("space", SPACES)
 def test_mixtures_of_any_sign_and_of_one_path(space, mixture):
     graph, size = SPACES[space]

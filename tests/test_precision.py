@@ -13,9 +13,9 @@ from nasengine.passes import (
     Precision,
     choose_precision,
     disagreements,
+    precision,
     prepare,
     prepare_checked,
-    precision,
 )
 from nasengine.passes.convolutions import PreparedConv2d
 from nasengine.recipe import RECIPES

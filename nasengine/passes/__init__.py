@@ -13,6 +13,7 @@ from nasengine.passes.precision import Precision, choose_precision, frozen
 from nasengine.passes.prepare import PASSES, prepare
 from nasengine.passes.recompute import recompute_slots
 from nasengine.passes.self_check import disagreements, prepare_checked
+from nasengine.passes.skip_zeros import skip_zeros
 
 __all__ = [
     "PASSES",
@@ -28,4 +29,5 @@ __all__ = [
     "prepare",
     "prepare_checked",
     "recompute_slots",
+    "skip_zeros",
 ]

@@ -12,6 +12,7 @@ from nasengine.passes.conv_bias import drop_conv_biases
 from nasengine.passes.dilated_depthwise import interleave_dilated_depthwise
 from nasengine.passes.fold_weights import fold_mixture_weights
 from nasengine.passes.inplace_relu import overwrite_batch_norms
+from nasengine.passes.skip_zeros import skip_zeros
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -28,6 +29,7 @@ PASSES: Mapping[str, Callable[[nn.Module], int]] = {
     "conv_bias": drop_conv_biases,
     "inplace_relu": overwrite_batch_norms,
     "fold_weights": fold_mixture_weights,
+    "skip_zeros": skip_zeros,
 }
 """Passes by name, in the order of their application; each returns how often it applied."""
 
