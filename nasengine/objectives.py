@@ -78,6 +78,13 @@ class Objectives:
         """The objectives that have a limit."""
         return tuple(i for i in self.items if i.at_most is not None or i.at_least is not None)
 
+    @property
+    def recommendation(self) -> str:
+        """What `best` is: ``best``, ``best under limits``, or the front's ``knee``."""
+        if len(self.goals) > 1:
+            return "knee"
+        return "best under limits" if self.limits else "best"
+
     def losses(self, trial: Trial) -> tuple[float, ...]:
         """Return the goals as values to be minimised, in order; what is not a number is worst."""
         return tuple([_loss(trial.value(goal.metric), goal.goal) for goal in self.goals])

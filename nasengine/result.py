@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,11 +37,14 @@ class Comparison:
         Measurements by network: ``searched`` first, then the references.
     goals
         The metrics that were optimised, the primary first.
+    counted
+        The metrics without chance: measured again, they are the same.
     """
 
     metrics: Mapping[str, Metric]
     networks: Mapping[str, Mapping[str, Measurement]]
     goals: tuple[str, ...]
+    counted: frozenset[str] = frozenset()
 
     def ratio(self, metric: str, reference: str) -> float:
         """Return searched / reference; NaN where one is missing or the reference is 0."""
@@ -70,7 +74,7 @@ class Comparison:
             said = f"level with {reference}: {values}"
         else:
             said = f"{'better' if gain > 0 else 'worse'} than {reference}: {values}"
-            if noise is None:
+            if noise is None and goal not in self.counted:
                 said += " (one seed: a small difference may be chance)"
         return said + self._costs(reference)
 
@@ -109,11 +113,15 @@ def compare(outcome: Outcome) -> Comparison:
     asked = outcome.search.objectives.goals
     # What a search is asked for goes before what a metric usually is better for.
     metrics |= {g.metric: replace(metrics[g.metric], direction=g.goal) for g in asked if g.goal}
-    return Comparison(metrics, networks, tuple(goal.metric for goal in asked))
+    estimators = outcome.search.estimators
+    counted = frozenset(n for n in metrics if estimators[n.partition(".")[0]].counts)
+    return Comparison(metrics, networks, tuple(goal.metric for goal in asked), counted)
 
 
 def deliver(outcome: Outcome, folder: Path) -> list[str]:
     """Write ``best/``: architecture, weights, pictures, metrics, ONNX, plain PyTorch.
+
+    Where a front was found, ``front/trial-N/architecture.json`` holds each network of it.
 
     Returns
     -------
@@ -125,6 +133,7 @@ def deliver(outcome: Outcome, folder: Path) -> list[str]:
     search, winner = outcome.search, outcome.winner
     write_architecture(best / "architecture.json", winner.architecture, search.space)
     write_json(best / "metrics.json", _metrics(outcome))
+    _deliver_front(outcome, folder / "front")
     draw(search.space, best / "architecture.svg", winner.architecture)
     draw(search.space, best / "architecture.png", winner.architecture)
     weights = folder / "trials" / f"trial-{winner.number}" / "weights.safetensors"
@@ -132,6 +141,17 @@ def deliver(outcome: Outcome, folder: Path) -> list[str]:
         return ["no weights: no estimator trains the network (add one named 'trained')"]
     write_atomically(best / "weights.safetensors", weights.read_bytes())
     return _use_weights(search, winner.architecture, best)
+
+
+def _deliver_front(outcome: Outcome, folder: Path) -> None:
+    """Write the front's architectures anew: a run that went on may have another front."""
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    if len(outcome.search.objectives.goals) < 2:
+        return
+    for trial in outcome.front:
+        place = make_folder(make_folder(folder) / f"trial-{trial.number}")
+        write_architecture(place / "architecture.json", trial.architecture, outcome.search.space)
 
 
 def _use_weights(search: Search, architecture: Architecture, best: Path) -> list[str]:
@@ -200,6 +220,10 @@ def _metrics(outcome: Outcome) -> dict[str, Any]:
         },
         "trials": len(outcome.history),
         "seconds": outcome.seconds,
+        "recommended": {
+            "trial": outcome.winner.number,
+            "as": outcome.search.objectives.recommendation,
+        },
         "searched": {"trial": outcome.winner.number, **facts(outcome.winner)},
         "references": {name: facts(trial) for name, trial in outcome.references.items()},
         "ratios": {

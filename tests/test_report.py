@@ -169,6 +169,7 @@ def test_several_goals_show_front_knee_and_hypervolume(finished: Path) -> None:
     text = Page(report(finished)).text
     assert "Front: firsts against parameters" in text
     assert "the knee: delivered" in text and "Hypervolume" in text
+    assert "★ is the knee" in text and ", the knee; 2 slots" in text
 
 
 def test_a_gradient_search_is_told_from_its_log(trained: Path) -> None:

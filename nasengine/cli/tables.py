@@ -10,12 +10,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from nasengine.experiment import Experiment
+from nasengine.experiment import Experiment, known_metrics
 from nasengine.quantities import format_quantity
 from nasengine.result import compare
 from nasengine.run import Outcome
 from nasengine.search import Search
 from nasengine.trial import Measurement
+
+MOST_OF_FRONT = 20
+"""Networks of a front that are shown; metrics.json has all."""
 
 
 def show_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
@@ -38,9 +41,43 @@ def show_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
     console.print(table)
     for line in comparison.verdict():
         console.print(f"- {line}", highlight=False, soft_wrap=True)
+    if len(comparison.goals) > 1:
+        _show_front(console, outcome, folder)
     slots = ", ".join(f"{slot} {choice}" for slot, choice in outcome.winner.architecture.items())
     console.print(f"- architecture: {slots}", highlight=False, soft_wrap=True)
-    console.print(f"- delivered in {folder / 'best'}", highlight=False, soft_wrap=True)
+    what = outcome.search.objectives.recommendation
+    console.print(
+        f"- trial {outcome.winner.number}, the {what}, is delivered in {folder / 'best'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _show_front(console: Console, outcome: Outcome, folder: Path) -> None:
+    """Print the front, best by the first goal first, thinned where it is long."""
+    objectives, winner = outcome.search.objectives, outcome.winner.number
+    front = sorted(outcome.front, key=lambda t: (*objectives.losses(t), t.number))
+    step = -(-len(front) // MOST_OF_FRONT)
+    shown = [t for place, t in enumerate(front) if place % step == 0 or t.number == winner]
+    count = f"{len(front)} networks" if len(front) > 1 else "1 network"
+    part = f", {len(shown)} shown" if len(shown) < len(front) else ""
+    table = Table(
+        title=f"the front: {count} that no other beats in everything{part}", title_justify="left"
+    )
+    goals = {goal.metric: goal.goal for goal in objectives.goals}
+    metrics = known_metrics(outcome.search)
+    names = [*goals]
+    names += [m for m in metrics if m not in goals and "." not in m and m in front[0].measurements]
+    table.add_column("trial", justify="right")
+    for name in names:
+        table.add_column(f"{name} ({goals[name]})" if name in goals else name, justify="right")
+    table.add_column("")
+    for trial in shown:
+        cells = [_cell(trial.measurements.get(name), metrics[name].unit) for name in names]
+        mark = f"{objectives.recommendation}: delivered" if trial.number == winner else ""
+        table.add_row(str(trial.number), *cells, mark, style="bold" if mark else "")
+    console.print(table)
+    console.print(f"- every architecture of it is in {folder / 'front'}", highlight=False)
 
 
 def show_measured(

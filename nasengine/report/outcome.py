@@ -193,7 +193,7 @@ def architecture(record: Record) -> Html | None:
     ]
     return section(
         "The architecture",
-        tag("p", *_same_choices(winner)),
+        tag("p", *_same_choices(winner, record.objectives.recommendation)),
         tag("figure", image, class_="picture wide") if image else None,
         grid([_slot(*item) for item in winner.architecture.items()], "slots"),
         details("delivered in best/", facts(delivered)) if delivered else None,
@@ -204,10 +204,10 @@ def _slot(name: str, choice: str) -> Html:
     return tag("div", tag("small", name), choice)
 
 
-def _same_choices(winner: Trial) -> Iterable[Html | str]:
+def _same_choices(winner: Trial, recommended: str) -> Iterable[Html | str]:
     counted = Counter(winner.architecture.values()).most_common()
     slots = len(winner.architecture)
-    yield f"Trial {winner.number}, {slots} slots: "
+    yield f"Trial {winner.number}, the {recommended}; {slots} slots: "
     yield join([join([f"{count} {TIMES} ", tag("b", choice)]) for choice, count in counted], ", ")
     yield "."
 

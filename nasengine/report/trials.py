@@ -11,7 +11,7 @@ from nasengine.quantities import format_duration
 from nasengine.trial import Status, Trial
 
 from .charts import Axis, Series, chart
-from .html import MISSING, Html, grid, join, section, table, tag
+from .html import MISSING, Html, details, grid, join, section, table, tag
 from .outcome import counts
 from .record import Record
 
@@ -38,7 +38,19 @@ def search(record: Record) -> Html | None:
         charts.append(_hypervolume(record, complete))
     else:
         charts += [_trade(record, complete, goals[0], cost) for cost in _costs(record)[:4]]
-    return section("The trials in pictures", grid(charts, "charts"))
+    front = _front_table(record, complete) if len(goals) > 1 else None
+    return section("The trials in pictures", grid(charts, "charts"), front)
+
+
+def _front_table(record: Record, complete: Sequence[Trial]) -> Html:
+    """List the front, best by the first goal first; ★ is what is recommended."""
+    front = sorted(record.objectives.front(complete), key=record.objectives.losses)
+    names = [*record.goals, *(n for n in record.metrics if "." not in n and n not in record.goals)]
+    letters = _letters(list(record.history))
+    rows = (_row(record, trial, names, letters) for trial in front[:MOST_ROWS])
+    told = f"The front: {len(front)} networks; ★ is the {record.objectives.recommendation}"
+    titles = ["trial", "status", "architecture", *names, "time"]
+    return details(told, _key(letters), table(titles, rows, numbers_from=3))
 
 
 def _costs(record: Record) -> list[str]:
