@@ -118,8 +118,10 @@ def main() -> None:
     lines = ["python benchmarks/strategy_overhead.py: ms of processor time a trial", ""]
     lines.append(f"{'after so many trials':24s}" + "".join(f"{t:>10d}" for t in arguments.trials))
     for label in wanted:
-        timed = 20 if label in SLOW else min(500, trials // 2)
-        times = [rows[label](trials, timed) for trials in arguments.trials]
+        times = [
+            rows[label](trials, 20 if label in SLOW else min(500, trials // 2))
+            for trials in arguments.trials
+        ]
         lines.append(f"{label:24s}" + "".join(f"{ms:10.3f}" for ms in times))
         print(lines[-1], flush=True)
     if not arguments.only:

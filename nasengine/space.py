@@ -13,6 +13,9 @@ from nasengine.errors import ArchitectureError, did_you_mean
 from nasengine.graph import SpaceGraph
 from nasengine.plugin import Plugin
 
+_REMEMBERED = 100_000
+"""Canonical keys that a space keeps."""
+
 
 class SearchSpace(Plugin):
     """A search space: settings, and one method that wires them into a graph.
@@ -126,6 +129,16 @@ class SearchSpace(Plugin):
 
     def key(self, architecture: Architecture) -> str:
         """Return the canonical key: equal for architectures that compute the same function."""
-        from nasengine.canonical import canonical_key
+        found = self._keys.get(architecture)
+        if found is None:
+            from nasengine.canonical import canonical_key
 
-        return canonical_key(self.graph, architecture)
+            if len(self._keys) >= _REMEMBERED:
+                self._keys.clear()
+            found = self._keys[architecture] = canonical_key(self.graph, architecture)
+        return found
+
+    @cached_property
+    def _keys(self) -> dict[Architecture, str]:
+        # Strategies ask for a key before they propose, and the engine asks again.
+        return {}
