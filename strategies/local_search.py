@@ -45,7 +45,8 @@ class LocalSearch(Strategy):
         found: list[Architecture] = []
         for centre in trials.centres(rng):
             around = list(neighbours(centre.architecture, search.space.decisions))
-            rng.shuffle(around)
+            # A stream of its own: closed centres are passed over without a draw.
+            search.stream("local_search", len(history), centre.number).shuffle(around)
             found += islice(filter(unseen.take, around), count - len(found))
             if len(found) == count:
                 return found

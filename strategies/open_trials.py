@@ -74,8 +74,9 @@ class OpenTrials:
     def centres(self, rng: random.Random) -> list[Trial]:
         """Return the trials to go on from: the top of the climb, or the front in random order."""
         if len(self.objectives.goals) > 1:
-            entries = [entry for entry in self.entries if entry[1] not in self.closed]
-            rng.shuffle(entries)
+            # Shuffled before the closed ones go: the order must not hang on what is remembered.
+            entries = rng.sample(self.entries, len(self.entries))
+            entries = [entry for entry in entries if entry[1] not in self.closed]
         else:
             entries = self.entries[-1:]
         return [entry[2] for entry in entries]
