@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from nasengine.architecture import Architecture, read_architecture
 from nasengine.cli import tables
+from nasengine.cli.plain import PlainConsole
 from nasengine.cli.terminal import TerminalReporter
 from nasengine.engine import measure as measure_architecture
 from nasengine.errors import (
@@ -106,7 +105,7 @@ def _go_on(
             file=sys.stderr,
         )
         raise
-    tables.show_outcome(Console(), outcome, run_folder.path)
+    tables.show_outcome(PlainConsole(), outcome, run_folder.path)
     return 0
 
 
@@ -120,7 +119,7 @@ def check(options: argparse.Namespace, _: threading.Event) -> int:
     if options.json:
         print(json.dumps(facts, indent=2))
     else:
-        tables.show_check(Console(), facts, notes)
+        tables.show_check(PlainConsole(), facts, notes)
     return 0
 
 
@@ -132,7 +131,7 @@ def measure(options: argparse.Namespace, stop: threading.Event) -> int:
         estimators = chosen_estimators(experiment, options.estimators)
     experiment = experiment.for_measuring(estimators)
     architecture = _architecture(experiment.space, options.architecture)
-    reporter = TerminalReporter(Console(stderr=True), quiet=options.quiet or options.json)
+    reporter = TerminalReporter(PlainConsole(stderr=True), quiet=options.quiet or options.json)
     with tempfile.TemporaryDirectory() as folder, threads(experiment.spec.threads):
         search = experiment.search(Path(folder), reporter, stop)
         job = Job("measured", architecture, stop_early=False)
@@ -144,7 +143,7 @@ def measure(options: argparse.Namespace, stop: threading.Event) -> int:
     if options.json:
         print(json.dumps(_as_json(architecture, found, units), indent=2))
     else:
-        tables.show_measured(Console(), options.architecture, found, units)
+        tables.show_measured(PlainConsole(), options.architecture, found, units)
     return 0
 
 

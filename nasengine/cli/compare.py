@@ -8,10 +8,10 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from nasengine.ablation import cells, parse_vary, run_ablation, write_description
+from nasengine.cli.plain import PlainConsole
 from nasengine.cli.terminal import TerminalReporter
 from nasengine.comparison import (
     Row,
@@ -72,4 +72,4 @@ def _show(found: Sequence[Row], baseline: Row) -> None:
         table.add_column(title, justify="left" if title == "setting" else "right")
     for cells_of_row in lines(found, baseline):
         table.add_row(*cells_of_row)
-    Console().print(table)
+    PlainConsole().print(table)

@@ -37,10 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # The reader has gone; Python would complain at exit.
         return FAILED
+    except OSError as error:  # A disk or a system that refuses, where nothing better can be said.
+        _say(error)
+        return FAILED
 
 
 def _say(error: Exception) -> None:
-    lines = str(error).splitlines() or [type(error).__name__]
+    from nasengine.cli.plain import plain
+
+    lines = [plain(line) for line in str(error).split("\n")] if str(error) else [repr(error)]
     for line in lines:
         print(f"error: {line}" if line is lines[0] else f"       {line}", file=sys.stderr)
 

@@ -8,9 +8,8 @@ import tempfile
 import threading
 from pathlib import Path
 
-from rich.console import Console
-
 from nasengine.cli.commands import chosen_estimators
+from nasengine.cli.plain import PlainConsole
 from nasengine.cli.terminal import TerminalReporter
 from nasengine.correlation import correlate as correlate_estimators
 from nasengine.correlation import plot
@@ -51,7 +50,7 @@ def correlate(options: argparse.Namespace, stop: threading.Event) -> int:
             f"--estimators: two are needed, as in parameters,iou; got {options.estimators}"
         )
     experiment = experiment.for_measuring(estimators)
-    reporter = TerminalReporter(Console(stderr=True), quiet=options.quiet or options.json)
+    reporter = TerminalReporter(PlainConsole(stderr=True), quiet=options.quiet or options.json)
     output: Path | None = options.output
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)

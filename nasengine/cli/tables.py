@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from nasengine.experiment import Experiment, known_metrics
 from nasengine.quantities import format_quantity
@@ -34,8 +35,9 @@ def show_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
             text = _cell(measured.get(metric), about.unit)
             ratio = comparison.ratio(metric, name)
             if name != "searched" and math.isfinite(ratio) and "." not in metric:
-                text += f" [dim](searched {ratio:.2f}x)[/dim]"
-            cells.append(text)
+                cells.append(Text.assemble(text, (f" (searched {ratio:.2f}x)", "dim")))
+            else:
+                cells.append(Text(text))
         table.add_row(metric, *cells)
     console.print()
     console.print(table)

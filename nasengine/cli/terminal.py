@@ -23,6 +23,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from nasengine.cli.plain import PlainConsole
 from nasengine.errors import StorageError
 from nasengine.quantities import format_count, format_duration, format_quantity
 from nasengine.reporter import Progress, Reporter
@@ -82,7 +83,7 @@ class TerminalReporter(Reporter):
     Parameters
     ----------
     console
-        Where notes, trials and progress go; with `Console(stderr=True)` standard output is left
+        Where notes, trials and progress go; with `stderr=True` standard output is left
         to what a script reads.
     errors
         Where warnings go; standard error by default.
@@ -106,8 +107,8 @@ class TerminalReporter(Reporter):
         units: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.console = console or Console()
-        self.errors = errors or Console(stderr=True)
+        self.console = console or PlainConsole()
+        self.errors = errors or PlainConsole(stderr=True)
         self.quiet = quiet
         self.log = log
         self.units = dict(units or {})
