@@ -322,7 +322,7 @@ def measure_passes(case: Case, folder: Path, clock: Callable[[], float]) -> list
         for name in PASSES:
             # Without the interleaving pass bfloat16 falls back to float32: see docs.
             works[name] = _both(make_steps(search, case.batch, variant, (name,)), batch)
-        seconds = in_turn(works, max(2, case.repeats // 2), clock)
+        seconds = in_turn(works, max(2, case.repeats - 3), clock)
         for name in PASSES:
             rows.append(f"  {variant} without {name:18s} {ratio(seconds, name, 'all'):5.2f}x")
     return rows
@@ -469,10 +469,10 @@ def machine(threads: int, clock: str) -> list[str]:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="tiny sizes; writes nothing")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, nothing is written")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=("cpu", "wall"), default="cpu")
-    parser.add_argument("--only", nargs="+", default=[], help="some cases; writes nothing")
+    parser.add_argument("--only", nargs="+", default=[], help="some of the cases, passes, growth")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
@@ -504,14 +504,17 @@ def main() -> None:
             tell(*measure_gradients(case, place))
             if case.space == "light_sdi":
                 tell(*measure_training(case, place, clock))
-        first = next(iter(cases))
-        tell("", f"What a step takes without one pass, relative to all: {cases[first].text()}")
-        tell(*measure_passes(cases[first], Path(folder) / first, clock))
-        if not given.only:
+        if not given.only or "passes" in given.only:
+            case = (QUICK if given.quick else CASES)["light_sdi_16"]
+            tell("", f"What a step takes without one pass, relative to all: {case.text()}")
+            tell(*measure_passes(case, Path(folder) / "passes", clock))
+        if not given.only or "growth" in given.only:
             tell("", f"How both steps grow (from {CASES['own'].text()}; best of two)")
             tell(*measure_growth(Path(folder), clock, given.quick))
-    if not given.quick and not given.only:
-        (RESULTS / "supernet_step.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if not given.quick:
+        # Parts that are measured one by one stand one after another.
+        with (RESULTS / "supernet_step.txt").open("a" if given.only else "w") as file:
+            file.write("\n".join(lines) + "\n\n")
 
 
 def _memory(peaks: Mapping[str, int], variant: str) -> str:

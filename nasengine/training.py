@@ -33,7 +33,7 @@ precision to run in, to outputs in float32, one each.
 The gradients of all passes of a step are summed; most trainings have one pass.
 """
 
-_CHECKED = 4
+_CHECKED = 2
 """Samples by which the gradients in bfloat16 are checked."""
 _POINTS = 50
 """Points of a training's curve that are kept."""

@@ -45,13 +45,15 @@ def prepare(
 
     def loss(module: nn.Module, precision: Precision) -> Tensor:
         samples = search.splits.train
-        inputs = samples.inputs[: settings.batch].to(search.device)
+        # Two samples: the check keeps all activations in float32, and a copy of the weights.
+        checked = min(2, settings.batch)
+        inputs = samples.inputs[:checked].to(search.device)
         mixtures = {
             name: Mixture(torch.full((len(choices),), 1 / len(choices), device=search.device))
             for name, choices in supernet.decisions.items()
         }
         outputs = precision.run(module, inputs, mixtures)
-        return search.task.loss(outputs, samples.targets[: settings.batch].to(search.device))
+        return search.task.loss(outputs, samples.targets[:checked].to(search.device))
 
     warn = search.reporter.warn
     precision = prepare_checked(supernet, wanted, loss, warn, without=without)

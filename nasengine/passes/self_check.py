@@ -59,6 +59,7 @@ def prepare_checked(
     without
         Names of passes to leave out.
     """
+    wanted = replace(wanted, channels_last="channels_last" not in without)
     if wanted.name == "fp32":
         prepare(module, without=without)
         return wanted
@@ -104,23 +105,33 @@ def disagreements(
     """
     reference = _gradients(plain, replace(precision, name="fp32", channels_last=False), loss)
     found = _gradients(fast, precision, loss)
-    # What is the same for every slot is judged relative to it, what is zero beside it is not.
-    floor = 1e-6 * math.sqrt(sum(float(v.norm()) ** 2 for v in reference.values()))
+    compared = {place: _compare(found[place], own) for place, own in reference.items()}
+    # What is zero but for rounding, beside the rest, is not judged.
+    floor = 1e-6 * math.sqrt(sum(expected**2 for _, _, expected in compared.values()))
     wrong = {}
-    for name, expected in reference.items():
-        got = found[name]
-        norm, expected_norm = float(got.norm()), float(expected.norm())
-        if max(norm, expected_norm) <= floor:
+    for place, (product, norm, expected) in compared.items():
+        if max(norm, expected) <= floor:
             continue
-        cosine = float(got @ expected) / (norm * expected_norm) if norm * expected_norm else 0.0
-        ratio = norm / expected_norm if expected_norm else math.inf
+        cosine = product / (norm * expected) if norm * expected else 0.0
+        ratio = norm / expected if expected else math.inf
         if not (cosine >= LEAST_COSINE and 1 / GREATEST_RATIO <= ratio <= GREATEST_RATIO):
-            wrong[name] = f"cosine {cosine:.2f}, norm {ratio:.2g} of float32's"
+            wrong[place] = f"cosine {cosine:.2f}, norm {ratio:.2g} of float32's"
     return wrong
 
 
-def _gradients(module: nn.Module, precision: Precision, loss: Loss) -> dict[str, Tensor]:
-    """Return the gradient of every slot, as one vector; leave the module as it was."""
+def _compare(found: list[Tensor], expected: list[Tensor]) -> tuple[float, float, float]:
+    """Return the inner product of two gradients, and the norm of each."""
+    product = norm = expected_norm = 0.0
+    for one, other in zip(found, expected, strict=True):
+        own, reference = one.double(), other.double()
+        product += float((own * reference).sum())
+        norm += float(own.square().sum())
+        expected_norm += float(reference.square().sum())
+    return product, math.sqrt(norm), math.sqrt(expected_norm)
+
+
+def _gradients(module: nn.Module, precision: Precision, loss: Loss) -> dict[str, list[Tensor]]:
+    """Return the gradients of every slot's parameters; leave the module as it was."""
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     modes = [(part, part.training) for part in module.modules()]
     for part in module.modules():
@@ -129,21 +140,19 @@ def _gradients(module: nn.Module, precision: Precision, loss: Loss) -> dict[str,
     module.zero_grad(set_to_none=True)
     with torch.enable_grad():
         loss(module, precision).backward()  # type: ignore[no-untyped-call]
-    parts: dict[str, list[Tensor]] = defaultdict(list)
+    places: dict[str, list[Tensor]] = defaultdict(list)
     for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        gradient = parameter.grad
-        # A bias that a batch norm takes out has none, or nothing but rounding.
-        filled = torch.zeros_like(parameter) if gradient is None else gradient
-        parts[_place(name)].append(filled.detach().contiguous().flatten().double())
+        if parameter.requires_grad:
+            # A bias that a batch norm takes out has none, or nothing but rounding.
+            gradient = parameter.new_zeros(()) if parameter.grad is None else parameter.grad
+            places[_place(name)].append(gradient)
     module.zero_grad(set_to_none=True)
     with torch.no_grad():
         for name, buffer in module.named_buffers():
             buffer.copy_(buffers[name])
     for part, mode in modes:
         part.training = mode
-    return {name: torch.cat(values) for name, values in parts.items()}
+    return places
 
 
 def _place(name: str) -> str:
