@@ -14,6 +14,7 @@ from pydantic import Field
 
 from nasengine.errors import SpecError, did_you_mean
 from nasengine.estimator import Candidate, Estimator
+from nasengine.plugin import changed
 from nasengine.recipe import RecipeSettings
 from nasengine.trial import Measurement, Metric
 
@@ -79,7 +80,7 @@ class Trained(RecipeSettings, Estimator):
             raise SpecError(
                 f"metric: the task has no {self.metric!r}; {did_you_mean(self.metric, names)}"
             )
-        if "validate_every" in self.model_fields_set and self.patience is None:
+        if "validate_every" in changed(self) and self.patience is None:
             raise SpecError("validate_every: only with patience, which is not set")
         for objective in search.objectives.items:
             key, _, name = objective.metric.partition(".")

@@ -56,6 +56,20 @@ class Plugin(BaseModel):
 P = TypeVar("P", bound=Plugin)
 
 
+def changed(model: BaseModel) -> set[str]:
+    """Return the settings that are given and are not the default.
+
+    A resolved spec gives every setting: what is refused beside another setting is refused only
+    where it says something.
+    """
+    fields = type(model).model_fields
+    return {
+        name
+        for name in model.model_fields_set
+        if getattr(model, name) != fields[name].get_default(call_default_factory=True)
+    }
+
+
 def group_of(kind: str) -> str:
     """Return the entry-point group of a kind of plugin."""
     plurals = {"strategy": "strategies", "data": "data"}

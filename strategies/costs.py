@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from nasengine.errors import ArchitectureError, SpecError, did_you_mean
+from nasengine.plugin import changed
 from nasengine.quantities import format_quantity, parse_quantity
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class CostGoal(BaseModel):
             raise ValueError("give target or targets, not both")
         if self.beta and (self.target is not None or self.targets):
             raise ValueError("give beta or a target, not both")
-        if "tolerance" in self.model_fields_set and self.target is None and not self.targets:
+        if "tolerance" in changed(self) and self.target is None and not self.targets:
             raise ValueError("tolerance belongs to a target, and there is none")
         return self
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nasengine.architecture import Architecture
 from nasengine.history import History
+from nasengine.plugin import changed
 from nasengine.recipe import PrecisionName
 from nasengine.strategy import Strategy
 
@@ -126,7 +127,7 @@ class Darts(Strategy):
     @model_validator(mode="after")
     def _consistent(self) -> Darts:
         """Refuse settings that would be ignored or contradict each other."""
-        softmax_needed = {"temperature", "final_temperature", "paths"} & self.model_fields_set
+        softmax_needed = {"temperature", "final_temperature", "paths"} & changed(self)
         if self.relaxation == "none" and softmax_needed:
             names = ", ".join(sorted(softmax_needed))
             raise ValueError(f"relaxation none has no {names}; use softmax or gumbel")
