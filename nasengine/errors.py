@@ -20,6 +20,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MAX_LISTED = 1000
+"""Characters of a list of allowed names; where they come from a damaged file, they may be any."""
+
 
 class NasengineError(Exception):
     """Root of every error that nasengine raises on purpose."""
@@ -88,6 +91,8 @@ def did_you_mean(got: str, allowed: Iterable[str]) -> str:
     if not names:
         return "none is allowed here"
     listed = ", ".join(names)
+    if len(listed) > MAX_LISTED:
+        listed = f"{listed[:MAX_LISTED]}..."
     folded = {name.casefold(): name for name in names}
     close = get_close_matches(got.casefold(), folded, n=1, cutoff=0.6)
     if close:

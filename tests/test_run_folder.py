@@ -1,0 +1,496 @@
+"""A run's folder: one process at a time, every damage named, nothing written outside, signals."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from test_spec import tables
+
+from nasengine.cli import main
+from nasengine.errors import InputError, RunFolderError, StorageError
+from nasengine.experiment import Experiment
+from nasengine.reporter import Reporter
+from nasengine.run import run
+from nasengine.run_folder import RunFolder
+from nasengine.storage import Storage
+from nasengine.trial import Trial
+
+CODE = ["--code", "nasengine.testing.stubs"]
+
+
+def small() -> dict[str, Any]:
+    table = tables()
+    table["references"] = []
+    table["device"] = "cpu"
+    return table
+
+
+def trained(iterations: int, **more: Any) -> dict[str, Any]:
+    """Return a spec whose candidates are trained for real, with a checkpoint every step or so."""
+    table = small()
+    table["threads"] = 1
+    table["estimators"] = {"iou": {"name": "trained", "iterations": iterations, "batch": 4}}
+    table["objectives"] = {"iou": "max"}
+    table["budget"] = {"trials": 2}
+    return {**table, **more}
+
+
+def write(folder: Path, table: dict[str, Any]) -> Path:
+    path = folder / "spec.toml"
+    path.write_text(tomli_w.dumps(table))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two trials, with a third to come."""
+    folder = tmp_path_factory.mktemp("finished")
+    table = small()
+    table["budget"] = {"trials": 2}
+    assert main(["run", str(write(folder, table)), "--runs", str(folder / "runs"), "-q"]) == 0
+    return folder / "runs" / "tiny-1"
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def resume(folder: Path) -> int:
+    return main(["resume", str(folder), *CODE, "--set", "budget.trials=3", "-q"])
+
+
+# One process at a time.
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from nasengine.run_folder import RunFolder
+with RunFolder(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_second_process_is_refused_and_a_dead_owners_lock_is_taken_over(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(copied)], stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout is not None
+    try:
+        assert owner.stdout.readline() == "held\n"
+        assert resume(copied) == 2
+        told = capsys.readouterr().err
+        assert f"in use by process {owner.pid} on {os.uname().nodename}" in told
+        assert "Traceback" not in told
+    finally:
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
+    assert resume(copied) == 0
+
+
+def test_a_new_run_over_an_old_folder_is_refused(copied: Path) -> None:
+    experiment = Experiment.load(copied / "spec.toml")
+    with pytest.raises(RunFolderError, match="holds a run already"):
+        RunFolder.create_at(copied, experiment, [])
+
+
+def test_runs_never_share_a_name(tmp_path: Path) -> None:
+    experiment = Experiment.load(write(tmp_path, small()))
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "tiny-7").touch()
+    (tmp_path / "runs" / "tiny-x").touch()
+    made = [RunFolder.create(tmp_path / "runs", experiment, []) for _ in range(2)]
+    for folder in made:
+        folder.close()
+    assert [folder.path.name for folder in made] == ["tiny-8", "tiny-9"]
+
+
+# The disk.
+
+
+def test_orphaned_temporary_files_are_removed_and_nothing_else(copied: Path) -> None:
+    (copied / "checkpoints").mkdir(exist_ok=True)
+    orphans = [copied / ".spec.toml.123.tmp", copied / "checkpoints" / ".darts.safetensors.9.tmp"]
+    others = [copied / "notes.tmp", copied / ".hidden", copied / "best" / "mine.txt"]
+    for path in (*orphans, *others):
+        path.write_text("half")
+    RunFolder(copied).close()
+    assert [path.exists() for path in orphans] == [False, False]
+    assert all(path.exists() for path in others)
+
+
+@pytest.mark.parametrize("kind", ["file", "read-only"])
+def test_a_folder_that_cannot_be_written_is_found_before_anything_is_trained(
+    kind: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs = tmp_path / "runs"
+    if kind == "file":
+        runs.write_text("a file")
+    else:
+        # Root may write anywhere, so permissions are not what is taken away.
+        make = Path.mkdir
+
+        def refuse(path: Path, *given: Any, **named: Any) -> None:
+            if path.is_relative_to(runs):
+                raise OSError(30, "Read-only file system", str(path))
+            make(path, *given, **named)
+
+        runs.mkdir()
+        monkeypatch.setattr(Path, "mkdir", refuse)
+    spec = write(tmp_path, small())
+    begun: list[str] = []
+    monkeypatch.setattr("nasengine.cli.commands.run_experiment", lambda *_: begun.append("run"))
+    assert main(["run", str(spec), "--runs", str(runs)]) == 2
+    told = capsys.readouterr().err
+    assert "cannot hold runs" in told
+    assert "Traceback" not in told
+    assert begun == []
+
+
+def vanishing(folder: Path, act: Callable[[], None]) -> Reporter:
+    class Vanishing(Reporter):
+        def trial(self, trial: Trial) -> None:
+            act()
+
+    return Vanishing()
+
+
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
+def test_storage_that_vanishes_under_a_run_is_told(how: str, tmp_path: Path) -> None:
+    table = small()
+    table["budget"] = {"trials": 4}
+    experiment = Experiment.load(write(tmp_path, table))
+    with RunFolder.create(tmp_path / "runs", experiment, []) as folder:
+
+        def vanish() -> None:
+            if how == "removed":
+                shutil.rmtree(folder.path, ignore_errors=True)
+            elif how == "moved":
+                folder.path.rename(tmp_path / "moved")
+            else:
+                (folder.path / "history.sqlite").unlink()
+                Storage(folder.path / "history.sqlite").close()
+
+        with pytest.raises(StorageError, match=r"history\.sqlite|cannot"):
+            run(experiment, folder, vanishing(folder.path, vanish))
+
+
+BACKWARDS = itertools.count(2_000_000_000, -3600)
+
+
+def test_a_clock_that_jumps_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wall time runs backwards by an hour at every look: budgets and timeouts do not follow it."""
+    found = []
+    for jumps in (False, True):
+        if jumps:
+            monkeypatch.setattr(time, "time", lambda: float(next(BACKWARDS)))
+        table = small()
+        table["budget"] = {"trials": 4, "seconds": 3600.0}
+        table["objectives"] = {"firsts": "max"}
+        folder = tmp_path / str(jumps)
+        folder.mkdir()
+        experiment = Experiment.load(write(folder, table))
+        with RunFolder.create(folder / "runs", experiment, []) as run_folder:
+            history = run(experiment, run_folder).history
+            assert 0 <= run_folder.storage.fact("seconds", -1.0) < 3600
+        assert all(trial.seconds >= 0 for trial in history)
+        found.append([(t.number, t.architecture, t.status) for t in history])
+    assert found[0] == found[1]
+
+
+PARTS: dict[str, dict[str, Any]] = {
+    "trained": {},
+    "trained with patience": {"estimators": {"iou": {"name": "trained", "patience": 2}}},
+    "one_shot": {"estimators": {"iou": {"name": "one_shot", "iterations": 3}}},
+    "latency": {"estimators": {"iou": {"name": "trained"}, "latency": {}}},
+    "memory and zero cost": {"estimators": {"iou": {"name": "trained"}, "memory": {}}},
+    **{
+        name: {"strategy": {"name": name}}
+        for name in ("darts", "random", "evolution", "local_search", "optuna", "nni", "predictor")
+    },
+}
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_what_a_run_keeps_of_its_spec_can_be_gone_on_with(parts: str, tmp_path: Path) -> None:
+    """Every default is filled in there: none may be refused for being given."""
+    experiment = Experiment.load(write(tmp_path, {**trained(10), **PARTS[parts]}))
+    with RunFolder.create(tmp_path / "runs", experiment, []) as folder:
+        again = Experiment.load(folder.path / "spec.toml")
+        folder.check_identity(again)
+        again.search(folder.path, reference_value=lambda *_: 1.0)
+
+
+# Damage.
+
+
+@pytest.mark.parametrize(
+    "name", ["identity.json", "spec.toml", "history.sqlite", "owner.json", "objectives.json"]
+)
+def test_a_damaged_file_is_an_error_with_a_name_or_makes_no_difference(
+    name: str, copied: Path, tmp_path: Path
+) -> None:
+    """Flipped bits, cuts, zeros and other content; only errors of ours, and each names its file."""
+    rng = random.Random(name)
+    content = (copied / name).read_bytes()
+    for number in range(60):
+        folder = tmp_path / f"damaged-{number}"
+        shutil.copytree(copied, folder)
+        damaged = bytearray(content)
+        kind = number % 4
+        if kind == 0:
+            for _ in range(rng.randint(1, 8)):
+                damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            del damaged[rng.randrange(len(damaged)) :]
+        elif kind == 2:
+            start = rng.randrange(len(damaged))
+            damaged[start : start + 50] = bytes(len(damaged[start : start + 50]))
+        else:
+            damaged = bytearray(rng.choice(CONTENTS))
+        (folder / name).write_bytes(bytes(damaged))
+        try:
+            experiment = Experiment.load(folder / "spec.toml")
+            with RunFolder(folder) as run_folder:
+                run_folder.check_identity(experiment)
+                run_folder.storage.history()
+                run_folder.storage.references()
+                run_folder.storage.fact("seconds", 0.0)
+        except InputError as error:
+            assert str(folder) in str(error), (number, error)
+        shutil.rmtree(folder)
+
+
+CONTENTS = [
+    b"",
+    b"null",
+    b"3",
+    b"[]",
+    b'"text"',
+    b"{}",
+    b'{"format": true}',
+    b'{"format": "1"}',
+    b'{"format": 1e999}',
+    b'{"format": 1, "spec": 3, "space": [], "code": null, "packages": "x"}',
+    b"[" * 100_000,
+    b"\xff\xfe\x00",
+    b'{"process": {}, "host": []}',
+    b"SQLite format 3\x00" + bytes(100),
+]
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize("name", ["data.json", "tables/parameters.json"])
+def test_damaged_notes_of_a_run_are_named(name: str, content: bytes, tmp_path: Path) -> None:
+    experiment = Experiment.load(write(tmp_path, small()))
+    search = experiment.search(tmp_path)
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    with pytest.raises(RunFolderError, match=re.escape(str(tmp_path))):
+        _ = search.splits if name == "data.json" else search.cost_table("parameters")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE trials SET status = 'done'",
+        "UPDATE trials SET architecture = '[1]'",
+        "UPDATE trials SET architecture = '{'",
+        "UPDATE trials SET measurements = '{\"a\": 3}'",
+        'UPDATE trials SET measurements = \'{"a": {"value": "x"}}\'',
+        "UPDATE trials SET seconds = 'soon'",
+        "UPDATE trials SET number = number + 5",
+        "UPDATE trials SET reason = x'ff'",
+        "UPDATE facts SET value = 'nonsense' WHERE name = 'seconds'",
+        "DROP TABLE trials",
+        "ALTER TABLE trials RENAME COLUMN status TO state",
+    ],
+)
+def test_a_history_of_other_content_is_named(statement: str, copied: Path) -> None:
+    connection = sqlite3.connect(copied / "history.sqlite")
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+    try:
+        storage = Storage(copied / "history.sqlite")
+        storage.history()
+        storage.fact("seconds", 0.0)
+    except RunFolderError as error:
+        assert "history.sqlite" in str(error)
+    else:
+        # A table that is gone is made anew; text in place of a name is text.
+        assert statement.startswith(("DROP", "UPDATE trials SET reason", "ALTER"))
+
+
+# Signals, on a real command in a process of its own.
+
+
+OFTEN = """
+import sys
+from nasengine.training import Training
+
+# As often as the rule of 2% allows: half a minute is longer than these trainings.
+defaults = Training.__init__.__defaults__
+assert defaults.count(30.0) == 1
+Training.__init__.__defaults__ = tuple(0.0 if value == 30.0 else value for value in defaults)
+
+from nasengine.cli import main
+
+sys.exit(main())
+"""
+
+
+def command(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", OFTEN, *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def training(runs: Path) -> bool:
+    return any(runs.glob("tiny-*/trials/trial-*/*.safetensors"))
+
+
+def found_in(folder: Path) -> Any:
+    """Return all that a run found, times apart."""
+    trials = [
+        (t.number, t.architecture, t.status, t.measurements["iou"].value, t.reason)
+        for t in Storage(folder / "history.sqlite", read_only=True).history()
+    ]
+    return trials, (folder / "best" / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_a_checkpoint_and_the_command_to_go_on(
+    number: int, status: int, tmp_path: Path
+) -> None:
+    write(tmp_path, trained(100_000, budget={"trials": 1}))
+    process = command(tmp_path, "run", "spec.toml", "--quiet")
+    until(lambda: training(tmp_path / "runs") or process.poll() is not None)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == status, told
+    assert "stopping at the next safe point; once more to stop at once" in told
+    assert "interrupted; to go on: nasengine resume runs/tiny-1" in told
+    assert "Traceback" not in told
+    assert any((tmp_path / "runs" / "tiny-1" / "trials" / "trial-0").iterdir())
+
+
+SLEEPY = '''
+import time
+from nasengine import Estimator, Metric
+
+
+class Sleepy(Estimator):
+    """Never reaches a safe point."""
+
+    def metrics(self, search):
+        return (Metric("quality", "", "max"),)
+
+    def measure(self, candidate, search):
+        (search.folder / "asleep").touch()
+        time.sleep(600)
+'''
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    (tmp_path / "sleepy.py").write_text(SLEEPY)
+    table = small()
+    table["estimators"] = {"quality": {"name": "sleepy.py:Sleepy"}}
+    table["objectives"] = {"quality": "max"}
+    write(tmp_path, table)
+    process = command(tmp_path, "run", "spec.toml", "--quiet")
+    until((tmp_path / "runs" / "tiny-1" / "asleep").exists)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1.0)
+    assert process.poll() is None, "the first waits for a safe point"
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "Traceback" not in told
+
+
+KILLS = 50 if os.environ.get("NASENGINE_SLOW") else 6
+
+
+@pytest.mark.timeout(1800)
+def test_random_kills_in_real_training_change_no_bit(tmp_path: Path) -> None:
+    """SIGKILL to the whole group at random moments; 50 of them where NASENGINE_SLOW is set."""
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    table = trained(150)
+    write(tmp_path / "whole", table)
+    write(tmp_path / "killed", table)
+    whole = command(tmp_path / "whole", "run", "spec.toml", "--quiet")
+    _, told = whole.communicate(timeout=300)
+    assert whole.returncode == 0, told
+    wanted = found_in(tmp_path / "whole" / "runs" / "tiny-1")
+    rng = random.Random(0)
+    folder = tmp_path / "killed" / "runs" / "tiny-1"
+    words = ["run", "spec.toml", "--quiet"]
+    kills = 0
+    while kills < KILLS:
+        process = command(tmp_path / "killed", *words)
+        until(partial(began, process, folder / "owner.json"))
+        try:
+            # The last kills come late, so that the run gets to its end in bounded time.
+            process.communicate(timeout=rng.uniform(0.0, 0.3 + 2.0 * kills / KILLS))
+            assert process.returncode == 0
+            break
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            kills += 1
+        words = ["resume", "runs/tiny-1", *CODE, "--quiet"]
+    assert kills >= min(KILLS, 3)
+    last = command(tmp_path / "killed", "resume", "runs/tiny-1", *CODE, "--quiet")
+    _, told = last.communicate(timeout=300)
+    assert last.returncode == 0, told
+    assert found_in(folder) == wanted
+
+
+def began(process: subprocess.Popen[str], path: Path) -> bool:
+    """Whether a process holds the folder, or has ended."""
+    try:
+        return bool(json.loads(path.read_text())["process"] == process.pid)
+    except (OSError, ValueError):
+        return process.poll() is not None
