@@ -46,6 +46,9 @@ class Experiment:
         The plugins; `final` holds the estimators for the winner and the references alone.
     notes
         What the user should know of how the spec was read.
+    searches
+        Whether architectures are searched; else they are only measured, by whatever estimators,
+        and the strategy is not asked whether these suit it.
     """
 
     spec: Spec
@@ -56,6 +59,7 @@ class Experiment:
     estimators: Mapping[str, Estimator]
     final: Mapping[str, Estimator]
     notes: tuple[str, ...] = ()
+    searches: bool = True
 
     @classmethod
     def load(cls, path: Path, assignments: Iterable[str] = ()) -> Experiment:
@@ -249,7 +253,7 @@ class Experiment:
         objectives = self._objectives(metrics, self._reference_values(search, reference_value))
         search = replace(search, objectives=objectives)
         parts: list[tuple[str, Strategy | Estimator]] = [
-            ("strategy", self.strategy),
+            *([("strategy", self.strategy)] if self.searches else []),
             *((f"estimators.{key}", estimator) for key, estimator in self.estimators.items()),
             *((f"final.estimators.{key}", estimator) for key, estimator in self.final.items()),
         ]
@@ -262,7 +266,7 @@ class Experiment:
         """Return an experiment that only measures, by these estimators: nothing is wanted."""
         wanted = {next(iter(estimators)): "min"}
         spec = self.spec.model_copy(update={"objectives": wanted})
-        return replace(self, spec=spec, estimators=estimators, final={})
+        return replace(self, spec=spec, estimators=estimators, final={}, searches=False)
 
     def _check_outputs(self, search: Search) -> None:
         end = next(node.name for node in self.space.graph.nodes if node.kind == "output")

@@ -24,7 +24,7 @@ def write_table(options: argparse.Namespace, stop: threading.Event) -> int:
     experiment = Experiment.load(options.spec, options.assignments)
     able = {
         key: estimator
-        for key, estimator in experiment.estimators.items()
+        for key, estimator in experiment.all_estimators.items()
         if type(estimator).write_table is not Estimator.write_table
     }
     key = options.estimator or next(iter(able), "")
