@@ -110,7 +110,7 @@ class Darts(Strategy):
     """End when so many steps of the alphas changed no arg-max; 0 for never."""
     stop_when_collapsed: int = Field(0, ge=0)
     """End when so many slots choose their cheapest candidate; 0 for never."""
-    precision: PrecisionName = "auto"
+    precision: PrecisionName = "fp32"
     """`bf16` trains the supernet in bfloat16 (weights and losses stay float32), `auto` where the
     machine is quick at it; both only where a check of the first gradients agrees with `fp32`."""
     memory: str | None = None
