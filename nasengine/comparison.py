@@ -240,14 +240,35 @@ def write_csv(table: Sequence[Row], path: Path) -> None:
     keys = list(table[0].setting)
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow([*keys, "seed", "trials", "seconds", *metrics])
+    writer.writerow([*map(_cell, keys), "seed", "trials", "seconds", *map(_cell, metrics)])
     for row in table:
         for seed, found in sorted(row.runs.items()):
             values = [found.values.get(metric, "") for metric in metrics]
             writer.writerow(
-                [*row.setting.values(), seed, found.trials, round(found.seconds, 3), *values]
+                [
+                    *map(_cell, row.setting.values()),
+                    seed,
+                    found.trials,
+                    round(found.seconds, 3),
+                    *values,
+                ]
             )
     write_atomically(path, text.getvalue())
+
+
+def _cell(text: str) -> str:
+    """Keep a spreadsheet from taking text for a formula."""
+    return (
+        f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not _number(text) else text
+    )
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def baseline_of(table: Sequence[Row], name: str | None) -> Row:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nasengine.architecture import Architecture, write_architecture
-from nasengine.errors import NasengineError
+from nasengine.errors import NasengineError, RunFolderError
 from nasengine.experiment import known_metrics
 from nasengine.files import make_folder, write_atomically, write_json
 from nasengine.quantities import format_quantity
@@ -155,13 +155,17 @@ def _deliver_front(outcome: Outcome, folder: Path) -> None:
 
 
 def _use_weights(search: Search, architecture: Architecture, best: Path) -> list[str]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from nasengine.export import export_onnx, export_python
     from nasengine.network import build_network
 
     network = build_network(search.space.graph, architecture)
-    network.load_state_dict(load_file(best / "weights.safetensors"))
+    try:
+        network.load_state_dict(load_file(best / "weights.safetensors"))
+    except (SafetensorError, RuntimeError) as error:
+        raise RunFolderError(f"{best / 'weights.safetensors'}: damaged: {error!s:.200}") from error
     network.eval()
     shape = search.task.input_shape
     problems = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -181,7 +182,7 @@ def read_record(folder: Path, *, finished: bool | None = None) -> Record:
     RunFolderError
         If it holds no run, or its history, spec or result is damaged.
     """
-    if not (folder / "history.sqlite").is_file():
+    if not os.path.isfile(folder / "history.sqlite"):  # noqa: PTH113 no name makes it raise
         raise RunFolderError(f"{folder}: not a run's folder (no history.sqlite)")
     storage = Storage(folder / "history.sqlite", read_only=True)
     try:
