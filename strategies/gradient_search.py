@@ -134,6 +134,8 @@ class GradientSearch:
         if state is not None:
             self._restore(state)
         else:
+            choices = {name: list(names) for name, names in search.space.decisions.items()}
+            search.reporter.record("darts_choices", {"choices": choices})
             self._tell_free_slots()
 
     def _batches(self, indices: Tensor, step: str) -> _Draws:

@@ -137,6 +137,8 @@ def test_a_larger_beta_gives_cheaper_networks():
 def test_logs_what_explains_the_search():
     search = make_search()
     strategy(cost={"parameters": 0.3}, log_every=5).propose(History(), 1, search)
+    (told,) = search.reporter.of("darts_choices")
+    assert told["choices"] == {n: list(c) for n, c in search.space.decisions.items()}
     records = search.reporter.of("darts")
     assert [record["iteration"] for record in records] == [5, 10, 15, 20]
     last = records[-1]

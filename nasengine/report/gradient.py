@@ -91,6 +91,8 @@ def _softmax(alphas: Sequence[float]) -> list[float]:
 def _choices(record: Record, event: Event) -> dict[str, list[str]]:
     """Return slot to choices, in the order of the alphas; names that are not kept are numbered."""
     named = record.decisions
+    for told in record.log.get("darts_choices", []):
+        named.update(told["choices"])
     for table in record.tables.values():
         for decision, costs in table.per_decision().items():
             named.setdefault(decision, list(costs))

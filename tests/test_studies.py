@@ -1,0 +1,87 @@
+"""latency-table and correlate as their user meets them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tomli_w
+from test_spec import tables
+
+from nasengine.cli import main
+
+
+@pytest.fixture(autouse=True)
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "spec.toml"
+    path.write_text(tomli_w.dumps(tables()))
+    return path
+
+
+CORRELATE = ["correlate", "spec.toml", "--estimators", "firsts,parameters"]
+
+
+def test_correlate_keeps_its_values_and_goes_on_with_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*CORRELATE, "-o", "kept", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["architectures"] == 4 and told["spearman"] < 0
+    assert (tmp_path / "kept" / "scatter.png").is_file()
+    path = tmp_path / "kept" / "values.json"
+    content = json.loads(path.read_text())
+    # A value that is kept is not measured again.
+    content["values"][0][1] = [7.0, 9e6]
+    path.write_text(json.dumps(content))
+    assert main([*CORRELATE, "-o", "kept", "-q"]) == 0
+    assert json.loads(path.read_text())["values"][0][1] == [7.0, 9e6]
+
+
+def test_correlate_refuses_the_values_of_other_estimators(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([*CORRELATE, "-o", "kept", "-q"]) == 0
+    other = ["correlate", "spec.toml", "--estimators", "flops,parameters", "-o", "kept"]
+    assert main(other) == 2
+    assert "values of other estimators" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("firsts", "two are needed"),
+        ("firsts,parametres", "did you mean 'parameters'?"),
+        ("firsts,parameters,flops", "two are needed"),
+    ],
+)
+def test_wrong_estimators_are_named(
+    given: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["correlate", "spec.toml", "--estimators", given]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_table_needs_an_estimator_that_writes_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["latency-table", "spec.toml", "-o", "table.json"]) == 2
+    assert "writes a table file" in capsys.readouterr().err
+
+
+def test_a_table_that_was_written_is_searched_with(
+    spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tables()
+    table["estimators"]["latency"] = {"repeats": 3}
+    # The strategy needs an estimator that the table does not: only measuring asks for none.
+    table["strategy"] = {"name": "darts", "cost": {"parameters": 0.3}}
+    spec.write_text(tomli_w.dumps(table))
+    assert main(["latency-table", "spec.toml", "-o", "table.json", "-q"]) == 0
+    assert "table.json" in capsys.readouterr().out
+    table["estimators"]["latency"] = {"table": "table.json"}
+    table["objectives"] = {"firsts": "min", "latency": {"at_most": "1 ns"}}
+    table["strategy"] = {"name": "random"}
+    spec.write_text(tomli_w.dumps(table))
+    # What a table's file says is known before the search: nothing meets a nanosecond.
+    assert main(["run", "spec.toml", "-q"]) == 2
+    assert "the space's networks have" in capsys.readouterr().err
