@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import tomli_w
+from test_spec import tables
 
 from nasengine.errors import DataError, Interrupted, SpecError
 from nasengine.experiment import Experiment
@@ -19,7 +19,6 @@ from nasengine.reporter import Reporter
 from nasengine.run import run
 from nasengine.run_folder import RunFolder
 from nasengine.trial import Status, Trial
-from test_spec import tables
 
 MISBEHAVING = '''
 import os, random, signal, sys, time
@@ -76,7 +75,9 @@ class Heard(Reporter):
 def run_with(folder: Path, behaviour: str, **execution: Any) -> tuple[RunFolder, Heard]:
     (folder / "misbehaving.py").write_text(MISBEHAVING)
     table = tables()
-    table["estimators"] = {"quality": {"name": "misbehaving.py:Misbehaving", "behaviour": behaviour}}
+    table["estimators"] = {
+        "quality": {"name": "misbehaving.py:Misbehaving", "behaviour": behaviour}
+    }
     table["objectives"] = {"quality": "max"}
     table["budget"] = {"trials": 4}
     table["execution"] = execution
@@ -191,12 +192,15 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     table["execution"] = {"isolate": True}
     table["references"] = []
     (tmp_path / "spec.toml").write_text(tomli_w.dumps(table))
-    command = [sys.executable, "-m", "nasengine.cli.main", "run", "spec.toml"]
-    parent = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "nasengine.cli.main", "run", str(tmp_path / "spec.toml")]
+    command += ["--runs", str(tmp_path / "runs")]
     folder = str(tmp_path / "runs" / "tiny-1")
-    assert _until(lambda: bool(_workers_of(folder)))
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    parent = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        assert _until(lambda: bool(_workers_of(folder)))
+    finally:
+        parent.kill()
+        parent.wait()
     assert _until(lambda: not _workers_of(folder))
 
 
