@@ -1,0 +1,63 @@
+"""Run folders of earlier formats are kept as they were written, and are still read."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nasengine.cli import main
+from nasengine.comparison import summarise
+from nasengine.errors import RunFolderError
+from nasengine.experiment import Experiment
+from nasengine.files import write_json
+from nasengine.run_folder import RunFolder, identity
+from nasengine.storage import Storage
+from nasengine.trial import Status
+
+CODE = ["--code", "nasengine.testing.stubs"]
+
+
+@pytest.fixture(params=["run_format_1"])
+def kept(request: pytest.FixtureRequest, root: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(root / "tests" / "fixtures" / request.param, tmp_path / "kept"))
+
+
+def test_a_finished_run_is_read(kept: Path) -> None:
+    found = summarise(kept / "finished", {})
+    assert (found.seed, found.trials, found.goals) == (3, 3, ("firsts",))
+    storage = Storage(kept / "finished" / "history.sqlite", read_only=True)
+    assert [trial.status for trial in storage.history()] == [Status.COMPLETE] * 3
+    assert set(storage.references()) == {"big"}
+    storage.close()
+    assert main(["report", str(kept / "finished")]) == 0
+    assert (kept / "finished" / "report.html").stat().st_size > 1000
+
+
+def test_an_interrupted_run_is_read_and_gone_on_with(kept: Path) -> None:
+    folder = kept / "interrupted"
+    with RunFolder(folder) as run_folder:
+        assert len(run_folder.storage.history().complete) == 2
+        # Another machine has other versions of packages, which alone would be refused.
+        now = identity(Experiment.load(folder / "spec.toml"))
+        before = dict(run_folder.identity)
+        write_json(folder / "identity.json", {**before, "packages": now["packages"]})
+    assert main(["resume", str(folder), *CODE, "-q"]) == 0
+    histories = [
+        [
+            (t.number, t.key, t.architecture, t.status, t.measurements)
+            for t in Storage(kept / name / "history.sqlite", read_only=True).history()
+        ]
+        for name in ("interrupted", "finished")
+    ]
+    assert histories[0] == histories[1]
+
+
+def test_other_versions_of_packages_are_named(kept: Path) -> None:
+    folder = kept / "interrupted"
+    with RunFolder(folder) as run_folder:
+        packages = {**run_folder.identity["packages"], "torch": "1.0"}
+        write_json(folder / "identity.json", {**run_folder.identity, "packages": packages})
+        with pytest.raises(RunFolderError, match=r"packages\.torch: was '1\.0', is "):
+            run_folder.check_identity(Experiment.load(folder / "spec.toml"))
