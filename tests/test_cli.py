@@ -183,6 +183,7 @@ def test_check_tells_size_shapes_and_costs(spec: Path, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     assert "4 architectures" in printed
     assert "3x16x16 to 1x16x16" in printed
+    assert "parameters: 57 to 281, half of the networks below" in printed
     assert main(["check", str(spec), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["costs"]["parameters"]["smallest"] < facts["costs"]["parameters"]["largest"]

@@ -63,9 +63,14 @@ def test_wrong_estimators_are_named(
     assert told in capsys.readouterr().err
 
 
+def test_too_few_samples_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*CORRELATE, "--samples", "2"]) == 2
+    assert "--samples: at least 3" in capsys.readouterr().err
+
+
 def test_a_table_needs_an_estimator_that_writes_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["latency-table", "spec.toml", "-o", "table.json"]) == 2
-    assert "writes a table file" in capsys.readouterr().err
+    assert "no estimator that writes a table file" in capsys.readouterr().err
 
 
 def test_a_table_that_was_written_is_searched_with(

@@ -28,6 +28,8 @@ def write_table(options: argparse.Namespace, stop: threading.Event) -> int:
         if type(estimator).write_table is not Estimator.write_table
     }
     key = options.estimator or next(iter(able), "")
+    if not able:
+        raise SpecError(f"{options.spec}: no estimator that writes a table file, as latency does")
     if key not in able:
         near = did_you_mean(key, able)
         raise SpecError(f"{options.spec}: no estimator {key!r} that writes a table file; {near}")
@@ -49,6 +51,8 @@ def correlate(options: argparse.Namespace, stop: threading.Event) -> int:
         raise SpecError(
             f"--estimators: two are needed, as in parameters,iou; got {options.estimators}"
         )
+    if options.samples < 3:
+        raise SpecError(f"--samples: at least 3 are needed; got {options.samples}")
     experiment = experiment.for_measuring(estimators)
     reporter = TerminalReporter(PlainConsole(stderr=True), quiet=options.quiet or options.json)
     output: Path | None = options.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nasengine.experiment import Experiment, known_metrics
+from nasengine.feasibility import metric_range
 from nasengine.quantities import format_quantity
 from nasengine.result import compare
 from nasengine.run import Outcome
@@ -108,7 +110,7 @@ def check_facts(experiment: Experiment, search: Search) -> dict[str, Any]:
     costs = {
         key: _cost_facts(search, key, experiment.references)
         for key, estimator in experiment.estimators.items()
-        if estimator.has_table and estimator.effort == 0
+        if estimator.has_table and estimator.counts
     }
     end = next(node.name for node in space.graph.nodes if node.kind == "output")
     return {
@@ -132,15 +134,11 @@ def check_facts(experiment: Experiment, search: Search) -> dict[str, Any]:
 
 
 def _cost_facts(search: Search, key: str, references: Sequence[str]) -> dict[str, Any]:
-    table = search.cost_table(key)
-    rows = [
-        {choice: costs[choice] for choice in search.space.decisions[decision]}
-        for decision, costs in table.per_decision().items()
-    ]
+    table, found = search.cost_table(key), metric_range(search, key)
+    assert found is not None  # What counts and has a table has a range.
     return {
         "unit": table.unit,
-        "smallest": table.fixed + sum(min(row.values()) for row in rows),
-        "largest": table.fixed + sum(max(row.values()) for row in rows),
+        **asdict(found),
         "references": {name: table.predict(search.space.reference(name)) for name in references},
     }
 
@@ -165,8 +163,10 @@ def show_check(console: Console, facts: Mapping[str, Any], notes: Sequence[str])
             f", {reference} {format_quantity(value, cost['unit'])}"
             for reference, value in cost["references"].items()
         )
-        low, high = (format_quantity(cost[key], cost["unit"]) for key in ("smallest", "largest"))
-        lines.append(f"{name}: {low} to {high}{beside}")
+        low, middle, high = (
+            format_quantity(cost[key], cost["unit"]) for key in ("smallest", "median", "largest")
+        )
+        lines.append(f"{name}: {low} to {high}, half of the networks below {middle}{beside}")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
     console.print("the spec is sound", style="green")
