@@ -61,7 +61,8 @@ def dangers(tree: ast.AST) -> list[str]:
     found = [
         name
         for name in imports(tree)
-        if name.split(".")[0] in {"pickle", "cPickle", "dill", "shelve", "marshal", "joblib"}
+        if name.split(".")[0]
+        in {"pickle", "cPickle", "dill", "shelve", "marshal", "joblib", "cloudpickle"}
     ]
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
@@ -73,6 +74,8 @@ def dangers(tree: ast.AST) -> list[str]:
             safe = [k.value for k in node.keywords if k.arg == "weights_only"]
             if not (safe and isinstance(safe[0], ast.Constant) and safe[0].value is True):
                 found.append("torch.load without weights_only=True")
+        if name in {"yaml.load", "yaml.unsafe_load", "yaml.full_load"}:
+            found.append(name)
         if name.startswith("subprocess.") and any(k.arg == "shell" for k in node.keywords):
             found.append(f"{name}(shell=...)")
         if name.endswith("allow_pickle") or any(k.arg == "allow_pickle" for k in node.keywords):
@@ -91,6 +94,11 @@ def dangers(tree: ast.AST) -> list[str]:
         "torch.load('x', weights_only=False)",
         "subprocess.run('ls', shell=True)",
         "np.load('x', allow_pickle=True)",
+        "yaml.load(text)",
+        "import shelve",
+        "import marshal",
+        "os.system('ls')",
+        "subprocess.Popen('ls', shell=True)",
     ],
 )
 def test_the_lint_sees_each_danger(source: str) -> None:
