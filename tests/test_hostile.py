@@ -13,7 +13,7 @@ import shutil
 import socket
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from nasengine.architecture import read_architecture
 from nasengine.cli import main
 from nasengine.cli.plain import PlainConsole, plain
 from nasengine.cli.terminal import TerminalReporter
-from nasengine.errors import ArchitectureError, InputError
+from nasengine.errors import ArchitectureError
 from nasengine.experiment import Experiment
 from nasengine.run import run
 from nasengine.run_folder import RunFolder
@@ -415,9 +415,6 @@ def test_the_hostile_inputs_are_sixty() -> None:
     assert sum(len(kind) for kind in kinds) >= 60
 
 
-Check = Callable[[], None]
-
-
 def test_json_of_a_run_is_read_by_its_schema(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -426,7 +423,3 @@ def test_json_of_a_run_is_read_by_its_schema(
     (finished / "identity.json").write_text(json.dumps(identity))
     capsys.readouterr()
     refused(more(finished), capsys, "identity.json: damaged")
-
-
-def test_errors_are_of_the_input(capsys: pytest.CaptureFixture[str]) -> None:
-    assert issubclass(ArchitectureError, InputError)
