@@ -27,8 +27,8 @@ from nasengine.trial import Measurement, Status, Trial
 
 RESULT = Path(__file__).parent / "results" / "durability.txt"
 STUBS = "nasengine.testing.stubs"
-REPEATS = 2
-STEPS = 1500
+REPEATS = 3
+STEPS = 300
 SPEC = {
     "name": "durability",
     "device": "cpu",
