@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+from test_spec import tables
 
 from nasengine.ablation import cells, parse_vary
 from nasengine.cli import main
 from nasengine.errors import SpecError
 from nasengine.statistics import difference
-from test_spec import tables
 
 VARY = ["--vary", "strategy.name=local_search", "--vary", "seed=0..2"]
 

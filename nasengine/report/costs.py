@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
+from nasengine import statistics
 from nasengine.estimator import CostTable
 from nasengine.trial import Trial
 
@@ -69,11 +70,9 @@ def agreement(pairs: Sequence[Pair]) -> str:
     distinct = min(len({pair[i] for pair in pairs}) for i in (0, 1))
     if distinct < 3:
         return said + "."
-    from scipy.stats import kendalltau, spearmanr
-
     real, guess = zip(*pairs, strict=True)
-    tau, rho = kendalltau(real, guess).statistic, spearmanr(real, guess).statistic
-    return f"{said}; Kendall {tau:.2f}, Spearman {rho:.2f}."
+    found = statistics.agreement(guess, real)
+    return f"{said}; Kendall {found['kendall']:.2f}, Spearman {found['spearman']:.2f}."
 
 
 def _derived(record: Record) -> Html | None:
