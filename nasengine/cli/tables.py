@@ -27,7 +27,7 @@ MOST_OF_FRONT = 20
 def show_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
     """Print the searched network beside the references, and plainly whether the search won."""
     comparison = compare(outcome)
-    table = Table(title="the searched network beside the references", title_justify="left")
+    table = Table(title="the searched network beside the references (and as a multiple of them)", title_justify="left")
     table.add_column("metric")
     for name in comparison.networks:
         table.add_column(name, justify="right")
@@ -37,7 +37,7 @@ def show_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
             text = _cell(measured.get(metric), about.unit)
             ratio = comparison.ratio(metric, name)
             if name != "searched" and math.isfinite(ratio) and "." not in metric:
-                cells.append(Text.assemble(text, (f" (searched {ratio:.2f}x)", "dim")))
+                cells.append(Text.assemble(text, (f" ({ratio:.2f}x)", "dim")))
             else:
                 cells.append(Text(text))
         table.add_row(metric, *cells)
