@@ -19,6 +19,7 @@ from nasengine.trial import Measurement, Metric
 
 if TYPE_CHECKING:
     from nasengine.search import Search
+    from nasengine.workload import Workload
 
 
 class OneShot(RecipeSettings, Estimator):
@@ -68,6 +69,15 @@ class OneShot(RecipeSettings, Estimator):
                 f"sampling: 'fair' needs as many choices in every decision, and this space has "
                 f"{', '.join(str(size) for size in sorted(sizes))}; take 'uniform'"
             )
+
+    def shared_workload(self, search: Search) -> Workload:
+        """Return the training of the supernet: one path a step, or each candidate in turn."""
+        from nasengine.workload import Workload
+
+        recipe = self.resolved()
+        choices = max(len(choices) for choices in search.space.decisions.values())
+        paths = choices if self.sampling == "fair" else 1
+        return Workload(recipe.iterations * paths, recipe.batch)
 
     def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
         """Train the supernet if it is not, inherit its weights, recalibrate, validate.

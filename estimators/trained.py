@@ -20,6 +20,7 @@ from nasengine.trial import Measurement, Metric
 
 if TYPE_CHECKING:
     from nasengine.search import Search
+    from nasengine.workload import Workload
 
     from ._training_runs import Run
 
@@ -92,6 +93,14 @@ class Trained(RecipeSettings, Estimator):
         from ._training_runs import check_resolution
 
         check_resolution(self.resolution, search)
+
+    def workload(self, search: Search) -> Workload:  # noqa: ARG002
+        """Return the training of all seeds; a smaller resolution has fewer pixels."""
+        from nasengine.workload import Workload
+
+        recipe = self.resolved()
+        steps = round(self.seeds * recipe.iterations * self.resolution**2)
+        return Workload(max(1, steps), recipe.batch)
 
     def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
         """Train with every seed, and measure.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import fx
 
     from nasengine.search import Search
+    from nasengine.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,14 @@ class Estimator(Plugin):
         raise SpecError(
             f"the estimator {type(self).__name__} has no cost table: not a sum over slots"
         )
+
+    def workload(self, search: Search) -> Workload | None:  # noqa: ARG002
+        """Return the training of one measurement; None where it does not train."""
+        return None
+
+    def shared_workload(self, search: Search) -> Workload | None:  # noqa: ARG002
+        """Return the training that all measurements share (a supernet's); None without one."""
+        return None
 
     def write_table(self, search: Search, path: Path) -> None:  # noqa: ARG002
         """Measure the cost table of this device into a file that other machines search with.

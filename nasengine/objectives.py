@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -44,8 +44,8 @@ class Objective:
             over = max(over, (self.at_least - value) / (abs(self.at_least) or 1.0))
         return math.inf if math.isnan(value) else over
 
-    def asked(self) -> str:
-        """Say the limits.
+    def asked(self, write: Callable[[float], str] = "{:g}".format) -> str:
+        """Say the limits; `write` writes a value.
 
         Examples
         --------
@@ -53,7 +53,7 @@ class Objective:
         'at most 5'
         """
         said = [(self.at_most, "at most"), (self.at_least, "at least")]
-        return " and ".join(f"{words} {limit:g}" for limit, words in said if limit is not None)
+        return " and ".join(f"{words} {write(limit)}" for limit, words in said if limit is not None)
 
 
 @dataclass(frozen=True)

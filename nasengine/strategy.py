@@ -12,6 +12,7 @@ from nasengine.plugin import Plugin
 
 if TYPE_CHECKING:
     from nasengine.search import Search
+    from nasengine.workload import Workload
 
 
 class Strategy(Plugin):
@@ -53,3 +54,7 @@ class Strategy(Plugin):
         SpecError
             Naming the setting and what is possible.
         """
+
+    def workload(self, search: Search) -> Workload | None:  # noqa: ARG002
+        """Return the training of a supernet that the search does itself; None without one."""
+        return None

@@ -25,6 +25,7 @@ from .costs import Costs, check_costs
 
 if TYPE_CHECKING:
     from nasengine.search import Search
+    from nasengine.workload import Workload
 
 
 class Optimiser(BaseModel):
@@ -167,6 +168,14 @@ class Darts(Strategy):
             from .memory_plan import plan_memory
 
             plan_memory(self, search, choose_precision(self.precision, search.device))
+
+    def workload(self, search: Search) -> Workload:  # noqa: ARG002
+        """Return the steps of weights and alphas; an unrolled step of the alphas counts four."""
+        from nasengine.workload import Workload
+
+        of_alphas = self.iterations // self.arch_every * (4 if self.order == 2 else 1)
+        steps = (self.iterations + of_alphas) * max(1, self.paths)
+        return Workload(steps, self.batch, whole=not self.paths)
 
     def propose(self, history: History, count: int, search: Search) -> Sequence[Architecture]:
         """Search, or read what an earlier call found; return what was derived and is not measured.

@@ -112,7 +112,7 @@ def _go_on(
 def check(options: argparse.Namespace, _: threading.Event) -> int:
     """Check a spec: everything but the work."""
     experiment = Experiment.load(options.spec, options.assignments)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, threads(experiment.spec.threads):
         search = experiment.search(Path(folder))
         notes = [*experiment.notes, *experiment.check_limits(search)]
         facts = tables.check_facts(experiment, search)

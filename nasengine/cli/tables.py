@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from rich.text import Text
 
 from nasengine.experiment import Experiment, known_metrics
 from nasengine.feasibility import metric_range
-from nasengine.quantities import format_quantity
+from nasengine.quantities import format_bytes, format_duration, format_quantity
 from nasengine.result import compare
 from nasengine.run import Outcome
 from nasengine.search import Search
 from nasengine.trial import Measurement
+from nasengine.workload import estimate
 
 MOST_OF_FRONT = 20
 """Networks of a front that are shown; metrics.json has all."""
@@ -27,7 +29,10 @@ MOST_OF_FRONT = 20
 def show_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
     """Print the searched network beside the references, and plainly whether the search won."""
     comparison = compare(outcome)
-    table = Table(title="the searched network beside the references (and as a multiple of them)", title_justify="left")
+    table = Table(
+        title="the searched network beside the references (and as a multiple of them)",
+        title_justify="left",
+    )
     table.add_column("metric")
     for name in comparison.networks:
         table.add_column(name, justify="right")
@@ -113,6 +118,7 @@ def check_facts(experiment: Experiment, search: Search) -> dict[str, Any]:
         if estimator.has_table and estimator.counts
     }
     end = next(node.name for node in space.graph.nodes if node.kind == "output")
+    units = known_metrics(search)
     return {
         "space": {
             "name": experiment.spec.space["name"],
@@ -124,12 +130,30 @@ def check_facts(experiment: Experiment, search: Search) -> dict[str, Any]:
         },
         "device": search.device,
         "objectives": [
-            {"metric": o.metric, "goal": o.goal, "limits": o.asked()}
+            {
+                "metric": o.metric,
+                "goal": o.goal,
+                "limits": o.asked(partial(format_quantity, unit=units[o.metric].unit)),
+            }
             for o in search.objectives.items
         ],
         "references": list(experiment.references),
         "costs": costs,
         "budget": experiment.spec.budget.model_dump(exclude_none=True),
+        "estimate": _estimate_facts(experiment, search),
+    }
+
+
+def _estimate_facts(experiment: Experiment, search: Search) -> dict[str, float] | None:
+    trials = experiment.spec.budget.trials
+    expected = estimate(search, experiment.strategy)
+    if not expected.bytes:
+        return None  # Nothing is trained.
+    return {
+        "search_seconds": expected.search_seconds,
+        "trial_seconds": expected.trial_seconds,
+        "seconds": expected.seconds(trials or 0, len(experiment.references)),
+        "bytes": expected.bytes,
     }
 
 
@@ -167,6 +191,14 @@ def show_check(console: Console, facts: Mapping[str, Any], notes: Sequence[str])
             format_quantity(cost[key], cost["unit"]) for key in ("smallest", "median", "largest")
         )
         lines.append(f"{name}: {low} to {high}, half of the networks below {middle}{beside}")
+    expected = facts["estimate"]
+    if expected:
+        lines.append(
+            f"roughly {format_duration(expected['seconds'])} of training on this machine "
+            f"({format_duration(expected['search_seconds'])} for the search itself, "
+            f"{format_duration(expected['trial_seconds'])} for each network), "
+            f"about {format_bytes(expected['bytes'])} of activations in a step"
+        )
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
     console.print("the spec is sound", style="green")

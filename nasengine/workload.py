@@ -1,0 +1,173 @@
+"""How long a search will take, and how much memory: from one step of training on this machine.
+
+Rough on purpose: the median network is trained for one step and timed, the supernet's share is
+taken from its multiply-accumulates, and what keeps activations is counted on the meta device.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nasengine.moves import sample
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nasengine.search import Search
+    from nasengine.strategy import Strategy
+
+
+_REPEATS, _SECONDS = 6, 1.0
+"""Steps that are timed, and the seconds after which no further one is begun."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The training that a part of a search does.
+
+    Parameters
+    ----------
+    steps
+        Optimiser steps.
+    batch
+        Samples in a step.
+    whole
+        Whether a step runs every candidate of a supernet, or single networks.
+    """
+
+    steps: int
+    batch: int
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a search will take, roughly.
+
+    Parameters
+    ----------
+    search_seconds
+        Supernet training of the strategy and the estimators.
+    trial_seconds
+        Training in one trial (and in measuring one reference).
+    bytes
+        Activations that the largest step keeps for its backward pass.
+    """
+
+    search_seconds: float
+    trial_seconds: float
+    bytes: float
+
+    def seconds(self, trials: int, references: int) -> float:
+        """Return the time of the whole run."""
+        return self.search_seconds + (trials + references) * self.trial_seconds
+
+
+def estimate(search: Search, strategy: Strategy) -> Estimate:
+    """Estimate a search by training the median network of a few for one step.
+
+    What is measured without training (counts, latency) is left out.
+    """
+    shared = [strategy.workload(search)]
+    shared += [estimator.shared_workload(search) for estimator in search.estimators.values()]
+    own = [estimator.workload(search) for estimator in search.estimators.values()]
+    once, each = ([w for w in found if w is not None] for found in (shared, own))
+    if not once and not each:
+        return Estimate(0.0, 0.0, 0.0)
+    network, single = _median(search)
+    whole = _cost_of_supernet(search) if any(w.whole for w in once) else single
+    per_mac = _seconds_per_sample(network, search) / max(1.0, single.macs)
+
+    def cost(work: Workload) -> _Cost:
+        return whole if work.whole else single
+
+    return Estimate(
+        sum(w.steps * w.batch * cost(w).macs * per_mac for w in once),
+        sum(w.steps * w.batch * cost(w).macs * per_mac for w in each),
+        max(w.batch * cost(w).bytes for w in [*once, *each]),
+    )
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """Multiply-accumulates and bytes kept for the backward pass, of one sample."""
+
+    macs: float
+    bytes: float
+
+
+def _median(search: Search) -> tuple[nn.Module, _Cost]:
+    """Return the median of five random networks by multiply-accumulates, on the CPU."""
+    import torch
+
+    from nasengine.network import build_network
+
+    rng = search.stream("workload")
+    drawn = [sample(search.space.decisions, rng) for _ in range(5)]
+    costs = []
+    for architecture in drawn:
+        with torch.device("meta"):
+            network = build_network(search.space.graph, architecture)
+        costs.append(_cost(network, search))
+    middle = sorted(range(5), key=lambda index: costs[index].macs)[2]
+    return build_network(search.space.graph, drawn[middle]), costs[middle]
+
+
+def _cost(network: nn.Module, search: Search, *further: object) -> _Cost:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            kept[id(tensor.untyped_storage())] = tensor.numel() * tensor.element_size()
+            holding.append(tensor)
+        return tensor
+
+    holding: list[torch.Tensor] = []
+    inputs = torch.empty(2, *search.task.input_shape, device="meta")
+    counter = FlopCounterMode(display=False)
+    with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(inputs, *further)
+    return _Cost(counter.get_total_flops() / 2 / 2, sum(kept.values()) / 2)
+
+
+def _cost_of_supernet(search: Search) -> _Cost:
+    import torch
+
+    from nasengine.supernet import Mixture, Supernet
+
+    with torch.device("meta"):
+        supernet = Supernet(search.space.graph)
+        mixtures = {
+            name: Mixture(torch.empty(len(choices)))
+            for name, choices in search.space.decisions.items()
+        }
+    return _cost(supernet, search, mixtures)
+
+
+def _seconds_per_sample(network: nn.Module, search: Search) -> float:
+    """Time steps of training on random images, as training does them; the quickest counts."""
+    import torch
+
+    from nasengine.passes import prepare
+    from nasengine.training import memory_format
+
+    network = prepare(network.to(search.device)).train()
+    inputs = torch.rand(4, *search.task.input_shape, device=search.device)
+    inputs = inputs.contiguous(memory_format=memory_format(inputs))
+    begun, quickest = time.perf_counter(), float("inf")
+    for _ in range(_REPEATS):
+        started = time.perf_counter()
+        loss = network(inputs).float().square().mean()
+        loss.backward()
+        float(loss.detach())
+        if search.device != "cpu":
+            torch.cuda.synchronize(search.device)
+        quickest = min(quickest, time.perf_counter() - started)
+        if time.perf_counter() - begun > _SECONDS:
+            break
+    return quickest / len(inputs)

@@ -1,0 +1,61 @@
+"""The estimate of a check: rough, and of the right size."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from nasengine.engine import Engine
+from nasengine.estimator import Estimator
+from nasengine.plugin import load_class
+from nasengine.storage import Storage
+from nasengine.strategy import Strategy
+from nasengine.testing.stubs import CountingEstimator, TinySpace, tiny_search
+from nasengine.workload import Workload, estimate
+
+
+def test_what_trains_nothing_takes_nothing(tmp_path: Path) -> None:
+    strategy = load_class(Strategy, "random")()
+    found = estimate(tiny_search(folder=tmp_path), strategy)
+    assert found.seconds(10, 2) == 0
+    assert found.bytes == 0
+
+
+def test_a_search_takes_about_what_was_estimated(tmp_path: Path) -> None:
+    darts = load_class(Strategy, "darts")(iterations=40, batch=4, arch_every=10)
+    trained = load_class(Estimator, "trained")(iterations=60)
+    search = tiny_search(
+        TinySpace(width=32), folder=tmp_path, estimators={"iou": trained}, trials=1
+    )
+    assert darts.workload(search) == Workload(44, 4, whole=True)
+    assert trained.workload(search) == Workload(60, 16)
+    expected = estimate(search, darts)
+    started = time.perf_counter()
+    Engine(search, darts, Storage(tmp_path / "history.sqlite")).run()
+    took = time.perf_counter() - started
+    assert took / 6 < expected.seconds(1, 0) < took * 6
+    assert expected.search_seconds > 0
+    assert expected.trial_seconds > 0
+
+
+def test_more_steps_and_samples_take_proportionally_more(tmp_path: Path) -> None:
+    make = load_class(Estimator, "trained")
+    search = tiny_search(folder=tmp_path, estimators={"iou": make(iterations=10)})
+    assert make(iterations=20, seeds=3).workload(search) == Workload(60, 16)
+    assert make(iterations=40, resolution=0.5).workload(search) == Workload(10, 16)
+    assert CountingEstimator().workload(search) is None
+
+
+def test_a_batch_twice_as_large_keeps_twice_as_much(tmp_path: Path) -> None:
+    random = load_class(Strategy, "random")()
+    make = load_class(Estimator, "trained")
+    kept = [
+        estimate(
+            tiny_search(folder=tmp_path, estimators={"iou": make(iterations=4, batch=batch)}),
+            random,
+        ).bytes
+        for batch in (2, 4)
+    ]
+    assert kept[1] == pytest.approx(2 * kept[0])
