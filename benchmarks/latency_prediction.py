@@ -21,6 +21,7 @@ from nasengine.estimators.latency_table import LatencyTable, describe, predict
 from nasengine.moves import sample
 from nasengine.network import build_network
 from nasengine.spaces.light_sdi import LightSDI
+from nasengine.statistics import agreement
 from nasengine.testing.stubs import TinySegmentation, tiny_search
 
 
@@ -65,9 +66,9 @@ def main() -> None:
     print("predicted ms  measured ms  error")
     for guess, value in sorted(zip(predicted, measured, strict=True), key=lambda pair: pair[1]):
         print(f"{guess:12.3f}  {value:11.3f}  {guess / value - 1:+6.1%}")
-    show("table"(predicted, measured))
+    show("table", agreement(predicted, measured))
     halves = [[median(kept[half::2]) for kept in readings] for half in (0, 1)]
-    show("repeat"(*halves))
+    show("repeat", agreement(*halves))
 
 
 def show(name: str, quality: dict[str, float]) -> None:
