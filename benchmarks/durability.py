@@ -19,10 +19,10 @@ import tomli_w
 
 from nasengine import files
 from nasengine.architecture import Architecture
-from nasengine.experiment import Experiment
-from nasengine.run import run
-from nasengine.run_folder import RunFolder
-from nasengine.storage import Storage
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.run import run
+from nasengine.runs.run_folder import RunFolder
+from nasengine.runs.storage import Storage
 from nasengine.trial import Measurement, Status, Trial
 
 RESULT = Path(__file__).parent / "results" / "durability.txt"

@@ -27,10 +27,10 @@ from nasengine.estimators import _engines, _latency_cells, _timing
 from nasengine.estimators._tables import meta_network
 from nasengine.estimators.latency_table import LatencyTable, describe
 from nasengine.estimators.parameters import count_parameters
-from nasengine.experiment import Experiment
 from nasengine.history import History
 from nasengine.network import build_network
 from nasengine.quantities import format_quantity
+from nasengine.runs.experiment import Experiment
 from nasengine.search import Search
 from nasengine.statistics import agreement
 

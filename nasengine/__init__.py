@@ -25,7 +25,6 @@ if TYPE_CHECKING:
         StorageError,
     )
     from nasengine.estimator import Candidate, CostTable, Estimator
-    from nasengine.experiment import Experiment
     from nasengine.graph import Factory, Node, SpaceGraph
     from nasengine.history import History
     from nasengine.network import build_network
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from nasengine.operations import Zero
     from nasengine.plugin import Nested, Plugin, SpecPath
     from nasengine.reporter import Progress, Reporter
+    from nasengine.runs.experiment import Experiment
     from nasengine.search import Budget, Search
     from nasengine.space import SearchSpace
     from nasengine.strategy import Strategy
@@ -104,7 +104,7 @@ _MODULES = {
         "StorageError",
     ),
     "estimator": ("Candidate", "CostTable", "Estimator"),
-    "experiment": ("Experiment",),
+    "runs.experiment": ("Experiment",),
     "graph": ("Factory", "Node", "SpaceGraph"),
     "history": ("History",),
     "network": ("build_network",),

@@ -1,7 +1,8 @@
 """A search space's graph, held as data: input, operations, slots, merges, output.
 
 From it come the derived network and the supernet (`nasengine.network`), shapes
-(`nasengine.shapes`), canonical keys (`nasengine.canonical`) and pictures (`nasengine.picture`).
+(`nasengine.shapes`), canonical keys (`nasengine.canonical`) and pictures
+(`nasengine.delivery.picture`).
 Nothing here imports torch.
 """
 

@@ -10,10 +10,10 @@ import pytest
 import tomli_w
 from test_spec import tables
 
-from nasengine.ablation import cells, parse_vary
 from nasengine.cli import main
 from nasengine.errors import SpecError
 from nasengine.statistics import difference
+from nasengine.studies.ablation import cells, parse_vary
 
 VARY = ["--vary", "strategy.name=local_search", "--vary", "seed=0..2"]
 

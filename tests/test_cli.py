@@ -13,9 +13,9 @@ import tomli_w
 from test_spec import tables
 
 from nasengine.cli import main
-from nasengine.experiment import Experiment
-from nasengine.run import run
-from nasengine.run_folder import RunFolder
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.run import run
+from nasengine.runs.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -28,10 +28,10 @@ from test_spec import tables
 from nasengine import files
 from nasengine.cli import main
 from nasengine.errors import Interrupted, RunFolderError, StorageError
-from nasengine.experiment import Experiment
 from nasengine.reporter import Reporter
-from nasengine.run import run
-from nasengine.run_folder import RunFolder
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.run import run
+from nasengine.runs.run_folder import RunFolder
 from nasengine.trial import Trial
 
 KILLED = 99
@@ -170,7 +170,7 @@ def found_in(folder: Path) -> Any:
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of such a short run, and writes nothing that a resume reads."""
-    monkeypatch.setattr("nasengine.picture.draw", lambda *_, **__: None)
+    monkeypatch.setattr("nasengine.delivery.picture.draw", lambda *_, **__: None)
 
 
 def whole_run(spec: Path, folder: Path) -> int:

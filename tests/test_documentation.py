@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from nasengine.cli import main
-from nasengine.experiment import Experiment
+from nasengine.runs.experiment import Experiment
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from nasengine.architecture import Architecture
-from nasengine.engine import MAX_ATTEMPTS, Engine, best_or_fail, measure
 from nasengine.errors import DataError, EstimationFailed, Interrupted, SearchFailed
 from nasengine.estimator import Candidate, Estimator
-from nasengine.execution import Job
 from nasengine.history import History
 from nasengine.moves import enumerate_all
 from nasengine.objectives import Objective, Objectives
+from nasengine.runs.engine import MAX_ATTEMPTS, Engine, best_or_fail, measure
+from nasengine.runs.execution import Job
+from nasengine.runs.storage import Storage
 from nasengine.search import Search
-from nasengine.storage import Storage
 from nasengine.strategy import Strategy
 from nasengine.testing.stubs import CountingEstimator, tiny_search
 from nasengine.trial import Measurement, Metric, Status, Trial

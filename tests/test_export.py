@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nasengine import export
-from nasengine.export import export_onnx, export_python, python_source, write_onnx
+from nasengine.delivery import export
+from nasengine.delivery.export import export_onnx, export_python, python_source, write_onnx
 from nasengine.network import build_network
 from nasengine.operations import Zero
 from nasengine.spaces.light_sdi import LightSDI

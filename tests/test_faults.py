@@ -23,22 +23,22 @@ from test_spec import tables
 
 from nasengine.architecture import Architecture
 from nasengine.cli import main
-from nasengine.engine import Engine, best_or_fail, measure
 from nasengine.errors import EstimationFailed, SearchFailed
 from nasengine.estimator import Candidate, Estimator
-from nasengine.execution import Job
-from nasengine.experiment import Experiment
 from nasengine.graph import SpaceGraph
 from nasengine.guard import MAX_REASON, describe, guarded
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import build
 from nasengine.randomness import stream
 from nasengine.reporter import Reporter
-from nasengine.run import run
-from nasengine.run_folder import RunFolder
+from nasengine.runs.engine import Engine, best_or_fail, measure
+from nasengine.runs.execution import Job
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.run import run
+from nasengine.runs.run_folder import RunFolder
+from nasengine.runs.storage import Storage
 from nasengine.search import Search
 from nasengine.space import SearchSpace
-from nasengine.storage import Storage
 from nasengine.strategy import Strategy
 from nasengine.testing.stubs import tiny_search
 from nasengine.trial import Measurement, Metric, Status, Trial

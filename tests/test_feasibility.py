@@ -12,9 +12,9 @@ from test_spec import STUBS, load, tables
 from nasengine.cli import main
 from nasengine.errors import EstimationFailed, SpecError
 from nasengine.estimator import Candidate, Estimator
-from nasengine.feasibility import SAMPLES, metric_range
 from nasengine.moves import enumerate_all
 from nasengine.objectives import Objective, Objectives
+from nasengine.runs.feasibility import SAMPLES, metric_range
 from nasengine.search import Search
 from nasengine.spaces.light_sdi import LightSDI
 from nasengine.testing.stubs import tiny_search
@@ -106,7 +106,7 @@ def wide(estimator: Estimator, *limits: Objective) -> tuple[Search, dict[str, Me
 
 
 def refused(estimator: Estimator, limit: Objective) -> list[str]:
-    from nasengine.feasibility import check_limits
+    from nasengine.runs.feasibility import check_limits
 
     return check_limits(*wide(estimator, limit), {})
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from nasengine.cli import main
-from nasengine.comparison import summarise
 from nasengine.errors import RunFolderError
-from nasengine.experiment import Experiment
 from nasengine.files import write_json
-from nasengine.run_folder import RunFolder, identity
-from nasengine.storage import Storage
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.run_folder import RunFolder, identity
+from nasengine.runs.storage import Storage
+from nasengine.studies.comparison import summarise
 from nasengine.trial import Status
 
 CODE = ["--code", "nasengine.testing.stubs"]

@@ -26,9 +26,9 @@ from nasengine.cli import main
 from nasengine.cli.plain import PlainConsole, plain
 from nasengine.cli.terminal import TerminalReporter
 from nasengine.errors import ArchitectureError
-from nasengine.experiment import Experiment
-from nasengine.run import run
-from nasengine.run_folder import RunFolder
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.run import run
+from nasengine.runs.run_folder import RunFolder
 from nasengine.testing.stubs import TinySpace
 
 CODE = ["--code", "nasengine.testing.stubs"]
@@ -347,7 +347,7 @@ FORMULAS = ["=cmd|'/c calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1"]
 def test_a_table_for_spreadsheets_holds_no_formula(text: str, tmp_path: Path) -> None:
     import csv
 
-    from nasengine.comparison import Row, Summary, write_csv
+    from nasengine.studies.comparison import Row, Summary, write_csv
 
     summary = Summary(tmp_path, {text: text}, 0, {text: -1.5}, {}, (), 1, 1.0)
     write_csv([Row({text: text}, {0: summary})], tmp_path / "table.csv")

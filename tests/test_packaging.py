@@ -61,7 +61,7 @@ def run(*command: object, cwd: Path) -> str:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the sources, so that building leaves nothing behind in the real one."""
     folder = tmp_path_factory.mktemp("checkout")
-    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "runs")
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for part in (*PARTS, "tests", "docs", "examples"):
         shutil.copytree(ROOT / part, folder / part, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):

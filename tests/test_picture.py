@@ -6,9 +6,9 @@ import re
 import pytest
 from PIL import Image
 
+from nasengine.delivery.picture import draw, render
+from nasengine.delivery.picture_layout import image_levels, panels
 from nasengine.errors import SpecError
-from nasengine.picture import draw, render
-from nasengine.picture_layout import image_levels, panels
 from nasengine.spaces.light_sdi import LightSDI
 from nasengine.spaces.nas_bench_201 import NASBench201
 from nasengine.spaces.nas_bench_macro import NASBenchMacro

@@ -26,7 +26,7 @@ from nasengine.report.costs import agreement
 from nasengine.report.html import join, tag
 from nasengine.report.record import read_record
 from nasengine.report.scale import Scale, tick_text, ticks
-from nasengine.storage import Storage
+from nasengine.runs.storage import Storage
 from nasengine.trial import Measurement, Status, Trial
 
 HOSTILE = "<script>alert('x')</script>&\"'"

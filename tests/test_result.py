@@ -12,7 +12,7 @@ from test_spec import tables
 
 from nasengine.cli import main
 from nasengine.objectives import Objective, Objectives
-from nasengine.result import Comparison
+from nasengine.runs.result import Comparison
 from nasengine.trial import Measurement, Metric
 
 

@@ -24,11 +24,11 @@ from test_spec import tables
 
 from nasengine.cli import main
 from nasengine.errors import InputError, RunFolderError, StorageError
-from nasengine.experiment import Experiment
 from nasengine.reporter import Reporter
-from nasengine.run import run
-from nasengine.run_folder import RunFolder
-from nasengine.storage import Storage
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.run import run
+from nasengine.runs.run_folder import RunFolder
+from nasengine.runs.storage import Storage
 from nasengine.trial import Trial
 
 CODE = ["--code", "nasengine.testing.stubs"]
@@ -82,7 +82,7 @@ def resume(folder: Path) -> int:
 HOLD = """
 import sys, time
 from pathlib import Path
-from nasengine.run_folder import RunFolder
+from nasengine.runs.run_folder import RunFolder
 with RunFolder(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

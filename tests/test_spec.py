@@ -9,8 +9,8 @@ import pytest
 import tomli_w
 
 from nasengine.errors import InputError, PluginError, SpecError
-from nasengine.experiment import Experiment
-from nasengine.spec import MAX_BYTES, override, read_toml
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.spec import MAX_BYTES, override, read_toml
 
 STUBS = "nasengine.testing.stubs"
 

@@ -14,7 +14,7 @@ import tomli_w
 from test_spec import tables
 
 from nasengine.errors import InputError
-from nasengine.experiment import Experiment
+from nasengine.runs.experiment import Experiment
 
 ROUNDS = 10_000
 TOKENS = [

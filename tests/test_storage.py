@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nasengine.architecture import Architecture
 from nasengine.errors import RunFolderError, StorageError
 from nasengine.history import History
-from nasengine.storage import FORMAT, Storage
+from nasengine.runs.storage import FORMAT, Storage
 from nasengine.trial import Measurement, Status, Trial
 
 measurements = st.dictionaries(

@@ -14,10 +14,10 @@ import tomli_w
 from test_spec import tables
 
 from nasengine.errors import DataError, Interrupted, SpecError
-from nasengine.experiment import Experiment
 from nasengine.reporter import Reporter
-from nasengine.run import run
-from nasengine.run_folder import RunFolder
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.run import run
+from nasengine.runs.run_folder import RunFolder
 from nasengine.trial import Status, Trial
 
 MISBEHAVING = '''
@@ -212,7 +212,7 @@ def _workers_of(folder: str) -> list[int]:
                 command = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"nasengine.worker" in command and os.fsencode(folder) in b"".join(command):
+            if b"nasengine.runs.worker" in command and os.fsencode(folder) in b"".join(command):
                 found.append(int(entry.name))
     return found
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from nasengine.engine import Engine
 from nasengine.estimator import Estimator
 from nasengine.plugin import load_class
-from nasengine.storage import Storage
+from nasengine.runs.engine import Engine
+from nasengine.runs.storage import Storage
 from nasengine.strategy import Strategy
 from nasengine.testing.stubs import CountingEstimator, TinySpace, tiny_search
 from nasengine.workload import Workload, estimate

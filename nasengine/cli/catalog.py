@@ -89,7 +89,7 @@ def print_schema(_: argparse.Namespace, __: threading.Event) -> int:
 
 def spec_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a spec."""
-    from nasengine.spec import Spec
+    from nasengine.runs.spec import Spec
 
     schema: dict[str, Any] = Spec.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"

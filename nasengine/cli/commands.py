@@ -16,7 +16,6 @@ from nasengine.architecture import Architecture, read_architecture
 from nasengine.cli import tables
 from nasengine.cli.plain import PlainConsole
 from nasengine.cli.terminal import TerminalReporter
-from nasengine.engine import measure as measure_architecture
 from nasengine.errors import (
     ArchitectureError,
     EstimationFailed,
@@ -26,12 +25,13 @@ from nasengine.errors import (
     did_you_mean,
 )
 from nasengine.estimator import Estimator
-from nasengine.execution import Job
-from nasengine.experiment import Experiment, known_metrics
 from nasengine.plugin import build, installed
-from nasengine.run import run as run_experiment
-from nasengine.run import threads
-from nasengine.run_folder import RunFolder, plugin_names
+from nasengine.runs.engine import measure as measure_architecture
+from nasengine.runs.execution import Job
+from nasengine.runs.experiment import Experiment, known_metrics
+from nasengine.runs.run import run as run_experiment
+from nasengine.runs.run import threads
+from nasengine.runs.run_folder import RunFolder, plugin_names
 from nasengine.space import SearchSpace
 from nasengine.trial import Status
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from nasengine.ablation import cells, parse_vary, run_ablation, write_description
 from nasengine.cli.plain import PlainConsole
 from nasengine.cli.terminal import TerminalReporter
-from nasengine.comparison import (
+from nasengine.errors import Interrupted, SearchFailed
+from nasengine.runs.spec import check_spec, override, read_toml
+from nasengine.studies.ablation import cells, parse_vary, run_ablation, write_description
+from nasengine.studies.comparison import (
     Row,
     baseline_of,
     header,
@@ -23,8 +25,6 @@ from nasengine.comparison import (
     summarise,
     write_comparison,
 )
-from nasengine.errors import Interrupted, SearchFailed
-from nasengine.spec import check_spec, override, read_toml
 
 
 def ablate(options: argparse.Namespace, stop: threading.Event) -> int:

@@ -11,12 +11,12 @@ from pathlib import Path
 from nasengine.cli.commands import chosen_estimators
 from nasengine.cli.plain import PlainConsole
 from nasengine.cli.terminal import TerminalReporter
-from nasengine.correlation import correlate as correlate_estimators
-from nasengine.correlation import plot
 from nasengine.errors import SpecError, did_you_mean
 from nasengine.estimator import Estimator
-from nasengine.experiment import Experiment, known_metrics
-from nasengine.run import threads
+from nasengine.runs.experiment import Experiment, known_metrics
+from nasengine.runs.run import threads
+from nasengine.studies.correlation import correlate as correlate_estimators
+from nasengine.studies.correlation import plot
 
 
 def write_table(options: argparse.Namespace, stop: threading.Event) -> int:

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nasengine.experiment import Experiment, known_metrics
-from nasengine.feasibility import metric_range
 from nasengine.quantities import format_bytes, format_duration, format_quantity
-from nasengine.result import compare
-from nasengine.run import Outcome
+from nasengine.runs.experiment import Experiment, known_metrics
+from nasengine.runs.feasibility import metric_range
+from nasengine.runs.result import compare
+from nasengine.runs.run import Outcome
 from nasengine.search import Search
 from nasengine.trial import Measurement
 from nasengine.workload import estimate

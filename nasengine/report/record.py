@@ -16,8 +16,8 @@ from nasengine.estimator import CostTable
 from nasengine.history import History
 from nasengine.objectives import Objective, Objectives
 from nasengine.quantities import format_count, format_quantity, parse_quantity
-from nasengine.spec import read_toml
-from nasengine.storage import Storage
+from nasengine.runs.spec import read_toml
+from nasengine.runs.storage import Storage
 from nasengine.trial import Measurement, Metric, Trial
 
 Event = Mapping[str, Any]

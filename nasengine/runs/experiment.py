@@ -10,18 +10,18 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from nasengine.engine import by_effort, full_name, measure
 from nasengine.errors import InputError, PluginError, SpecError, did_you_mean
 from nasengine.estimator import Estimator
-from nasengine.execution import Job
-from nasengine.feasibility import check_limits
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import Plugin, build, load_class
 from nasengine.quantities import Quantity, parse_quantity
 from nasengine.reporter import Reporter
+from nasengine.runs.engine import by_effort, full_name, measure
+from nasengine.runs.execution import Job
+from nasengine.runs.feasibility import check_limits
+from nasengine.runs.spec import GoalTable, Spec, Table, check_spec, override, read_toml
 from nasengine.search import Budget, Search
 from nasengine.space import SearchSpace
-from nasengine.spec import GoalTable, Spec, Table, check_spec, override, read_toml
 from nasengine.strategy import Strategy
 from nasengine.task import DataSource, Task
 from nasengine.trial import Metric, Status

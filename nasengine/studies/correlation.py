@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from nasengine.architecture import Architecture
-from nasengine.engine import measure
 from nasengine.errors import RunFolderError, SearchFailed
-from nasengine.execution import Job
 from nasengine.files import write_json
 from nasengine.moves import sample
+from nasengine.runs.engine import measure
+from nasengine.runs.execution import Job
 from nasengine.search import Search
 from nasengine.statistics import agreement
 from nasengine.trial import Status

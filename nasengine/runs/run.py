@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
-from nasengine.engine import Engine, best_or_fail, measure
 from nasengine.errors import SpecError, StorageError
-from nasengine.execution import Executor, InProcess
-from nasengine.experiment import Experiment, known_metrics
 from nasengine.files import write_json
 from nasengine.history import History
 from nasengine.objectives import Objectives
 from nasengine.reporter import Reporter
-from nasengine.run_folder import RunFolder
+from nasengine.runs.engine import Engine, best_or_fail, measure
+from nasengine.runs.execution import Executor, InProcess
+from nasengine.runs.experiment import Experiment, known_metrics
+from nasengine.runs.run_folder import RunFolder
+from nasengine.runs.workers import Workers
 from nasengine.search import Search
 from nasengine.trial import Trial
-from nasengine.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def run(
     SearchFailed
         If no trial could be measured in full.
     """
-    from nasengine.result import deliver
+    from nasengine.runs.result import deliver
 
     with _engine(experiment, folder, reporter, stop) as engine:
         folder.storage.set_fact("finished", False)

@@ -18,8 +18,8 @@ from typing import Any
 
 from nasengine import errors
 from nasengine.errors import Interrupted, NasengineError
-from nasengine.execution import Executor, Job, Measured
 from nasengine.reporter import Progress, Reporter
+from nasengine.runs.execution import Executor, Job, Measured
 from nasengine.trial import Measurement, Status
 
 MAX_LOSSES = 3
@@ -162,7 +162,7 @@ class _Worker:
         self._progress: dict[int, tuple[AbstractContextManager[Progress], Progress]] = {}
         with (folder / "workers.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "nasengine.worker", str(folder)],
+                [sys.executable, "-m", "nasengine.runs.worker", str(folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

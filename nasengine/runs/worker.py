@@ -1,8 +1,8 @@
 """A worker process: builds the experiment from a run's folder, measures what it is given.
 
-Started by `nasengine.workers` as ``python -m nasengine.worker RUN``. Jobs come as lines of JSON,
-answers go as lines of JSON on a descriptor of their own: what a candidate prints goes to the
-run's ``workers.log``.
+Started by `nasengine.runs.workers` as ``python -m nasengine.runs.worker RUN``. Jobs come as lines
+of JSON, answers go as lines of JSON on a descriptor of their own: what a candidate prints goes to
+the run's ``workers.log``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any
 
 from nasengine.architecture import Architecture
 from nasengine.errors import InputError, Interrupted, StorageError
-from nasengine.execution import Job
 from nasengine.reporter import Progress, Reporter
-from nasengine.workers import measurements_from, measurements_to
+from nasengine.runs.execution import Job
+from nasengine.runs.workers import measurements_from, measurements_to
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -90,10 +90,10 @@ def main() -> None:
 def _measure_all(
     folder: Path, jobs: queue.Queue[dict[str, Any]], send: Send, stop: threading.Event
 ) -> None:
-    from nasengine.engine import measure
-    from nasengine.experiment import Experiment
     from nasengine.objectives import Objective, Objectives
-    from nasengine.run import threads
+    from nasengine.runs.engine import measure
+    from nasengine.runs.experiment import Experiment
+    from nasengine.runs.run import threads
 
     experiment = Experiment.load(folder / "spec.toml")
     limits = json.loads((folder / "objectives.json").read_text(encoding="utf-8"))

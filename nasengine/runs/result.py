@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from nasengine.architecture import Architecture, write_architecture
 from nasengine.errors import NasengineError, RunFolderError
-from nasengine.experiment import known_metrics
 from nasengine.files import make_folder, write_atomically, write_json
 from nasengine.quantities import format_quantity
+from nasengine.runs.experiment import known_metrics
 from nasengine.task import Samples
 from nasengine.trial import Measurement, Metric, Trial
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from nasengine.run import Outcome
+    from nasengine.runs.run import Outcome
     from nasengine.search import Search
 
 
@@ -127,7 +127,7 @@ def deliver(outcome: Outcome, folder: Path) -> list[str]:
     -------
     What could not be delivered, and why, a line each.
     """
-    from nasengine.picture import draw
+    from nasengine.delivery.picture import draw
 
     best = make_folder(folder / "best")
     search, winner = outcome.search, outcome.winner
@@ -158,7 +158,7 @@ def _use_weights(search: Search, architecture: Architecture, best: Path) -> list
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from nasengine.export import export_onnx, export_python
+    from nasengine.delivery.export import export_onnx, export_python
     from nasengine.network import build_network
 
     network = build_network(search.space.graph, architecture)

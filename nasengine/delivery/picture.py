@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nasengine.delivery.picture_layout import Box, Panel, panels, route
 from nasengine.errors import SpecError, did_you_mean
 from nasengine.graph import SpaceGraph
-from nasengine.picture_layout import Box, Panel, panels, route
 from nasengine.space import SearchSpace
 
 if TYPE_CHECKING:

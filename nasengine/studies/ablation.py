@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nasengine.comparison import Summary, summarise, summarise_references
 from nasengine.errors import InputError, NasengineError, SpecError
-from nasengine.experiment import Experiment
 from nasengine.files import write_json
 from nasengine.reporter import Reporter
-from nasengine.run import measure_references, run
-from nasengine.run_folder import RunFolder
-from nasengine.spec import Table, parse_value, read_toml
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.run import measure_references, run
+from nasengine.runs.run_folder import RunFolder
+from nasengine.runs.spec import Table, parse_value, read_toml
+from nasengine.studies.comparison import Summary, summarise, summarise_references
 
 RANDOM = "random"
 

@@ -23,11 +23,11 @@ from nasengine.errors import (
     StorageError,
 )
 from nasengine.estimator import Candidate, Estimator
-from nasengine.execution import Executor, InProcess, Job, Measured
 from nasengine.guard import describe, free_memory, guarded
 from nasengine.history import History
+from nasengine.runs.execution import Executor, InProcess, Job, Measured
+from nasengine.runs.storage import Storage
 from nasengine.search import Search
-from nasengine.storage import Storage
 from nasengine.strategy import Strategy
 from nasengine.trial import Measurement, Status, Trial
 

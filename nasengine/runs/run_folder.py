@@ -31,10 +31,10 @@ import tomli_w
 from filelock import FileLock, Timeout
 
 from nasengine.errors import RunFolderError, StorageError
-from nasengine.experiment import Experiment
 from nasengine.files import remove_temporaries, walk, write_atomically, write_json
-from nasengine.spec import read_toml
-from nasengine.storage import Storage
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.spec import read_toml
+from nasengine.runs.storage import Storage
 
 FORMAT = 1
 PACKAGES = ("nasengine", "torch", "numpy", "networkx", "optuna", "nni", "scikit-learn", "ptflops")

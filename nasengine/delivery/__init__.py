@@ -1,0 +1,1 @@
+"""What leaves the engine: ONNX, one self-contained Python file, the architecture's picture."""

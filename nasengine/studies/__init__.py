@@ -1,0 +1,1 @@
+"""Many runs, or many architectures, beside one another: ablations, comparisons, correlations."""
