@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from nasengine.errors import SpecError, did_you_mean
+from nasengine.errors import SpecError
 from nasengine.estimator import Candidate, Estimator
 from nasengine.recipe import RecipeSettings
 from nasengine.trial import Measurement, Metric
@@ -46,9 +46,7 @@ class OneShot(RecipeSettings, Estimator):
 
     def metrics(self, search: Search) -> tuple[Metric, ...]:
         """Return the primary metric, the task's others, and the loss."""
-        primary = self.metric or search.task.metrics[0].name
-        own = sorted(search.task.metrics, key=lambda metric: metric.name != primary)
-        return (*own, Metric("loss", "", "min"))
+        return (*search.task.metrics_from(self.metric), Metric("loss", "", "min"))
 
     def check(self, search: Search) -> None:
         """Refuse an unknown metric, and fair sampling where decisions differ in size.
@@ -58,11 +56,7 @@ class OneShot(RecipeSettings, Estimator):
         SpecError
             Naming the setting and what is possible.
         """
-        names = [metric.name for metric in search.task.metrics]
-        if self.metric is not None and self.metric not in names:
-            raise SpecError(
-                f"metric: the task has no {self.metric!r}; {did_you_mean(self.metric, names)}"
-            )
+        search.task.metrics_from(self.metric)
         sizes = {len(choices) for choices in search.space.decisions.values()}
         if self.sampling == "fair" and len(sizes) > 1:
             raise SpecError(

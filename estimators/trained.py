@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from nasengine.errors import SpecError, did_you_mean
+from nasengine.errors import SpecError
 from nasengine.estimator import Candidate, Estimator
 from nasengine.plugin import changed
 from nasengine.recipe import RecipeSettings
@@ -59,14 +59,13 @@ class Trained(RecipeSettings, Estimator):
         The test metrics are measured only where the data have a test split, which is not known
         before the data are read.
         """
-        own = sorted(search.task.metrics, key=lambda m: m.name != self.primary(search))
-        found = [*own, Metric("loss", "", "min")]
+        found = [*search.task.metrics_from(self.metric), Metric("loss", "", "min")]
         found += [Metric(f"test_{m.name}", m.unit, m.direction) for m in found]
         return (*found, Metric("seconds", "s", "min"))
 
     def primary(self, search: Search) -> str:
         """Return the name of the primary metric."""
-        return self.metric or search.task.metrics[0].name
+        return search.task.metrics_from(self.metric)[0].name
 
     def check(self, search: Search) -> None:
         """Refuse an unknown metric, an unused setting, a misfit resolution, choosing by test.
@@ -76,11 +75,7 @@ class Trained(RecipeSettings, Estimator):
         SpecError
             Naming the setting and what is possible.
         """
-        names = [metric.name for metric in search.task.metrics]
-        if self.metric is not None and self.metric not in names:
-            raise SpecError(
-                f"metric: the task has no {self.metric!r}; {did_you_mean(self.metric, names)}"
-            )
+        search.task.metrics_from(self.metric)
         if "validate_every" in changed(self) and self.patience is None:
             raise SpecError("validate_every: only with patience, which is not set")
         for objective in search.objectives.items:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from nasengine.errors import SpecError, did_you_mean
 from nasengine.plugin import Plugin
 from nasengine.trial import Metric
 
@@ -100,6 +101,19 @@ class Task(Plugin):
     @abstractmethod
     def metrics(self) -> tuple[Metric, ...]:
         """What `evaluate` gives; the first is the primary one."""
+
+    def metrics_from(self, first: str | None) -> tuple[Metric, ...]:
+        """Return the metrics, the named one first; by default the task's own order.
+
+        Raises
+        ------
+        SpecError
+            If the task has no such metric, with the nearest name.
+        """
+        names = [metric.name for metric in self.metrics]
+        if first is not None and first not in names:
+            raise SpecError(f"metric: the task has no {first!r}; {did_you_mean(first, names)}")
+        return tuple(sorted(self.metrics, key=lambda metric: metric.name != (first or names[0])))
 
     @abstractmethod
     def load(self, seed: int) -> Splits:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, model_validator
 
 from nasengine.plugin import Nested
-from nasengine.task import DataSource, Splits, Task
+from nasengine.task import DataSource
 from nasengine.trial import Metric
 
+from .sourced import SourcedTask
 from .textures import Textures
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Classification(Task):
+class Classification(SourcedTask):
     """One class for every image: cross-entropy, and accuracy.
 
     `balanced_accuracy` is the mean recall of the classes that occur, `f1` the mean of their F1.
@@ -44,11 +45,6 @@ class Classification(Task):
         return self
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
-        return self.data.shape
-
-    @property
     def outputs(self) -> int:
         """The number of classes."""
         return len(self.data.classes)
@@ -57,16 +53,6 @@ class Classification(Task):
     def metrics(self) -> tuple[Metric, ...]:
         """Accuracy first."""
         return tuple(Metric(name, "", "max") for name in ("accuracy", "balanced_accuracy", "f1"))
-
-    def load(self, seed: int) -> Splits:
-        """Return the data source's samples.
-
-        Raises
-        ------
-        DataError
-            If they cannot be used.
-        """
-        return self.data.load(seed)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy, a scalar in float32.

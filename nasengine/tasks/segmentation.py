@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, model_validator
 
 from nasengine.plugin import Nested
-from nasengine.task import DataSource, Splits, Task
+from nasengine.task import DataSource
 from nasengine.trial import Metric
 
+from .sourced import SourcedTask
 from .surface_defects import SurfaceDefects
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Segmentation(Task):
+class Segmentation(SourcedTask):
     """One class for every pixel: background and defects, binary or several classes.
 
     With one foreground class a network has one output (sigmoid), with several it has one a
@@ -62,11 +63,6 @@ class Segmentation(Task):
         return self
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
-        return self.data.shape
-
-    @property
     def outputs(self) -> int:
         """One for a binary problem, else the number of classes."""
         return 1 if len(self.data.classes) == 2 else len(self.data.classes)
@@ -78,16 +74,6 @@ class Segmentation(Task):
         if self.outputs > 1:
             names += [f"iou_{_identifier(name)}" for name in self.data.classes[1:]]
         return tuple(Metric(name, "", "max") for name in names)
-
-    def load(self, seed: int) -> Splits:
-        """Return the data source's samples.
-
-        Raises
-        ------
-        DataError
-            If they cannot be used.
-        """
-        return self.data.load(seed)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of equation (2), a scalar in float32.
