@@ -241,3 +241,21 @@ def test_a_relative_limit_is_measured_on_the_reference(tmp_path: Path) -> None:
     search = search_of(table, tmp_path)
     big = search.cost_table("parameters").predict(search.space.reference("big"))
     assert search.objectives.items[0].at_most == pytest.approx(big / 2)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("estimators.iou.metric=iuo", "estimators.iou: metric: the task has no 'iuo'"),
+        ("task.data.size=37", "sides divisible by 16 fit"),
+        ('objectives.parameters={ at_most = "60% of unett" }', "did you mean 'unet'"),
+    ],
+)
+def test_what_does_not_fit_together_is_said_with_the_file(
+    assignment: str, said: str, tmp_path: Path
+) -> None:
+    path = Path(__file__).parents[1] / "examples" / "light_sdi.toml"
+    with pytest.raises(InputError) as caught:
+        Experiment.load(path, [assignment]).search(tmp_path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert said in str(caught.value)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from nasengine.errors import InputError, PluginError, SpecError, did_you_mean
+from nasengine.errors import InputError, PluginError, SpaceError, SpecError, did_you_mean
 from nasengine.estimator import Estimator
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import Plugin, build, load_class
@@ -49,6 +50,8 @@ class Experiment:
     searches
         Whether architectures are searched; else they are only measured, by whatever estimators,
         and the strategy is not asked whether these suit it.
+    source
+        The file that the spec was read from, for errors.
     """
 
     spec: Spec
@@ -60,6 +63,7 @@ class Experiment:
     final: Mapping[str, Estimator]
     notes: tuple[str, ...] = ()
     searches: bool = True
+    source: Path | None = None
 
     @classmethod
     def load(cls, path: Path, assignments: Iterable[str] = ()) -> Experiment:
@@ -78,16 +82,9 @@ class Experiment:
         SpecError, PluginError
             With every problem of the spec, each named by the file and its key's path.
         """
-        try:
-            return cls.from_table(read_toml(path), path.parent.resolve(), assignments)
-        except (SpecError, PluginError) as error:
-            text = str(error)
-            named = (
-                text
-                if text.startswith(str(path))
-                else f"{path}: " + text.replace("\n", f"\n{path}: ")
-            )
-            raise type(error)(named) from error
+        with _in_file(path):
+            found = cls.from_table(read_toml(path), path.parent.resolve(), assignments)
+            return replace(found, source=path)
 
     @classmethod
     def from_table(
@@ -235,18 +232,23 @@ class Experiment:
         SpecError, SpaceError
             If parts do not fit together, each problem named by its key.
         """
-        search = Search(
-            self.space,
-            self.task,
-            self.estimators,
-            Objectives(()),
-            self.spec.seed,
-            self.device,
-            folder,
-            Budget(self.spec.budget.trials, self.spec.budget.seconds),
-            reporter or Reporter(),
-            stop or threading.Event(),
-        )
+        with _in_file(self.source):
+            search = Search(
+                self.space,
+                self.task,
+                self.estimators,
+                Objectives(()),
+                self.spec.seed,
+                self.device,
+                folder,
+                Budget(self.spec.budget.trials, self.spec.budget.seconds),
+                reporter or Reporter(),
+                stop or threading.Event(),
+            )
+            return self._checked(search, reference_value)
+
+    def _checked(self, search: Search, reference_value: ReferenceValue | None) -> Search:
+        """Return the search with its objectives, once every part has agreed to it."""
         _ = search.shapes
         self._check_outputs(search)
         metrics = known_metrics(search)
@@ -340,7 +342,8 @@ class Experiment:
             for metric, wanted in self.spec.objectives.items()
             if isinstance(wanted, GoalTable)
         }
-        return check_limits(search, known_metrics(search), given)
+        with _in_file(self.source):
+            return check_limits(search, known_metrics(search), given)
 
     def _reference_values(self, search: Search, given: ReferenceValue | None) -> ReferenceValue:
         """Return what gives a reference's values: what is counted is counted at once."""
@@ -373,7 +376,8 @@ def known_metrics(search: Search) -> dict[str, Metric]:
     """Return every metric that a search's estimators measure, by its full name."""
     found = {}
     for key, estimator in by_effort(search.estimators):
-        metrics = estimator.metrics(search)
+        with _in_part(f"estimators.{key}"):
+            metrics = estimator.metrics(search)
         for metric in metrics:
             found[full_name(key, metric.name, metrics[0].name)] = metric
     return found
@@ -406,11 +410,35 @@ def _sure(value: T | None) -> T:
 
 def _problems(where: str, part: Strategy | Estimator, search: Search) -> list[str]:
     try:
-        part.check(search)
+        with _in_part(where):
+            part.check(search)
+    except SpecError as error:
+        return [str(error)]
+    return []
+
+
+@contextmanager
+def _in_file(path: Path | None) -> Iterator[None]:
+    """Put the file's name before every line of what is wrong with the spec."""
+    try:
+        yield
+    except (SpecError, PluginError, SpaceError) as error:
+        text = str(error)
+        if path is None or text.startswith(f"{path}:"):
+            raise
+        raise type(error)(f"{path}: " + text.replace("\n", f"\n{path}: ")) from error
+
+
+@contextmanager
+def _in_part(where: str) -> Iterator[None]:
+    """Put the key of the part that refuses before what it says."""
+    try:
+        yield
     except SpecError as error:
         text = str(error)
-        return [text if text.startswith(where.partition(".")[0]) else f"{where}: {text}"]
-    return []
+        if text.startswith(where.partition(".")[0]):
+            raise
+        raise SpecError(f"{where}: {text}") from error
 
 
 _CONTRACTS: dict[str, type[Plugin]] = {
