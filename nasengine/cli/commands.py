@@ -111,11 +111,18 @@ def _go_on(
 
 def check(options: argparse.Namespace, _: threading.Event) -> int:
     """Check a spec: everything but the work."""
+    from nasengine.tasks.census import telling
+    from nasengine.tasks.contact_sheet import draw_samples
+
     experiment = Experiment.load(options.spec, options.assignments)
     with tempfile.TemporaryDirectory() as folder, threads(experiment.spec.threads):
         search = experiment.search(Path(folder))
         notes = [*experiment.notes, *experiment.check_limits(search)]
         facts = tables.check_facts(experiment, search)
+        if options.data:
+            facts["data"] = tables.data_facts(search)
+        if isinstance(options.data, str):
+            draw_samples(telling(search.splits.train), Path(options.data))
     if options.json:
         print(json.dumps(facts, indent=2))
     else:

@@ -62,6 +62,13 @@ def _add_runs(commands: Commands) -> None:
 
     check = commands.add_parser("check", help="everything but the work: shapes, costs, estimates")
     _takes_spec(check)
+    check.add_argument(
+        "--data",
+        nargs="?",
+        const=True,
+        metavar="PNG",
+        help="read the data too, count its classes, and draw some samples with their masks",
+    )
     check.add_argument("--json", action="store_true", help="print JSON")
 
     measure = commands.add_parser("measure", help="measure one architecture by a spec's estimators")

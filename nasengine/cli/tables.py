@@ -144,6 +144,14 @@ def check_facts(experiment: Experiment, search: Search) -> dict[str, Any]:
     }
 
 
+def data_facts(search: Search) -> dict[str, Any]:
+    """Return what the task's data hold, as JSON values."""
+    from nasengine.tasks.census import census
+
+    source = getattr(search.task, "data", None)
+    return census(search.splits, getattr(source, "classes", ()))
+
+
 def _estimate_facts(experiment: Experiment, search: Search) -> dict[str, float] | None:
     trials = experiment.spec.budget.trials
     expected = estimate(search, experiment.strategy)
@@ -199,6 +207,12 @@ def show_check(console: Console, facts: Mapping[str, Any], notes: Sequence[str])
             f"{format_duration(expected['trial_seconds'])} for each network), "
             f"about {format_bytes(expected['bytes'])} of activations in a step"
         )
+    for split, found in facts.get("data", {}).items():
+        classes = "; ".join(
+            f"{name} in {held['samples']}, {held['share']:.1%} of all"
+            for name, held in found["classes"].items()
+        )
+        lines.append(f"{split}: {found['samples']} samples ({classes})")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
     console.print("the spec is sound", style="green")

@@ -1,0 +1,68 @@
+"""What samples hold: how many, and how much of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from nasengine.task import Samples, Splits
+
+
+def census(splits: Splits, classes: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """Count the samples of each split and of each class.
+
+    Parameters
+    ----------
+    splits
+        The samples.
+    classes
+        Names of the classes in order of their index; one without a name is called by its index.
+
+    Returns
+    -------
+    For each split its samples, and for each class the samples that hold it and its share of all
+    targets (pixels or labels).
+
+    Examples
+    --------
+    >>> import torch
+    >>> masks = torch.tensor([[[0, 0], [0, 1]], [[0, 0], [0, 0]]])
+    >>> half = Samples(torch.zeros(2, 1, 2, 2), masks, ("a", "b"))
+    >>> found = census(Splits(half, half), ("background", "crack"))
+    >>> found["train"]["classes"]["crack"]
+    {'samples': 1, 'share': 0.125}
+    """
+    return {
+        name: {"samples": len(samples), "classes": _classes(samples, classes)}
+        for name, samples in vars(splits).items()
+        if samples is not None
+    }
+
+
+def _classes(samples: Samples, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    targets = samples.targets.flatten(1) if samples.targets.ndim > 1 else samples.targets[:, None]
+    count = max(len(names), int(targets.max()) + 1)
+    found = {}
+    for index in range(count):
+        here = targets == index
+        found[names[index] if index < len(names) else str(index)] = {
+            "samples": int(here.any(1).sum()),
+            "share": float(here.double().mean()),
+        }
+    return found
+
+
+def telling(samples: Samples, count: int = 8) -> Samples:
+    """Return some samples to look at: those with something in their mask first."""
+    order = list(range(len(samples)))
+    if samples.targets.ndim == 3:
+        marked = (samples.targets > 0).flatten(1).any(1)
+        order.sort(key=lambda index: not bool(marked[index]))
+    chosen = order[:count]
+    return replace(
+        samples,
+        inputs=samples.inputs[chosen],
+        targets=samples.targets[chosen],
+        names=tuple(samples.names[index] for index in chosen),
+    )

@@ -1,0 +1,60 @@
+"""`check --data` counts what the data hold and draws some of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from nasengine.cli import main
+from nasengine.task import Samples, Splits
+from nasengine.tasks.census import census, telling
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_labels_are_counted_and_a_class_without_a_name_has_its_index() -> None:
+    labels = Samples(torch.zeros(4, 1, 2, 2), torch.tensor([0, 2, 2, 0]), ("a", "b", "c", "d"))
+    assert census(Splits(labels, labels), ("cat",))["train"] == {
+        "samples": 4,
+        "classes": {
+            "cat": {"samples": 2, "share": 0.5},
+            "1": {"samples": 0, "share": 0.0},
+            "2": {"samples": 2, "share": 0.5},
+        },
+    }
+
+
+def test_samples_with_a_defect_are_looked_at_first() -> None:
+    masks = torch.zeros(5, 2, 2, dtype=torch.int64)
+    masks[3, 0, 0] = masks[4] = 1
+    samples = Samples(torch.zeros(5, 1, 2, 2), masks, tuple("abcde"))
+    assert telling(samples, 3).names == ("d", "e", "a")
+
+
+def test_check_reads_the_data_counts_and_draws(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    for number in range(10):
+        name = f"plate_{number}.png"
+        Image.new("L", (32, 32), 10 * number).save(tmp_path / "images" / name)
+        mask = Image.new("L", (32, 32))
+        mask.paste(255, (0, 0, 16, 16))
+        mask.save(tmp_path / "masks" / name)
+    settings = {"images": tmp_path / "images", "masks": tmp_path / "masks", "size": 32}
+    given = [part for k, v in settings.items() for part in ("--set", f"task.data.{k}={v}")]
+    spec = str(EXAMPLES / "own_images.toml")
+    picture = tmp_path / "look.png"
+    assert main(["check", spec, *given, "--json", "--data", str(picture)]) == 0
+    found = json.loads(capsys.readouterr().out)["data"]
+    assert [found[split]["samples"] for split in ("train", "validation", "test")] == [6, 2, 2]
+    assert found["train"]["classes"]["defect"] == {"samples": 6, "share": 0.25}
+    with Image.open(picture) as image:
+        assert image.size == (4 + 6 * 36, 4 + 2 * 36)
+
+    (tmp_path / "images" / "plate_3.png").write_bytes(b"no image")
+    assert main(["check", spec, *given, "--data"]) == 2
+    assert "plate_3.png" in capsys.readouterr().err
