@@ -10,6 +10,7 @@ channels, and a slot's need not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -58,6 +59,12 @@ class WeightOptimiser(Optimiser):
 
     schedule: Literal["constant", "cosine"] = "constant"
     """How the learning rate goes on; cosine falls to zero, as in DARTS."""
+
+    def rate(self, iteration: int, iterations: int) -> float:
+        """Return the learning rate of an iteration, from 0."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (iteration / iterations)))
 
 
 class AlphaOptimiser(Optimiser):
@@ -182,14 +189,9 @@ class Darts(Strategy):
 
         The checkpoints lie in ``search.checkpoints``: an interrupted search goes on where it was.
         """
-        from .derived import derive_all
+        from .derived import derive_all, propose_derived
         from .gradient_search import GradientSearch
 
         result = GradientSearch(self, search).run()
-        fresh = [d for d in derive_all(self, search, result.alphas) if d.key not in history.keys][
-            :count
-        ]
-        for found in fresh:
-            search.reporter.record("darts_derived", found.facts())
-            search.reporter.note(found.text())
-        return [found.architecture for found in fresh]
+        found = derive_all(self.cost, self.top_k, search, result.alphas)
+        return propose_derived(found, history, count, search)

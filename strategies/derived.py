@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 from nasengine.architecture import Architecture
 
 from .alphas import derive, log_probabilities
-from .costs import Cost, resolve_costs
+from .costs import Cost, CostGoal, resolve_costs
 from .derivation import best_choices
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nasengine.history import History
     from nasengine.search import Search
-
-    from .darts import Darts
 
 _MOST = 4096
 
@@ -74,17 +73,30 @@ class Derived:
         return f"derived {', '.join(self.architecture.values())}{predicted}{moved}"
 
 
-def derive_all(settings: Darts, search: Search, alphas: Mapping[str, Tensor]) -> list[Derived]:
-    """Return the best architectures, for every target the best within it.
+def derive_all(
+    goals: Mapping[str, CostGoal], top_k: int, search: Search, alphas: Mapping[str, Tensor]
+) -> list[Derived]:
+    """Return the `top_k` best architectures, for every target the best within it.
 
     Those that compute the same count as one.
     """
-    costs = resolve_costs(settings.cost, search)
+    costs = resolve_costs(goals, search)
     found: dict[str, Derived] = {}
     for limits in _limits(costs):
-        for derived in _best(settings.top_k, search, alphas, costs, limits):
+        for derived in _best(top_k, search, alphas, costs, limits):
             found.setdefault(derived.key, derived)
     return list(found.values())
+
+
+def propose_derived(
+    found: Sequence[Derived], history: History, count: int, search: Search
+) -> list[Architecture]:
+    """Return up to `count` that are not in the history, and tell of each."""
+    fresh = [derived for derived in found if derived.key not in history.keys][:count]
+    for derived in fresh:
+        search.reporter.record("darts_derived", derived.facts())
+        search.reporter.note(derived.text())
+    return [derived.architecture for derived in fresh]
 
 
 def _limits(costs: Sequence[Cost]) -> Iterator[dict[str, float]]:

@@ -6,26 +6,22 @@ alphas, bit for bit on the CPU.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from nasengine.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
-from nasengine.errors import RunFolderError, SpecError
 from nasengine.files import write_json
-from nasengine.randomness import derive_seed
-from nasengine.task import Samples
-from nasengine.training import Batches
 
 from .alphas import derive, entropies, flat, margins, unsure
 from .architecture_loss import ArchitectureLoss
 from .costs import resolve_costs
-from .search_steps import Batch, SearchSteps
+from .draws import make_draws
+from .gradient_result import Result, fingerprint_of, read_result, refuse_other
+from .search_steps import SearchSteps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,28 +30,6 @@ if TYPE_CHECKING:
     from nasengine.search import Search
 
     from .darts import Darts
-
-_CADENCE = {"log_every", "save_seconds", "top_k"}
-"""Settings that a finished or interrupted search may be gone on with differently."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a search found.
-
-    Parameters
-    ----------
-    alphas
-        By decision: (choices,).
-    iterations
-        How many it took.
-    reason
-        Why it ended before its last iteration; empty otherwise.
-    """
-
-    alphas: Mapping[str, Tensor]
-    iterations: int
-    reason: str
 
 
 class GradientSearch:
@@ -95,7 +69,7 @@ class GradientSearch:
         Interrupted
             If the run was asked to stop, after a checkpoint.
         """
-        finished = _read_result(self._result_path, self._fingerprint())
+        finished = read_result(self._result_path, self._fingerprint)
         if finished is not None:
             return finished
         self._prepare()
@@ -113,21 +87,15 @@ class GradientSearch:
     def _checkpoint_path(self) -> Path:
         return self.search.checkpoints / "darts.safetensors"
 
+    @property
     def _fingerprint(self) -> dict[str, Any]:
-        """Return what a checkpoint must have been made with to be gone on from."""
-        return {
-            "settings": self.settings.model_dump(mode="json", exclude=_CADENCE),
-            "decisions": {name: list(c) for name, c in self.search.space.decisions.items()},
-            "seed": self.search.seed,
-        }
+        return fingerprint_of(self.settings, self.search)
 
     def _prepare(self) -> None:
         search, settings = self.search, self.settings
         loss = ArchitectureLoss(self.costs, settings.reading, search.device)
         self.steps = SearchSteps(settings, search, loss)
-        for_weights, for_alphas = shares(len(search.splits.train), settings, search.seed)
-        self._weight_batches = self._batches(for_weights, "weights")
-        self._alpha_batches = self._batches(for_alphas, "alphas")
+        self._weight_batches, self._alpha_batches = make_draws(settings, search)
         self._trajectory = [flat(self.steps.alphas)]
         self._cheapest = self._find_cheapest()
         state = load_checkpoint(self._checkpoint_path)
@@ -137,12 +105,6 @@ class GradientSearch:
             choices = {name: list(names) for name, names in search.space.decisions.items()}
             search.reporter.record("darts_choices", {"choices": choices})
             self._tell_free_slots()
-
-    def _batches(self, indices: Tensor, step: str) -> _Draws:
-        seed = derive_seed(self.search.seed, "darts", "batches", step)
-        generator = torch.Generator().manual_seed(seed)
-        batches = Batches(len(indices), self.settings.batch, generator)
-        return _Draws(self.search, indices, batches, step)
 
     def _loop(self) -> None:
         settings = self.settings
@@ -264,7 +226,7 @@ class GradientSearch:
 
     def _save(self) -> None:
         state = {
-            "fingerprint": self._fingerprint(),
+            "fingerprint": self._fingerprint,
             "iteration": self.iteration,
             "seconds": self.seconds,
             "reason": self.reason,
@@ -279,7 +241,7 @@ class GradientSearch:
         save_checkpoint(self._checkpoint_path, state)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        _compare(state["fingerprint"], self._fingerprint(), self._checkpoint_path)
+        refuse_other(state["fingerprint"], self._fingerprint, self._checkpoint_path)
         self.iteration, self.seconds = state["iteration"], state["seconds"]
         self.reason, self._unchanged = state["reason"], state["unchanged"]
         self._losses, self._alpha_loss = list(state["losses"]), state["alpha_loss"]
@@ -291,7 +253,7 @@ class GradientSearch:
     def _write_result(self) -> Result:
         alphas = {name: alpha.detach().cpu() for name, alpha in self.steps.alphas.items()}
         facts = {
-            "fingerprint": self._fingerprint(),
+            "fingerprint": self._fingerprint,
             "alphas": {name: alpha.tolist() for name, alpha in alphas.items()},
             "iterations": self.iteration,
             "seconds": self.seconds,
@@ -300,53 +262,6 @@ class GradientSearch:
         }
         write_json(self._result_path, facts)
         return Result(alphas, self.iteration, self.reason)
-
-
-@dataclass
-class _Draws:
-    """Augmented batches of one share of the training samples, on the device."""
-
-    search: Search
-    indices: Tensor
-    batches: Batches
-    step: str
-
-    def draw(self, iteration: int) -> Batch:
-        """Return the next batch."""
-        search = self.search
-        samples: Samples = search.splits.train
-        drawn = self.indices[self.batches.draw()]
-        seed = derive_seed(search.seed, "darts", "augment", self.step, iteration)
-        generator = torch.Generator().manual_seed(seed)
-        inputs, targets = search.task.augment(
-            samples.inputs[drawn], samples.targets[drawn], generator
-        )
-        return (
-            inputs.to(search.device, non_blocking=True),
-            targets.to(search.device, non_blocking=True),
-        )
-
-
-def shares(count: int, settings: Darts, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the indices of the samples for the weights and of those for the alphas.
-
-    Raises
-    ------
-    SpecError
-        If a share is smaller than a batch.
-    """
-    generator = torch.Generator().manual_seed(derive_seed(seed, "darts", "shares"))
-    order = torch.randperm(count, generator=generator)
-    cut = count - round(count * settings.alpha_share)
-    parts = (order[:cut], order[cut:]) if settings.alpha_share else (order, order)
-    smallest = min(len(part) for part in parts)
-    if settings.batch > smallest:
-        raise SpecError(
-            f"strategy.batch: {settings.batch} is more than the {smallest} samples of a share "
-            f"({count} training samples, alpha_share = {settings.alpha_share:g}); lower batch, or "
-            f"set alpha_share to 0"
-        )
-    return parts
 
 
 def _weights_of_choices(steps: SearchSteps) -> dict[str, tuple[float, ...]]:
@@ -358,31 +273,3 @@ def _weights_of_choices(steps: SearchSteps) -> dict[str, tuple[float, ...]]:
         for index, module in enumerate(mixed.candidates.values()):
             rows[slot.decision][index] += sum(p.numel() for p in module.parameters())
     return {name: tuple(row) for name, row in rows.items()}
-
-
-def _read_result(path: Path, fingerprint: Mapping[str, Any]) -> Result | None:
-    if not path.is_file():
-        return None
-    try:
-        facts = json.loads(path.read_text())
-        alphas = {name: torch.tensor(row) for name, row in facts["alphas"].items()}
-        found = Result(alphas, facts["iterations"], facts["reason"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunFolderError(f"{path}: damaged: {error}; remove it to search again") from error
-    _compare(facts["fingerprint"], fingerprint, path)
-    return found
-
-
-def _compare(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
-    """Refuse what was made with other settings, naming them."""
-    before, now = found["settings"], wanted["settings"]
-    changed = [
-        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
-        for key in {**before, **now}
-        if before.get(key) != now.get(key)
-    ]
-    changed += [key for key in ("decisions", "seed") if found[key] != wanted[key]]
-    if changed:
-        raise RunFolderError(
-            f"{path}: of a search with other settings ({'; '.join(changed)}); start a new run"
-        )

@@ -18,6 +18,7 @@ from nasengine.supernet import Mixture, Supernet
 from nasengine.training import keep_strides, sgd
 
 from .architecture_loss import ArchitectureLoss
+from .draws import Batch
 from .memory_plan import plan_memory
 from .relaxation import Relaxation, perturbed
 from .second_order import unrolled_gradient
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from nasengine.search import Search
 
     from .darts import Darts, Optimiser
-
-Batch = tuple[Tensor, Tensor]
-"""Inputs (N, C, H, W) and targets, on the device."""
 
 
 def prepare(
@@ -99,8 +97,8 @@ class SearchSteps:
             for name, choices in search.space.decisions.items()
         }
         self._weights = dict(self.supernet.named_parameters())
-        self._weight_optimiser = _optimiser(list(self._weights.values()), settings.weights)
-        self._alpha_optimiser = _optimiser(list(self.alphas.values()), settings.alphas)
+        self._weight_optimiser = make_optimiser(list(self._weights.values()), settings.weights)
+        self._alpha_optimiser = make_optimiser(list(self.alphas.values()), settings.alphas)
 
     def temperature(self, iteration: int) -> float:
         """Return the temperature, which goes in a straight line to the final one."""
@@ -215,12 +213,9 @@ class SearchSteps:
         return changes
 
     def _set_rate(self, iteration: int) -> None:
-        weights = self.settings.weights
-        if weights.schedule == "cosine":
-            done = iteration / self.settings.iterations
-            rate = weights.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-            for group in self._weight_optimiser.param_groups:
-                group["lr"] = rate
+        rate = self.settings.weights.rate(iteration, self.settings.iterations)
+        for group in self._weight_optimiser.param_groups:
+            group["lr"] = rate
 
     def _finite(self, value: float, what: str, iteration: int) -> float:
         if not math.isfinite(value):
@@ -264,9 +259,10 @@ class _WithWeights(nn.Module):
         return self._call(inputs)
 
 
-def _optimiser(
+def make_optimiser(
     parameters: Sequence[Tensor | nn.Parameter], chosen: Optimiser
 ) -> torch.optim.Optimizer:
+    """Return an optimiser as the settings have it."""
     rate, decay = chosen.learning_rate, chosen.weight_decay
     if chosen.optimiser == "sgd":
         return sgd(parameters, rate, chosen.first_moment, decay)

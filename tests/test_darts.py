@@ -14,7 +14,8 @@ from nasengine.search import Budget
 from nasengine.space import SearchSpace
 from nasengine.strategies.alphas import derive
 from nasengine.strategies.darts import Darts
-from nasengine.strategies.gradient_search import GradientSearch, shares
+from nasengine.strategies.draws import shares
+from nasengine.strategies.gradient_search import GradientSearch
 from nasengine.task import Samples
 from nasengine.testing.stubs import TinySegmentation, TinySpace, tiny_search
 from nasengine.trial import Trial
