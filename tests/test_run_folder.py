@@ -232,7 +232,16 @@ PARTS: dict[str, dict[str, Any]] = {
     "memory and zero cost": {"estimators": {"iou": {"name": "trained"}, "memory": {}}},
     **{
         name: {"strategy": {"name": name}}
-        for name in ("darts", "random", "evolution", "local_search", "optuna", "nni", "predictor")
+        for name in (
+            "darts",
+            "nni_darts",
+            "random",
+            "evolution",
+            "local_search",
+            "optuna",
+            "nni",
+            "predictor",
+        )
     },
 }
 

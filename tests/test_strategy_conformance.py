@@ -36,7 +36,10 @@ ROWS: dict[str, list[Strategy]] = {
     ],
 }
 
-TRAINS = {"darts": "it trains a supernet and proposes once: test_darts*.py"}
+TRAINS = {
+    "darts": "it trains a supernet and proposes once: test_darts*.py",
+    "nni_darts": "it trains a supernet and proposes once: test_nni_darts.py",
+}
 
 
 def label(strategy: Strategy) -> str:
