@@ -21,6 +21,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from nasengine.errors import EstimationFailed, PluginError
 from nasengine.randomness import torch_seed
 
+from ._heap import kept_heap
+
 EngineName = Literal["eager", "compile", "onnxruntime"]
 
 _one_at_a_time = threading.Lock()
@@ -57,8 +59,8 @@ class Setup:
 
 @contextlib.contextmanager
 def measuring(setup: Setup) -> Iterator[None]:
-    """Hold the machine for one measurement: threads as set up, no gradients; then put all back."""
-    with _one_at_a_time, torch.inference_mode():
+    """Hold the machine for one measurement: threads as set up, no gradients, the heap kept."""
+    with _one_at_a_time, torch.inference_mode(), kept_heap():
         before = torch.get_num_threads()
         torch.set_num_threads(setup.threads)
         try:

@@ -224,6 +224,7 @@ def describe(search: Search, setup: Setup) -> dict[str, Any]:
     import torch
 
     from ._engines import device_name
+    from ._heap import heap
 
     return {
         "device": device_name(setup.device),
@@ -233,6 +234,7 @@ def describe(search: Search, setup: Setup) -> dict[str, Any]:
         "batch": setup.batch,
         "fold_batch_norm": setup.fold_batch_norm,
         "channels_last": setup.channels_last,
+        "heap": heap(),
         "input": list(search.task.input_shape),
         "space": {"name": type(search.space).__name__, **search.space.model_dump(mode="json")},
         "versions": {"torch": torch.__version__, "python": platform.python_version()},

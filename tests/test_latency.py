@@ -80,6 +80,24 @@ def test_threads_and_modes_are_put_back(search, monkeypatch):
     assert not torch.is_inference_mode_enabled()
 
 
+def test_the_heap_keeps_its_memory_while_latency_is_measured():
+    resource = pytest.importorskip("resource")
+    from nasengine.estimators._heap import heap
+
+    if heap() != "kept":
+        pytest.skip("not glibc")
+
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        _ = [torch.empty(30 << 20, dtype=torch.uint8).fill_(1) for _ in range(3)]
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with measuring(EAGER):
+        assert faults() >= 0  # fetched once
+        kept = faults()
+    assert kept < 1000
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -264,6 +282,17 @@ def test_a_table_of_another_device_is_not_overwritten(search, tmp_path):
     write_latency_table(search, EAGER, 2, path)
     with pytest.raises(DataError, match="holds a table with threads = 1, and this one has 2"):
         write_latency_table(search, dataclasses.replace(EAGER, threads=2), 2, path)
+
+
+def test_a_table_from_before_the_heap_was_kept_is_read_but_not_gone_on_with(search, tmp_path):
+    path = tmp_path / "device.json"
+    write_latency_table(search, EAGER, 2, path)
+    content = json.loads(path.read_text())
+    del content["heap"]
+    path.write_text(json.dumps(content))
+    Latency(table=path).check(search)
+    with pytest.raises(DataError, match="holds a table with heap = None, and this one has"):
+        write_latency_table(search, EAGER, 4, path)
 
 
 @pytest.fixture
