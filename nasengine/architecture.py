@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,19 @@ class Architecture(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self._choices)
+
+    # Written out because those that Mapping makes of `__getitem__` are several times slower.
+    def keys(self) -> KeysView[str]:
+        """Return the decisions."""
+        return self._choices.keys()
+
+    def values(self) -> ValuesView[str]:
+        """Return the choices."""
+        return self._choices.values()
+
+    def items(self) -> ItemsView[str, str]:
+        """Return each decision with its choice."""
+        return self._choices.items()
 
     def __hash__(self) -> int:
         if self._hash is None:

@@ -74,24 +74,33 @@ class Plan:
         found = [_region(graph, start, names, fillings) for start, names in _between_cuts(graph)]
         shapes = [_shape(parts, decisions) for parts, decisions in found]
         regions: dict[object, Region] = {}
-        self._steps: list[tuple[Region, int]] = []
+        self._steps: list[tuple[Region, int, int]] = []
         self._decisions = list(dict.fromkeys(decisions for _, decisions in found))
         for (parts, decisions), shape in zip(found, shapes, strict=True):
             if shape not in regions:
                 # What repeats is keyed as one: its parts never move to another region.
                 name = f"cell{len(regions)}" if shapes.count(shape) > 1 else ""
                 regions[shape] = Region(parts, name)
-            self._steps.append((regions[shape], self._decisions.index(decisions)))
+            step = (regions[shape], self._decisions.index(decisions), 1)
+            if self._steps and self._steps[-1][:2] == step[:2]:
+                step = (*step[:2], self._steps.pop()[2] + 1)
+            self._steps.append(step)
 
     def key(self, architecture: Mapping[str, str]) -> str:
         """Return an architecture's key."""
         picks = [tuple([architecture[name] for name in names]) for names in self._decisions]
         zero = False
         found = []
-        for region, index in self._steps:
-            text, zero = region.certificate(picks[index], zero)
-            if text:
-                found.append(text)
+        for region, index, times in self._steps:
+            left = times
+            while left:
+                before = zero
+                text, zero = region.certificate(picks[index], before)
+                # What repeats and lets zeros through as they came goes on as it began.
+                same = left if zero == before else 1
+                if text:
+                    found += [text] * same
+                left -= same
         return _digest(",".join(found))
 
 

@@ -25,6 +25,8 @@ class History(Sequence[Trial]):
         self._keys: set[str] = set()
         self._complete: list[Trial] | None = None
         self._measured: list[Trial] | None = None
+        self._settled = 0
+        self._rewrites = 0
         for trial in trials:
             self.record(trial)
 
@@ -61,8 +63,21 @@ class History(Sequence[Trial]):
         derives from a part of it stays true.
         """
         if self._measured is None:
-            self._measured = [t for t in self._trials if t.status in _MEASURED]
+            self._measured = [t for t in self._trials if t.status in MEASURED]
         return self._measured
+
+    @property
+    def settled(self) -> int:
+        """How many trials, from the first on, have all ended: they will not change any more."""
+        trials = self._trials
+        while self._settled < len(trials) and trials[self._settled].status is not Status.RUNNING:
+            self._settled += 1
+        return self._settled
+
+    @property
+    def rewrites(self) -> int:
+        """How often a trial that had ended was replaced: what was derived before is void."""
+        return self._rewrites
 
     def record(self, trial: Trial) -> None:
         """Append a trial, or replace the one of the same number (running, then ended).
@@ -78,16 +93,20 @@ class History(Sequence[Trial]):
         elif 0 <= trial.number < len(self._trials):
             before, self._trials[trial.number] = self._trials[trial.number], trial
             self._note_ended(before, trial)
+            if before.status is not Status.RUNNING:
+                self._settled = min(self._settled, trial.number)
+                self._rewrites += 1
         else:
             raise ValueError(f"trial {trial.number} cannot follow {len(self._trials)} trials")
         self._keys.add(trial.key)
 
     def _note_ended(self, before: Trial | None, after: Trial) -> None:
         self._complete = _updated(self._complete, (Status.COMPLETE,), before, after)
-        self._measured = _updated(self._measured, _MEASURED, before, after)
+        self._measured = _updated(self._measured, MEASURED, before, after)
 
 
-_MEASURED = (Status.COMPLETE, Status.INFEASIBLE)
+MEASURED = (Status.COMPLETE, Status.INFEASIBLE)
+"""How a trial ends from which a search learns."""
 
 
 def _updated(

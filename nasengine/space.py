@@ -6,12 +6,16 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from nasengine.architecture import Architecture, check_architecture
 from nasengine.errors import ArchitectureError, did_you_mean
 from nasengine.graph import SpaceGraph
 from nasengine.plugin import Plugin
+
+if TYPE_CHECKING:
+    from nasengine.certificate import Plan
+    from nasengine.shapes import Shapes
 
 _REMEMBERED = 100_000
 """Canonical keys that a space keeps."""
@@ -131,12 +135,35 @@ class SearchSpace(Plugin):
         """Return the canonical key: equal for architectures that compute the same function."""
         found = self._keys.get(architecture)
         if found is None:
-            from nasengine.canonical import canonical_key
-
             if len(self._keys) >= _REMEMBERED:
                 self._keys.clear()
-            found = self._keys[architecture] = canonical_key(self.graph, architecture)
+            found = self._keys[architecture] = self._plan.key(architecture)
         return found
+
+    def shapes(self, input_shape: tuple[int, ...]) -> Shapes:
+        """Return the shape of every node for an input of (C, H, W); inferred once.
+
+        Raises
+        ------
+        SpaceError
+            Naming what does not fit: see `nasengine.shapes.infer_shapes`.
+        """
+        from nasengine.shapes import infer_shapes
+
+        if input_shape not in self._shapes:
+            self._shapes[input_shape] = infer_shapes(self.graph, input_shape)
+        return self._shapes[input_shape]
+
+    @cached_property
+    def _shapes(self) -> dict[tuple[int, ...], Shapes]:
+        return {}
+
+    @cached_property
+    def _plan(self) -> Plan:
+        # Imports torch, which a space that is only listed does without.
+        from nasengine.certificate import plan_of
+
+        return plan_of(self.graph)
 
     @cached_property
     def _keys(self) -> dict[Architecture, str]:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -20,11 +22,13 @@ from pydantic import Field
 from nasengine.architecture import Architecture
 from nasengine.history import History
 from nasengine.moves import cross_over, mutate
+from nasengine.objectives import Objectives
 from nasengine.strategy import Strategy
 from nasengine.trial import Trial
 
 from .generations import survivors
-from .unseen import TRIES, Unseen, is_searchable
+from .kept import Reading, read
+from .unseen import TRIES, Unseen
 
 if TYPE_CHECKING:
     from nasengine.search import Search
@@ -67,8 +71,8 @@ class Evolution(Strategy):
         population = youngest(history, self.population, search)
         while population:
             tournament = rng.choices(population, k=self.sample)
-            parent = min(tournament, key=search.objectives.standing)
-            yield mutate(parent.architecture, search.space.decisions, rng)
+            _, parent = min(tournament, key=_standing)
+            yield mutate(parent, search.space.decisions, rng)
 
     def _nsga2(
         self, history: History, search: Search, rng: random.Random
@@ -87,12 +91,30 @@ class Evolution(Strategy):
             yield mutate(child, search.space.decisions, rng)
 
 
-def youngest(history: History, count: int, search: Search) -> list[Trial]:
-    """Return the last trials that were measured: the population of regularised evolution."""
-    found: list[Trial] = []
-    for trial in reversed(history.measured):
-        if is_searchable(trial, search.space):
-            found.append(trial)
-            if len(found) == count:
-                break
-    return found
+Individual = tuple[tuple[float, ...], Architecture]
+"""An architecture after its standing (`Objectives.standing`): lower is fitter."""
+
+_standing = itemgetter(0)
+
+
+@dataclass
+class Youngest(Reading):
+    """The last trials that were measured, the very last one first."""
+
+    count: int
+    objectives: Objectives
+    individuals: list[Individual] = field(default_factory=list)
+
+    def take(self, trial: Trial) -> None:
+        """Put a trial in, and the oldest out."""
+        self.individuals.insert(0, (self.objectives.standing(trial), trial.architecture))
+        del self.individuals[self.count :]
+
+    def copy(self) -> Youngest:
+        """Return one that goes on by itself."""
+        return replace(self, individuals=list(self.individuals))
+
+
+def youngest(history: History, count: int, search: Search) -> list[Individual]:
+    """Return the population of regularised evolution. Not to be changed."""
+    return read(history, search, lambda: Youngest(count, search.objectives), count).individuals

@@ -1,40 +1,47 @@
 """The generations of NSGA-II, read from the history.
 
 A generation is so many measured trials. The parents of the next one are the best of the parents
-of the last and of what they gave: a fold over the history, of which the last step is kept so that
-a proposal costs the same however long the search. What is kept follows from the history alone.
+of the last and of what they gave.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from nasengine.history import History
 from nasengine.objectives import Objectives
 from nasengine.trial import Trial
 
-from .unseen import searchable
+from .kept import Reading, read
 
 if TYPE_CHECKING:
     from nasengine.search import Search
 
 
 @dataclass
-class _Fold:
-    """Parents after so many measured trials (`History.measured`, while it only grows)."""
+class Generations(Reading):
+    """The parents of the present generation, and what they gave so far."""
 
-    measured: list[Trial]
     population: int
     objectives: Objectives
     parents: list[Trial] = field(default_factory=list)
-    used: int = 0
+    children: list[Trial] = field(default_factory=list)
 
+    def take(self, trial: Trial) -> None:
+        """Add a child; when the generation is complete, the fittest are the next parents."""
+        self.children.append(trial)
+        if len(self.children) == self.population:
+            self.parents = fittest(
+                [*self.parents, *self.children], self.population, self.objectives
+            )
+            self.children = []
 
-_folds: WeakKeyDictionary[History, _Fold] = WeakKeyDictionary()
+    def copy(self) -> Generations:
+        """Return one that goes on by itself."""
+        return replace(self, children=list(self.children))
 
 
 def survivors(history: History, population: int, search: Search) -> list[Trial]:
@@ -49,22 +56,9 @@ def survivors(history: History, population: int, search: Search) -> list[Trial]:
     search
         Its objectives say which are fitter.
     """
-    measured, objectives = history.measured, search.objectives
-    fold = _folds.get(history)
-    if (
-        fold is None
-        or fold.measured is not measured
-        or fold.population != population
-        or fold.objectives != objectives
-    ):
-        fold = _folds[history] = _Fold(measured, population, objectives)
-    if not fold.used and len(measured) < population:
-        return fittest(searchable(measured, search.space), population, objectives)
-    while fold.used + population <= len(measured):
-        children = searchable(measured[fold.used : fold.used + population], search.space)
-        fold.parents = fittest([*fold.parents, *children], population, objectives)
-        fold.used += population
-    return fold.parents
+    objectives = search.objectives
+    found = read(history, search, lambda: Generations(population, objectives), population)
+    return found.parents or fittest(found.children, population, objectives)
 
 
 def fittest(trials: Sequence[Trial], count: int, objectives: Objectives) -> list[Trial]:

@@ -19,7 +19,6 @@ from pydantic import Field
 
 from nasengine.architecture import Architecture
 from nasengine.history import History
-from nasengine.moves import neighbours
 from nasengine.strategy import Strategy
 
 from .open_trials import open_trials
@@ -44,13 +43,8 @@ class LocalSearch(Strategy):
         trials = open_trials(history, search, self.initial)
         found: list[Architecture] = []
         for centre in trials.centres(rng):
-            around = list(neighbours(centre.architecture, search.space.decisions))
-            # A stream of its own: closed centres are passed over without a draw.
-            search.stream("local_search", len(history), centre.number).shuffle(around)
+            around = reversed(trials.unmeasured(centre, history, search))
             found += islice(filter(unseen.take, around), count - len(found))
             if len(found) == count:
                 return found
-            if not found:
-                # Nothing of this proposal stood in the way: all neighbours are in the history.
-                trials.close(centre)
         return found + unseen.samples(count - len(found))

@@ -1,22 +1,18 @@
-"""The trials around which a local search goes on.
-
-Kept from one proposal to the next so that each costs the same however long the search. What is
-kept follows from the history alone: it is made anew when it does not match.
-"""
+"""The trials around which a local search goes on."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from nasengine.architecture import Architecture
 from nasengine.history import History
+from nasengine.moves import neighbours
 from nasengine.objectives import Objectives, precedes
 from nasengine.trial import Trial
 
-from .unseen import is_searchable
+from .kept import Reading, read
 
 if TYPE_CHECKING:
     from nasengine.search import Search
@@ -26,39 +22,38 @@ Entry = tuple[tuple[float, ...], int, Trial]
 
 
 @dataclass
-class OpenTrials:
+class OpenTrials(Reading):
     """The present climb of one objective, or the front of several.
 
     Parameters
     ----------
-    measured
-        `History.measured`, while it only grows.
     objectives
         What the entries are compared by.
     initial
         Number of trials of which the best begins the first climb.
+    around
+        What is left of the neighbours of a trial, by its number.
     """
 
-    measured: list[Trial]
     objectives: Objectives
     initial: int
     entries: list[Entry] = field(default_factory=list)
-    closed: set[int] = field(default_factory=set)
-    used: int = 0
+    around: dict[int, list[Architecture]] = field(default_factory=dict)
 
-    def update(self, search: Search) -> None:
-        """Take in what was measured since."""
+    def take(self, trial: Trial) -> None:
+        """Take in what was measured."""
         add = self._to_front if len(self.objectives.goals) > 1 else self._to_climb
-        for trial in self.measured[self.used :]:
-            if is_searchable(trial, search.space):
-                add((self.objectives.standing(trial), trial.number, trial))
-        self.used = len(self.measured)
+        add((self.objectives.standing(trial), trial.number, trial))
+
+    def copy(self) -> OpenTrials:
+        """Return one that goes on by itself; what is in the history is so for both."""
+        return replace(self, entries=list(self.entries))
 
     def _to_climb(self, entry: Entry) -> None:
         """Go up to a better neighbour; what is no neighbour of the climb begins another."""
         trial = entry[2]
         if trial.number >= self.initial and not any(
-            distance(trial.architecture, other[2].architecture) <= 1 for other in self.entries
+            are_near(trial.architecture, other[2].architecture) for other in self.entries
         ):
             self.entries = [entry]
         elif not self.entries or entry[0] < self.entries[-1][0]:
@@ -76,33 +71,35 @@ class OpenTrials:
         if len(self.objectives.goals) > 1:
             # Shuffled before the closed ones go: the order must not hang on what is remembered.
             entries = rng.sample(self.entries, len(self.entries))
-            entries = [entry for entry in entries if entry[1] not in self.closed]
         else:
             entries = self.entries[-1:]
-        return [entry[2] for entry in entries]
+        return [entry[2] for entry in entries if self.around.get(entry[1], True)]
 
-    def close(self, trial: Trial) -> None:
-        """Leave out a trial all of whose neighbours are in the history."""
-        self.closed.add(trial.number)
+    def unmeasured(self, centre: Trial, history: History, search: Search) -> list[Architecture]:
+        """Return a centre's neighbours in a random order of its own.
+
+        Those at the end that are in the history are dropped for good.
+        """
+        around = self.around.get(centre.number)
+        if around is None:
+            around = list(neighbours(centre.architecture, search.space.decisions))
+            search.stream("neighbours", centre.number).shuffle(around)
+            self.around[centre.number] = around
+        while around and search.space.key(around[-1]) in history.keys:
+            around.pop()
+        return around
 
 
-def distance(one: Architecture, other: Architecture) -> int:
-    """Return how many decisions differ."""
-    return sum(other[name] != choice for name, choice in one.items())
-
-
-_kept: WeakKeyDictionary[History, OpenTrials] = WeakKeyDictionary()
+def are_near(one: Architecture, other: Architecture) -> bool:
+    """Say whether at most one decision differs."""
+    found = 0
+    for name, choice in one.items():
+        found += other[name] != choice
+        if found > 1:
+            return False
+    return True
 
 
 def open_trials(history: History, search: Search, initial: int) -> OpenTrials:
     """Return the trials of a history around which something may be left to measure."""
-    kept = _kept.get(history)
-    if (
-        kept is None
-        or kept.measured is not history.measured
-        or kept.objectives != search.objectives
-        or kept.initial != initial
-    ):
-        kept = _kept[history] = OpenTrials(history.measured, search.objectives, initial)
-    kept.update(search)
-    return kept
+    return read(history, search, lambda: OpenTrials(search.objectives, initial), initial)

@@ -283,7 +283,7 @@ def test_dead_branches_do_not_count():
 
 def test_the_regions_of_a_cell_are_keyed_once():
     plan = plan_of(NASBench201().graph)
-    assert len({id(region) for region, _ in plan._steps}) == 3
+    assert len({id(region) for region, *_ in plan._steps}) == 3
 
 
 @pytest.mark.parametrize("space", [LightSDI(), NASBench201()])

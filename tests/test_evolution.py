@@ -38,7 +38,8 @@ def test_a_child_is_a_mutant_of_the_best_of_the_youngest(space: SearchSpace) -> 
 def test_the_oldest_are_no_parents_and_infeasible_ones_lose(space: SearchSpace) -> None:
     search = search_for(space)
     history = play(Random(), search, 6)
-    assert [t.number for t in youngest(history, 4, search)] == [5, 4, 3, 2]
+    last = [history[n].architecture for n in (5, 4, 3, 2)]
+    assert [architecture for _, architecture in youngest(history, 4, search)] == last
     bad = {"size": Measurement(9.0)}
     history.record(Trial(6, history[0].architecture, "k", Status.INFEASIBLE, bad, "size"))
     assert min(history.measured, key=search.objectives.standing).status is Status.COMPLETE

@@ -2,14 +2,19 @@
 
 import pytest
 
+from nasengine.architecture import Architecture
 from nasengine.history import History
 from nasengine.moves import neighbours
 from nasengine.space import SearchSpace
 from nasengine.spaces.nas_bench_macro import NASBenchMacro
 from nasengine.strategies.local_search import LocalSearch
-from nasengine.strategies.open_trials import distance, open_trials
+from nasengine.strategies.open_trials import open_trials
 from nasengine.strategies.random import Random
 from nasengine.testing.strategies import play, search_for
+
+
+def distance(one: Architecture, other: Architecture) -> int:
+    return sum(other[name] != choice for name, choice in one.items())
 
 
 @pytest.fixture(scope="module")

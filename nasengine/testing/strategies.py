@@ -186,6 +186,26 @@ class StrategyContract:
             )
             assert architectures(again) == architectures(whole[: len(again)]), f"cut at {cut}"
 
+    @pytest.mark.parametrize("seed", [0, 1])
+    def test_what_it_keeps_follows_from_the_history(
+        self, strategy: Strategy, search: Search, seed: int
+    ) -> None:
+        """Whatever the order in which trials end, a history read back gives the same proposal."""
+        order, history = random.Random(seed), History()
+        running: list[Trial] = []
+        while len(history) < self.trials:
+            count = order.randint(1, 3)
+            proposed = list(strategy.propose(history, count, search))
+            afresh = list(strategy.propose(History(history), count, search))
+            assert proposed == afresh, f"after {len(history)} trials"
+            for architecture in proposed:
+                trial = Trial(len(history), architecture, search.space.key(architecture))
+                history.record(trial)
+                running.append(trial)
+            order.shuffle(running)
+            while running and (not proposed or len(running) > order.randint(0, 3)):
+                history.record(troubled(running.pop()))
+
     def test_never_twice_the_same_until_nothing_is_left(
         self, strategy: Strategy, space: SearchSpace, search: Search
     ) -> None:
