@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from ptflops.aten_ops import ATEN_OPS_MAPPING
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from nasengine.meta_shapes import MetaShapes, UncompiledMode
 
 Formula = Callable[[Sequence[Any], Tensor], int]
 """Gives the count from an operation's arguments and its (first) output."""
@@ -146,7 +147,7 @@ _FREE = frozenset((
 """Moves or makes data, or is not there at inference: no arithmetic to count."""
 
 
-class MacCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class MacCounter(UncompiledMode):
     """Counts what runs inside it; on this thread only, and leaving no hooks behind.
 
     Attributes
@@ -158,7 +159,7 @@ class MacCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.macs: Counter[str] = Counter()
         self.uncounted: Counter[str] = Counter()
 
@@ -203,6 +204,6 @@ def count_macs(module: nn.Module, shape: Sequence[int]) -> MacCounter:
     """
     x = torch.empty((1, *shape), device="meta")
     counter = MacCounter()
-    with torch.no_grad(), counter:
+    with torch.no_grad(), MetaShapes(), counter:
         module(x)
     return counter

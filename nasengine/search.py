@@ -113,12 +113,10 @@ class Search:
                 f"{self.folder}: the data changed since the run began: {', '.join(sorted(changed))}"
             )
 
-    @cached_property
+    @property
     def shapes(self) -> Shapes:
         """Shapes of every node for the task's input."""
-        from nasengine.shapes import infer_shapes
-
-        return infer_shapes(self.space.graph, self.task.input_shape)
+        return self.space.shapes(self.task.input_shape)
 
     @property
     def checkpoints(self) -> Path:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nasengine.errors import SpaceError
 from nasengine.graph import Factory, Node, SpaceGraph
+from nasengine.meta_shapes import MetaShapes
 
 Shape = tuple[int, ...]
 """A sample's shape, without the batch: (C, H, W) or (C,)."""
@@ -80,9 +81,10 @@ def _sizes_that_fit(graph: SpaceGraph, shape: Shape) -> str:
 def _infer(graph: SpaceGraph, input_shape: Shape) -> Shapes:
     values: dict[str, Tensor] = {}
     seen: dict[object, Tensor] = {}
-    for node in graph.nodes:
-        inputs = [values[source] for source in node.inputs]
-        values[node.name] = _value(graph, node, inputs, input_shape, seen)
+    with MetaShapes():
+        for node in graph.nodes:
+            inputs = [values[source] for source in node.inputs]
+            values[node.name] = _value(graph, node, inputs, input_shape, seen)
     out = {name: tuple(value.shape[1:]) for name, value in values.items()}
     into = {node.name: out[node.inputs[0]] for node in graph.nodes if node.inputs}
     return Shapes(into, out)
