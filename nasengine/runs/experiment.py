@@ -20,6 +20,7 @@ from nasengine.reporter import Reporter
 from nasengine.runs.engine import by_effort, full_name, measure
 from nasengine.runs.execution import Job
 from nasengine.runs.feasibility import check_limits
+from nasengine.runs.limits_together import check_together
 from nasengine.runs.spec import GoalTable, Spec, Table, check_spec, override, read_toml
 from nasengine.search import Budget, Search
 from nasengine.space import SearchSpace
@@ -335,7 +336,7 @@ class Experiment:
         Raises
         ------
         SpecError
-            Naming each such limit, with the range that exists.
+            Naming each such limit, with the range that exists, or those that exclude each other.
         """
         given = {
             metric: wanted.model_dump(exclude_none=True)
@@ -343,7 +344,8 @@ class Experiment:
             if isinstance(wanted, GoalTable)
         }
         with _in_file(self.source):
-            return check_limits(search, known_metrics(search), given)
+            metrics = known_metrics(search)
+        return [*check_limits(search, metrics, given), *check_together(search, metrics)]
 
     def _reference_values(self, search: Search, given: ReferenceValue | None) -> ReferenceValue:
         """Return what gives a reference's values: what is counted is counted at once."""

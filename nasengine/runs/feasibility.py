@@ -71,11 +71,12 @@ def metric_range(search: Search, name: str) -> Range | None:
     name
         A metric's full name: ``parameters``, ``memory.training``.
     """
-    value = _value(search, name)
+    value = counted_value(search, name)
     return None if value is None else _range(search, name, value)
 
 
-def _value(search: Search, name: str) -> Value | None:
+def counted_value(search: Search, name: str) -> Value | None:
+    """Return what counts a metric of a network; None where it would be timed or trained."""
     key, _, further = name.partition(".")
     estimator = search.estimators[key]
     if not estimator.counts:
@@ -93,7 +94,7 @@ def _value(search: Search, name: str) -> Value | None:
 
 
 def _range(search: Search, name: str, value: Value) -> Range | None:
-    table = _table_value(search, name)
+    table = table_value(search, name)
     small = search.space.size <= SAMPLES
     ends = _ends_of_table(search, name, value) if table else []
     found = [v for _, v in _drawn(search, name, table or value)]
@@ -102,11 +103,14 @@ def _range(search: Search, name: str, value: Value) -> Range | None:
     return Range(min([*found, *ends]), median(found), max([*found, *ends]), bool(table) or small)
 
 
-def _table_value(search: Search, name: str) -> Value | None:
-    """Return the prediction of a metric's cost table, where it has one."""
-    if "." in name or not search.estimators[name].has_table:
-        return None
-    return search.cost_table(name).predict
+def has_table(search: Search, name: str) -> bool:
+    """Say whether a metric is counted and has a cost table."""
+    return "." not in name and search.estimators[name].has_table and search.estimators[name].counts
+
+
+def table_value(search: Search, name: str) -> Value | None:
+    """Return the prediction of a metric's cost table, where it is counted and has one."""
+    return search.cost_table(name).predict if has_table(search, name) else None
 
 
 def _ends_of_table(search: Search, name: str, value: Value) -> list[float]:
@@ -165,7 +169,7 @@ def check_limits(
     notes: list[str] = []
     for limit in search.objectives.limits:
         metric, written = metrics[limit.metric], given.get(limit.metric, {})
-        value = _value(search, limit.metric)
+        value = counted_value(search, limit.metric)
         found = None if value is None else _range(search, limit.metric, value)
         if value is None or found is None:
             continue

@@ -1,0 +1,226 @@
+"""Limits that can each be met, and not together: found before the search, for every strategy.
+
+Networks are drawn, weighed and climbed to; a refusal needs a proof, from cost tables. The proof is
+a Lagrangian bound: where some weighing of the limits makes even the network that it likes best
+break them on the whole, every network breaks one (Everett 1963).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from nasengine.architecture import Architecture
+from nasengine.canonical import meanings
+from nasengine.errors import SpecError
+from nasengine.estimator import CostTable
+from nasengine.moves import enumerate_all, neighbours, sample
+from nasengine.objectives import Objective
+from nasengine.quantities import format_quantity
+from nasengine.runs.feasibility import Value, counted_value, has_table, table_value
+from nasengine.search import Search
+from nasengine.trial import Metric
+
+SECONDS = 3.0
+"""Looking takes no longer, but for what was begun."""
+
+_EVERY = 5_000
+"""Spaces of so many architectures are looked through, where all costs are in tables."""
+_SAMPLES, _STARTS, _WEIGHINGS = 300, 5, 400
+_SURE = 1e-6
+"""Relative: by how much the bound must be above zero."""
+
+Violation = Callable[[Architecture], float]
+
+
+def check_together(search: Search, metrics: Mapping[str, Metric]) -> list[str]:
+    """Refuse limits that are proven to exclude each other; warn where nothing meets them all.
+
+    Parameters
+    ----------
+    search
+        With its objectives resolved, each limit of which can be met alone.
+    metrics
+        By full name.
+
+    Returns
+    -------
+    What there is to say: that no network was found, and the nearest one.
+
+    Raises
+    ------
+    SpecError
+        Naming the limits, and what the nearest network has.
+    """
+    values = {
+        limit.metric: value
+        for limit in search.objectives.limits
+        if (value := table_value(search, limit.metric) or counted_value(search, limit.metric))
+    }
+    limits = [limit for limit in search.objectives.limits if limit.metric in values]
+    if sum((o.at_most is not None) + (o.at_least is not None) for o in limits) < 2:
+        return []
+    looked = _Looked(search, limits, values)
+    nearest = looked.nearest()
+    if nearest is None or looked.violation(nearest) == 0:
+        return []
+
+    def write(metric: str, value: float) -> str:
+        return format_quantity(value, metrics[metric].unit)
+
+    asked = "; ".join(f"{o.metric} {o.asked(partial(write, o.metric))}" for o in limits)
+    has = ", ".join(
+        f"{metric} {write(metric, found)}"
+        for metric, value in values.items()
+        if (found := value(nearest)) is not None
+    )
+    if looked.proven:
+        raise SpecError(
+            f"objectives: no network meets these limits at once: {asked}; the nearest has {has}"
+        )
+    return [
+        f"objectives: no network was found that meets these limits at once: {asked}; the nearest "
+        f"that was looked at has {has}"
+    ]
+
+
+@dataclass
+class _Looked:
+    """A look for a network that breaks no limit.
+
+    Parameters
+    ----------
+    search
+        The space and its tables.
+    limits
+        Of metrics that are counted.
+    values
+        Metric to what gives its value.
+    proven
+        Whether it is proven that there is none.
+    """
+
+    search: Search
+    limits: Sequence[Objective]
+    values: Mapping[str, Value]
+    proven: bool = False
+
+    def violation(self, architecture: Architecture) -> float:
+        """Return by how much an architecture breaks the limits, each relative to itself."""
+        total = 0.0
+        for limit in self.limits:
+            value = self.values[limit.metric](architecture)
+            total += math.inf if value is None else limit.violation(value)
+        return total
+
+    def nearest(self) -> Architecture | None:
+        """Return a network within all limits, or the nearest that was found."""
+        end = time.monotonic() + SECONDS
+        seen: list[tuple[float, Architecture]] = []
+        for number, architecture in enumerate(self._candidates()):
+            over = self.violation(architecture)
+            if over == 0:
+                return architecture
+            if math.isfinite(over):
+                seen.append((over, architecture))
+            if time.monotonic() > end and number >= _STARTS:
+                break
+        if not seen:
+            return None
+        seen.sort(key=lambda pair: pair[0])
+        climbed = [self._climb(start, end) for start in seen[:_STARTS]]
+        return min(climbed, key=lambda pair: pair[0])[1]
+
+    def _candidates(self) -> Iterator[Architecture]:
+        """Yield what to look at; says on the way whether it is proven that nothing fits."""
+        decisions, rng = self.search.space.decisions, self.search.stream("limits", "together")
+        exact = all(has_table(self.search, limit.metric) for limit in self.limits)
+        # What a cut leaves without use costs less than its table says.
+        exact = exact and "zero" not in meanings(self.search.space.graph).values()
+        if self.search.space.size <= (_EVERY if exact else _SAMPLES):
+            yield from enumerate_all(decisions)
+            self.proven = exact  # Reached only where all were looked at.
+            return
+        for _ in range(_SAMPLES):
+            yield sample(decisions, rng)
+        if all(has_table(self.search, limit.metric) for limit in self.limits):
+            for architecture, bound in self._weighed():
+                yield architecture
+                if exact and bound > _SURE:
+                    self.proven = True
+                    return
+
+    def _weighed(self) -> Iterator[tuple[Architecture, float]]:
+        """Yield the best network under one weighing of the limits after another, with its bound.
+
+        The weights grow where the network breaks a limit (multiplicative weights).
+        """
+        sides = _sides(self.limits, {m: self.search.cost_table(m) for m in self.values})
+        weights = [1.0 / len(sides)] * len(sides)
+        for step in range(1, _WEIGHINGS + 1):
+            chosen = {}
+            for decision, choices in self.search.space.decisions.items():
+                costs = {
+                    choice: sum(
+                        w * side.rows.get(decision, {}).get(choice, 0.0)
+                        for w, side in zip(weights, sides, strict=True)
+                    )
+                    for choice in choices
+                }
+                chosen[decision] = min(costs, key=costs.__getitem__)
+            over = [side.over(chosen) for side in sides]
+            yield (
+                Architecture(chosen),
+                sum(w * excess for w, excess in zip(weights, over, strict=True)),
+            )
+            rate = 1.0 / math.sqrt(step)
+            largest = max(abs(excess) for excess in over) or 1.0
+            grown = [
+                w * math.exp(rate * excess / largest)
+                for w, excess in zip(weights, over, strict=True)
+            ]
+            weights = [w / sum(grown) for w in grown]
+
+    def _climb(self, start: tuple[float, Architecture], end: float) -> tuple[float, Architecture]:
+        """Change one decision at a time while that brings it nearer."""
+        best, at = start
+        while best > 0 and time.monotonic() < end:
+            near = neighbours(at, self.search.space.decisions)
+            rated = ((self.violation(a), a) for a in near)
+            least = min(rated, key=lambda pair: pair[0], default=(best, at))
+            if least[0] >= best:
+                break
+            best, at = least
+        return best, at
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One side of a limit, as costs relative to it that should sum to at most zero."""
+
+    constant: float
+    rows: Mapping[str, Mapping[str, float]]
+
+    def over(self, architecture: Mapping[str, str]) -> float:
+        return self.constant + sum(
+            row[architecture[decision]] for decision, row in self.rows.items()
+        )
+
+
+def _sides(limits: Sequence[Objective], tables: Mapping[str, CostTable]) -> list[_Side]:
+    found = []
+    for limit in limits:
+        table = tables[limit.metric]
+        for sign, bound in ((1, limit.at_most), (-1, limit.at_least)):
+            if bound is None:
+                continue
+            scale = sign / (abs(bound) or 1.0)
+            rows = {
+                decision: {choice: scale * cost for choice, cost in row.items()}
+                for decision, row in table.per_decision().items()
+            }
+            found.append(_Side(scale * (table.fixed - bound), rows))
+    return found
