@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nasengine.architecture import Architecture
 
 from .alphas import derive, log_probabilities
+from .as_measured import hold
 from .costs import Cost, CostGoal, resolve_costs
 from .derivation import best_choices
 
@@ -41,6 +42,10 @@ class Derived:
         The costs, for their units.
     moved
         Decisions that are not the arg-max.
+    measured
+        Cost to its value as measured, of costs that are measured.
+    derivations
+        How often it took to derive for the targets to hold as measured.
     """
 
     architecture: Architecture
@@ -50,6 +55,8 @@ class Derived:
     targets: Mapping[str, float]
     costs: Sequence[Cost] = ()
     moved: tuple[str, ...] = field(default=())
+    measured: Mapping[str, float] = field(default_factory=dict)
+    derivations: int = 1
 
     def facts(self) -> dict[str, Any]:
         """Return what is kept in the log."""
@@ -59,18 +66,28 @@ class Derived:
             "predicted": dict(self.predicted),
             "targets": dict(self.targets),
             "moved": list(self.moved),
+            "measured": dict(self.measured),
+            "factors": {k: v / (self.predicted[k] or 1.0) for k, v in self.measured.items()},
+            "derivations": self.derivations,
         }
 
     def text(self) -> str:
         """Say what was derived in a line."""
-        parts = [
-            f"{cost.key} {cost.text(self.predicted[cost.key])}"
-            + (f" (target {cost.text(self.targets[cost.key])})" if cost.key in self.targets else "")
-            for cost in self.costs
-        ]
+        parts = [self._cost_text(cost) for cost in self.costs]
         moved = f"; not the arg-max at {', '.join(self.moved)}" if self.moved else ""
         predicted = f", predicted {', '.join(parts)}" if parts else ""
-        return f"derived {', '.join(self.architecture.values())}{predicted}{moved}"
+        again = f"; derived {self.derivations} times" if self.derivations > 1 else ""
+        return f"derived {', '.join(self.architecture.values())}{predicted}{moved}{again}"
+
+    def _cost_text(self, cost: Cost) -> str:
+        """Say one cost: predicted, asked, measured."""
+        key, predicted = cost.key, self.predicted[cost.key]
+        facts = [f"target {cost.text(self.targets[key])}"] if key in self.targets else []
+        if key in self.measured:
+            value = self.measured[key]
+            facts.append(f"measured {cost.text(value)}, {value / (predicted or 1.0):.2f} times")
+        said = f" ({', '.join(facts)})" if facts else ""
+        return f"{key} {cost.text(predicted)}{said}"
 
 
 def derive_all(
@@ -78,12 +95,16 @@ def derive_all(
 ) -> list[Derived]:
     """Return the `top_k` best architectures, for every target the best within it.
 
-    Those that compute the same count as one.
+    Those that compute the same count as one. Targets on what is measured hold as measured.
     """
     costs = resolve_costs(goals, search)
     found: dict[str, Derived] = {}
+
+    def derive_within(limits: Mapping[str, float]) -> list[Derived]:
+        return _best(top_k, search, alphas, costs, limits)
+
     for limits in _limits(costs):
-        for derived in _best(top_k, search, alphas, costs, limits):
+        for derived in hold(derive_within, limits, costs, search):
             found.setdefault(derived.key, derived)
     return list(found.values())
 

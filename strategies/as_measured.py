@@ -1,0 +1,190 @@
+"""Targets held as measured: what was derived is measured, and derived again where a table misled.
+
+A table predicts what a network costs, from what its parts cost when the table was made; asked for
+is what the network costs on the device, by the estimator that will judge the trial.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from nasengine.errors import RunFolderError, StorageError
+from nasengine.estimator import Candidate
+from nasengine.files import write_json
+from nasengine.guard import describe, guarded
+
+from .costs import Cost
+
+if TYPE_CHECKING:
+    from nasengine.search import Search
+
+    from .derived import Derived
+
+Limits = Mapping[str, float]
+Derive = Callable[[Limits], "list[Derived]"]
+
+DERIVATIONS = 6
+"""How often at most the best architectures are derived for one target."""
+
+_READINGS = 2
+"""How often each is measured; the highest counts, as the trial's own reading will be another."""
+
+
+class Readings:
+    """What derived architectures were measured to cost, kept so that a resumed run derives alike.
+
+    Parameters
+    ----------
+    search
+        Its estimators measure; its checkpoints keep.
+    """
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self._path = search.checkpoints / "derived_measured.json"
+        self._kept = self._read()
+
+    def of(self, derived: Derived, key: str) -> float | None:
+        """Return what one costs by an estimator; None where it cannot be measured."""
+        row = self._kept.setdefault(derived.key, {})
+        if key not in row:
+            self._search.pause_point()
+            row[key] = self._measured(derived, key)
+            write_json(self._path, self._kept)
+        return row[key]
+
+    def _measured(self, derived: Derived, key: str) -> float | None:
+        search = self._search
+        estimator = search.estimators[key]
+        primary = estimator.metrics(search)[0].name
+        taken = []
+        try:
+            for number in range(_READINGS):
+                label = f"derived-{number}"
+                with guarded(search.seed, label, key):
+                    candidate = Candidate(derived.architecture, search, label, {})
+                    taken.append(float(estimator.measure(candidate, search)[primary].value))
+        except StorageError:
+            raise
+        except Exception as error:  # noqa: BLE001 a candidate may raise anything; its trial will tell
+            search.reporter.warn(f"{key} of what was derived is not measured: {describe(error)}")
+            return None
+        return max(taken)
+
+    def _read(self) -> dict[str, dict[str, float | None]]:
+        if not self._path.is_file():
+            return {}
+        try:
+            kept: dict[str, dict[str, float | None]] = json.loads(self._path.read_text())
+            return {str(name): dict(row) for name, row in kept.items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise RunFolderError(
+                f"{self._path}: damaged: {error}; remove it to measure again"
+            ) from error
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """What one derivation gave: by cost, the highest measured share of its limit, and the factor.
+
+    Parameters
+    ----------
+    found
+        The architectures.
+    shares
+        Cost to the highest of measured / limit.
+    factors
+        Cost to the highest of measured / predicted.
+    """
+
+    found: list[Derived]
+    shares: Mapping[str, float]
+    factors: Mapping[str, float]
+
+    def rank(self, least: Limits) -> tuple[Any, ...]:
+        """Return what the better attempt has more of: within its limits, near them, likely."""
+        over = max(0.0, max(self.shares.values()) - 1)
+        spent = all(share >= least[key] for key, share in self.shares.items())
+        return (-over, spent, self.found[0].score)
+
+
+def hold(derive: Derive, limits: Limits, costs: Sequence[Cost], search: Search) -> list[Derived]:
+    """Derive under limits so that they hold as measured.
+
+    Where a measured cost is above its limit, or further below a target than its tolerance, the
+    limit that the table is asked for is divided by the measured factor (measured / predicted).
+    Costs that are counted hold as predicted.
+
+    Parameters
+    ----------
+    derive
+        Returns the best architectures that a table predicts to be within limits, best first.
+    limits
+        Cost to the most that is allowed.
+    costs
+        All costs.
+    search
+        Its estimators measure.
+    """
+    timed = [c for c in costs if c.key in limits and not search.estimators[c.key].counts]
+    asked, found = dict(limits), derive(limits)
+    if not timed or not found:
+        return found
+    least = {c.key: (1 - c.tolerance) if c.targets else 0.0 for c in timed}
+    readings, attempts = Readings(search), list[_Attempt]()
+    for _ in range(DERIVATIONS):
+        attempt = _attempt(found, limits, timed, readings)
+        if attempt is None:
+            return found
+        attempts.append(attempt)
+        asked = {**asked, **_corrected(attempt, limits, least, timed)}
+        found = derive(asked)
+        seen = [[d.key for d in earlier.found] for earlier in attempts]
+        if not found or [d.key for d in found] in seen:
+            break
+    best = max(attempts, key=lambda attempt: attempt.rank(least))
+    _tell_missed(best, limits, timed, search)
+    return [replace(d, targets=dict(limits), derivations=len(attempts)) for d in best.found]
+
+
+def _attempt(
+    found: Sequence[Derived], limits: Limits, timed: Sequence[Cost], readings: Readings
+) -> _Attempt | None:
+    """Measure what was derived; None where something cannot be measured."""
+    measured = []
+    for derived in found:
+        row = {cost.key: readings.of(derived, cost.key) for cost in timed}
+        if any(value is None for value in row.values()):
+            return None
+        measured.append(replace(derived, measured={k: v for k, v in row.items() if v is not None}))
+    shares = {
+        c.key: max(d.measured[c.key] for d in measured) / (limits[c.key] or 1.0) for c in timed
+    }
+    factors = {
+        c.key: max(d.measured[c.key] / (d.predicted[c.key] or 1.0) for d in measured) for c in timed
+    }
+    return _Attempt(measured, shares, factors)
+
+
+def _corrected(
+    attempt: _Attempt, limits: Limits, least: Limits, timed: Sequence[Cost]
+) -> dict[str, float]:
+    """Return what to ask of the tables next, of the costs that missed; not below any network."""
+    return {
+        cost.key: max(limits[cost.key] / attempt.factors[cost.key], cost.range[0])
+        for cost in timed
+        if not least[cost.key] <= attempt.shares[cost.key] <= 1
+    }
+
+
+def _tell_missed(best: _Attempt, limits: Limits, timed: Sequence[Cost], search: Search) -> None:
+    for cost in timed:
+        if best.shares[cost.key] > 1:
+            value = max(derived.measured[cost.key] for derived in best.found)
+            search.reporter.warn(
+                f"no derived architecture was measured within {cost.key} "
+                f"{cost.text(limits[cost.key])}: the nearest has {cost.text(value)}"
+            )
