@@ -2,8 +2,8 @@
 
 Microsoft, Neural Network Intelligence 3.0, https://nni.readthedocs.io
 
-Every decision is a ``choice`` of NNI's search space. For each proposal a new tuner is seeded by
-the spec's seed and the number of trials, and told the history (`nni_tuners`).
+Every decision is a ``choice`` of NNI's search space. A tuner is told each trial once, and seeded
+for each proposal by the spec's seed and the number of trials (`nni_tuners`).
 
 NNI's TPE and random tuners answer a repeat from a grid search, in silence: in a small space nearly
 every proposal is then one of the grid's, which is worse than random. By default (``repeats =

@@ -1,12 +1,17 @@
-"""NNI's tuners, seeded, silent and told a history. Imported only when NNI is used."""
+"""NNI's tuners, seeded, silent and told a history. Imported only when NNI is used.
+
+A tuner is told each trial once, and kept from one proposal to the next; what it is asked is seeded
+by the number of trials, and leaves no trace in it.
+"""
 
 from __future__ import annotations
 
-import logging
-import math
+import copy
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from abc import abstractmethod
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +22,18 @@ from nasengine.history import History
 from nasengine.randomness import derive_seed
 from nasengine.trial import Trial
 
-from .unseen import searchable
+from .kept import Reading, read
+from .silence import silenced
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, message=".*pkg_resources.*")
+    import nni
+    from nni.algorithms.hpo.evolution_tuner import EvolutionTuner
+    from nni.algorithms.hpo.gridsearch_tuner import GridSearchTuner
+    from nni.algorithms.hpo.random_tuner import RandomTuner
+    from nni.algorithms.hpo.tpe_tuner import TpeTuner
+    from nni.common.hpo_utils import Deduplicator, format_parameters
 
 if TYPE_CHECKING:
     from nasengine.search import Search
@@ -27,76 +43,86 @@ if TYPE_CHECKING:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep NNI's log off stdout, its warnings away, and Python's generator as it was.
+    """Keep NNI's log off stdout, and Python's generator as it was.
 
     NNI's evolution tuner draws from the global one.
     """
-    logger, state = logging.getLogger("nni"), random.getstate()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=UserWarning, message=".*pkg_resources.*")
-        import nni.algorithms.hpo.evolution_tuner  # noqa: F401 (sets the logger up)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    state = random.getstate()
     try:
-        yield
+        with silenced("nni"):
+            yield
     finally:
-        logger.setLevel(level)
         random.setstate(state)
 
 
 def answers(strategy: Nni, history: History, search: Search) -> Iterator[Architecture]:
     """Yield what a tuner that was told the history answers, until it has no more."""
-    import nni
-
-    trials = searchable(history.measured, search.space)
-    told = [
-        (dict(t.architecture), loss) for t, loss in zip(trials, losses(trials, search), strict=True)
-    ]
-    tuner = TUNERS[strategy.tuner](strategy, told, search, len(history))
-    for number in range(len(told), len(told) + search.space.size):
+    make = TUNERS[strategy.tuner]
+    tuner = read(history, search, lambda: make(strategy, search), strategy)
+    tuner.begin(history)
+    for number in range(search.space.size):
         try:
-            answer = tuner(number)
+            answer = tuner.ask(tuner.told + number)
         except nni.NoMoreTrialError:
             return
         yield Architecture({name: answer[name] for name in search.space.decisions})
 
 
-def losses(trials: list[Trial], search: Search) -> list[float]:
-    """Return one finite number a trial: NNI accepts NaN in silence, and knows no limits."""
-    standings = [search.objectives.standing(trial) for trial in trials]
-    known = [s[1] for s in standings if s[0] == 0.0 and math.isfinite(s[1])]
-    worst, best = max(known, default=0.0), min(known, default=0.0)
-    span = worst - best or 1.0
-    return [min(s[1], worst) if s[0] == 0.0 else worst + span * min(s[0], 10.0) for s in standings]
+def loss_of(trial: Trial, search: Search) -> float:
+    """Return one finite number: NNI accepts NaN in silence, and knows no limits.
+
+    Its tuners only compare: what is no number is above every value, what breaks a limit above that.
+    """
+    feasible, *losses = search.objectives.standing(trial)
+    if not losses:
+        return 1e301 * (1.0 + min(feasible, 10.0))
+    return max(-1e300, min(losses[0], 1e300))
 
 
-Told = list[tuple[dict[str, str], float]]
-Ask = Callable[[int], Mapping[str, str]]
+class Tuner(Reading):
+    """One of NNI's tuners, told measured trials."""
 
+    def __init__(self, strategy: Nni, search: Search) -> None:
+        self.strategy, self.search = strategy, search
+        self.told = 0
+        self.space: dict[str, dict[str, Any]] = {
+            name: {"_type": "choice", "_value": list(choices)}
+            for name, choices in search.space.decisions.items()
+        }
+        self.nni = self.make()
+        self.nni.update_search_space(self.space)
 
-def _tpe(strategy: Nni, told: Told, search: Search, number: int) -> Ask:
-    from nni.algorithms.hpo.tpe_tuner import TpeTuner
+    @abstractmethod
+    def make(self) -> Any:
+        """Return NNI's object."""
 
-    tuner = TpeTuner("minimize", seed=_seed(search, number))
-    tuner.update_search_space(_space(search))
-    if strategy.repeats == "ask":
-        tuner.dedup = _Repeats()
-    tuner.import_data([{"parameter": choices, "value": loss} for choices, loss in told])
-    return _asking(tuner)
+    def take(self, trial: Trial) -> None:
+        """Tell a trial."""
+        self.tell(dict(trial.architecture), loss_of(trial, self.search))
+        self.told += 1
 
+    @abstractmethod
+    def tell(self, choices: dict[str, str], loss: float) -> None:
+        """Tell NNI's object what was measured."""
 
-def _random(strategy: Nni, told: Told, search: Search, number: int) -> Ask:
-    from nni.algorithms.hpo.random_tuner import RandomTuner
-    from nni.common.hpo_utils import format_parameters
+    def copy(self) -> Tuner:
+        """Return a tuner that goes on by itself."""
+        twin = copy.copy(self)
+        twin.nni = copy.copy(self.nni)
+        return twin
 
-    tuner = RandomTuner(seed=_seed(search, number))
-    tuner.update_search_space(_space(search))
-    if strategy.repeats == "ask":
-        tuner.dedup = _Repeats()
-    for choices, _ in told:
-        tuner.dedup.add_history(format_parameters(choices, tuner.space))
-    return _asking(tuner)
+    @abstractmethod
+    def begin(self, history: History) -> None:
+        """Seed it for a proposal, whatever it was asked before."""
+
+    def ask(self, number: int) -> Mapping[str, str]:
+        """Return its answer; the trial's number is new to it."""
+        answer: Mapping[str, str] = self.nni.generate_parameters(number)
+        return answer
+
+    def seed(self, number: int) -> int:
+        """Return what it draws from at one point of the search."""
+        return derive_seed(self.search.seed, "nni", number) % 2**31
 
 
 class _Repeats:
@@ -109,70 +135,159 @@ class _Repeats:
         """Remember nothing."""
 
 
-def _asking(tuner: Any) -> Ask:
-    def ask(number: int) -> Mapping[str, str]:
-        answer: Mapping[str, str] = tuner.generate_parameters(number)
-        # Ended at once: an answer that is not taken must not count as running.
-        tuner.trial_end(number, True)
+class _Deduplicated(Tuner):
+    """A tuner that has NNI's deduplicator."""
+
+    def __init__(self, strategy: Nni, search: Search) -> None:
+        super().__init__(strategy, search)
+        ours = strategy.repeats == "ask"
+        self.repeats: Any = _Repeats() if ours else Deduplicator(self.nni.space)
+
+    def copy(self) -> Tuner:
+        """Return a tuner that goes on by itself."""
+        twin: Any = super().copy()
+        twin.repeats = _forked(self.repeats)
+        return twin  # type: ignore[no-any-return]
+
+    def begin(self, history: History) -> None:
+        """Seed it; its deduplicator knows what was told, and not what was asked."""
+        self.nni.rng = np.random.default_rng(self.seed(len(history)))
+        self.nni.dedup = _forked(self.repeats)
+
+
+def _forked(repeats: Any) -> Any:
+    twin = copy.copy(repeats)
+    if isinstance(repeats, Deduplicator):
+        twin._history = set(repeats._history)
+    return twin
+
+
+class Tpe(_Deduplicated):
+    """NNI's TPE."""
+
+    def make(self) -> Any:
+        """Return NNI's object."""
+        return TpeTuner("minimize", seed=0)
+
+    def copy(self) -> Tuner:
+        """Return a tuner that goes on by itself."""
+        twin = super().copy()
+        records = {name: list(found) for name, found in self.nni._history.items()}
+        twin.nni._history = defaultdict(list, records)
+        return twin
+
+    def tell(self, choices: dict[str, str], loss: float) -> None:
+        """Tell NNI's object what was measured."""
+        self.nni.dedup = self.repeats
+        self.nni.import_data([{"parameter": choices, "value": loss}])
+
+    def ask(self, number: int) -> Mapping[str, str]:
+        """Return its answer, which does not count as running."""
+        answer = super().ask(number)
+        self.nni._running_params.clear()
+        self.nni._params.clear()
         return answer
 
-    return ask
+
+class Chance(_Deduplicated):
+    """NNI's random tuner."""
+
+    def make(self) -> Any:
+        """Return NNI's object."""
+        return RandomTuner(seed=0)
+
+    def tell(self, choices: dict[str, str], loss: float) -> None:  # noqa: ARG002
+        """Tell it what is a repeat."""
+        self.repeats.add_history(format_parameters(choices, self.nni.space))
 
 
-def _grid(strategy: Nni, told: Told, search: Search, number: int) -> Ask:  # noqa: ARG001
-    from nni.algorithms.hpo.gridsearch_tuner import GridSearchTuner
+class Grid(Tuner):
+    """NNI's grid search. What of its grid the history has from the start on is passed over."""
 
-    tuner = GridSearchTuner()
-    tuner.update_search_space(_space(search))
-    return tuner.generate_parameters  # type: ignore[no-any-return]
+    def __init__(self, strategy: Nni, search: Search) -> None:
+        super().__init__(strategy, search)
+        self.left: deque[Mapping[str, str]] = deque()
+        self.asked = 0
+
+    def make(self) -> Any:
+        """Return NNI's object."""
+        return GridSearchTuner()
+
+    def tell(self, choices: dict[str, str], loss: float) -> None:
+        """Tell nothing: a grid learns nothing."""
+
+    def copy(self) -> Tuner:
+        """Return itself, since it is told nothing."""
+        return self
+
+    def begin(self, history: History) -> None:
+        """Go back to the first point that is not in the history."""
+        space = self.search.space
+        while self.left and space.key(Architecture(self.left[0])) in history.keys:
+            self.left.popleft()
+        self.asked = 0
+
+    def ask(self, number: int) -> Mapping[str, str]:
+        """Return the next point."""
+        if self.asked == len(self.left):
+            self.left.append(super().ask(number))
+        self.asked += 1
+        return self.left[self.asked - 1]
 
 
-def _evolution(strategy: Nni, told: Told, search: Search, number: int) -> Ask:
-    """Tell NNI's evolution every trial in turn: its population is what they leave."""
-    from nni.algorithms.hpo.evolution_tuner import EvolutionTuner
+class Evolution(Tuner):
+    """NNI's evolution: its population is what the trials leave, one after the other."""
 
-    space = _space(search)
-    tuner = EvolutionTuner("minimize", strategy.population)
-    tuner.update_search_space(space)
-    # Its first population was drawn unseeded: draw it again.
-    _reseed(tuner, search, -1)
-    tuner.population.clear()
-    for _ in range(strategy.population):
-        tuner._random_generate_individual()
-    for index, (choices, loss) in enumerate(told):
-        _reseed(tuner, search, index)
-        tuner.generate_parameters(index)
-        tuner.running_trials[index].config = {
-            name: {"_index": space[name]["_value"].index(choice), "_value": choice}
+    def __init__(self, strategy: Nni, search: Search) -> None:
+        super().__init__(strategy, search)
+        # Its first population was drawn unseeded: draw it again.
+        self._reseed(-1)
+        self.nni.population.clear()
+        for _ in range(strategy.population):
+            self.nni._random_generate_individual()
+        self.population = list(self.nni.population)
+
+    def make(self) -> Any:
+        """Return NNI's object."""
+        return EvolutionTuner("minimize", self.strategy.population)
+
+    def copy(self) -> Tuner:
+        """Return a tuner that goes on by itself."""
+        twin: Any = super().copy()
+        twin.population, twin.nni.running_trials = list(self.population), {}
+        return twin  # type: ignore[no-any-return]
+
+    def tell(self, choices: dict[str, str], loss: float) -> None:
+        """Let it make room for an individual, and put the measured one there."""
+        self.nni.population = self.population
+        self._reseed(self.told)
+        self.nni.generate_parameters(self.told)
+        self.nni.running_trials[self.told].config = {
+            name: {"_index": self.space[name]["_value"].index(choice), "_value": choice}
             for name, choice in choices.items()
         }
-        tuner.receive_trial_result(index, choices, loss)
-    _reseed(tuner, search, number)
+        self.nni.receive_trial_result(self.told, choices, loss)
+        self.population = self.nni.population
 
-    def ask(number: int) -> Mapping[str, str]:
-        population = list(tuner.population)
-        answer: Mapping[str, str] = tuner.generate_parameters(number)
-        # An answer that is not taken costs the population nobody.
-        tuner.population = population
+    def begin(self, history: History) -> None:
+        """Seed it."""
+        self._reseed(len(history))
+
+    def ask(self, number: int) -> Mapping[str, str]:
+        """Return its answer, which costs the population nobody."""
+        self.nni.population = list(self.population)
+        answer = super().ask(number)
+        self.nni.running_trials.clear()
         return answer
 
-    return ask
+    def _reseed(self, number: int) -> None:
+        random.seed(self.seed(number))
+        self.nni.random_state.seed(self.seed(number))
 
 
-def _reseed(tuner: Any, search: Search, number: int) -> None:
-    random.seed(_seed(search, number))
-    tuner.random_state = np.random.RandomState(_seed(search, number))
-
-
-TUNERS = {"tpe": _tpe, "random": _random, "grid": _grid, "evolution": _evolution}
-
-
-def _seed(search: Search, number: int) -> int:
-    return derive_seed(search.seed, "nni", number) % 2**31
-
-
-def _space(search: Search) -> dict[str, dict[str, Any]]:
-    return {
-        name: {"_type": "choice", "_value": list(choices)}
-        for name, choices in search.space.decisions.items()
-    }
+TUNERS: dict[str, type[Tuner]] = {
+    "tpe": Tpe,
+    "random": Chance,
+    "grid": Grid,
+    "evolution": Evolution,
+}

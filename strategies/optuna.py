@@ -3,18 +3,17 @@
 Akiba et al., Optuna: A Next-generation Hyperparameter Optimization Framework, KDD 2019,
 https://optuna.readthedocs.io
 
-Every decision is a categorical parameter of an in-memory study that holds what was measured; the
-sampler is new for each proposal, seeded by the spec's seed and the number of trials, so that
-resuming is replaying. Limits go in through ``set_constraint``. A sampler that answers what was
-proposed before is asked again, `ASKS` times in all; then its last answer is mutated until it is
-something new.
+Every decision is a categorical parameter of an in-memory study that is told each trial once; the
+sampler is new for each proposal, seeded by the spec's seed and the number of trials, so that a
+resumed search, whose study is told all trials anew, goes on the same. Limits go in through
+``set_constraint``. An answer that was proposed before is mutated until it is something new.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
@@ -32,8 +31,11 @@ if TYPE_CHECKING:
 
     from nasengine.search import Search
 
+CHEAP = ("qmc", "random")
+"""Samplers without a model; one with a model of the same trials would answer much the same."""
+
 ASKS = 5
-"""Times that a sampler is asked before its answer is mutated."""
+"""Times that a cheap sampler is asked before its answer is mutated."""
 
 REFUSED = {
     "cmaes": "CMA-ES samples numbers only, and every choice is a category: Optuna would draw at "
@@ -63,23 +65,29 @@ class Optuna(Strategy):
 
     def propose(self, history: History, count: int, search: Search) -> Sequence[Architecture]:
         """Ask a sampler that was told the history."""
-        from .optuna_study import ask, quiet, study_of
+        from .optuna_study import quiet, told
 
         rng = search.stream("optuna", len(history))
         unseen = Unseen(history, search, rng)
         found: list[Architecture] = []
-        with quiet():
-            study = study_of(history, search, self.make_sampler(0, 0))
+
+        def sampler_of_generation(number: int) -> BaseSampler:
+            return self.make_sampler(_seed(search, "generation", number), 0)
+
+        with quiet(), told(history, search, sampler_of_generation, self) as study:
             for number in range(count):
+                if found:
+                    study.run(found[-1])
                 answers: list[Architecture] = []
-                for attempt in range(ASKS):
-                    seed = derive_seed(search.seed, "optuna", len(history), number, attempt)
-                    sampler = self.make_sampler(seed % 2**32, len(history) + number + attempt)
-                    answers.append(ask(study, sampler, search.space))
+                for attempt in range(ASKS if self.sampler in CHEAP else 1):
+                    seed = _seed(search, len(history), number, attempt)
+                    sampler = self.make_sampler(seed, len(history) + number + attempt)
+                    with study.tentative():
+                        answers.append(study.ask(sampler))
                     if answers[-1] in unseen:
                         break
                 mutants = walk(answers[-1], search.space.decisions, rng)
-                new = unseen.first([answers[-1], *islice(mutants, TRIES)]) or unseen.sample()
+                new = unseen.first(chain([answers[-1]], islice(mutants, TRIES))) or unseen.sample()
                 if new is None:
                     break
                 found.append(new)
@@ -103,8 +111,9 @@ class Optuna(Strategy):
         if self.sampler == "qmc":
             # The seed scrambles the sequence: one and the same for all its points.
             return numbered_qmc(number, {**settings, "seed": 0})
-        if self.sampler == "tpe_multivariate":
-            settings["multivariate"] = True
+        if self.sampler.startswith("tpe"):
+            # Said either way: Optuna's default differs from one release to the next.
+            settings["multivariate"] = self.sampler == "tpe_multivariate"
         return getattr(samplers, CLASSES[self.sampler])(**settings)  # type: ignore[no-any-return]
 
     def check(self, search: Search) -> None:
@@ -147,6 +156,10 @@ class Optuna(Strategy):
             if kind in kinds and name not in ("seed", "multivariate"):
                 found[name] = kinds[kind]
         return found
+
+
+def _seed(search: Search, *labels: str | int) -> int:
+    return derive_seed(search.seed, "optuna", *labels) % 2**32
 
 
 CLASSES = {

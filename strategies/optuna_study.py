@@ -3,167 +3,197 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler, QMCSampler
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nasengine.architecture import Architecture
 from nasengine.history import History
-from nasengine.space import SearchSpace
 from nasengine.trial import Status, Trial
 
+from .kept import Reading, ahead, settled
+from .silence import silenced
 from .unseen import is_searchable
 
 if TYPE_CHECKING:
     from nasengine.search import Search
 
+MakeSampler = Callable[[int], BaseSampler]
+"""Makes the sampler, for one generation of those that have generations."""
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Optuna from logging, and from warning that a sampler is experimental."""
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(level)
+    """Keep Optuna from logging, and from warning that a sampler is experimental.
 
-
-@dataclass
-class _Told:
-    """A study that was told the first so many measured trials (`History.measured`)."""
-
-    measured: list[Trial]
-    study: optuna.Study
-    what: tuple[object, ...]
-    used: int = 0
-    generations: int = 0
-    worst: tuple[float, ...] = ()
-
-
-_told: WeakKeyDictionary[History, _Told] = WeakKeyDictionary()
-
-
-def study_of(history: History, search: Search, sampler: BaseSampler) -> optuna.Study:
-    """Return a study that holds what was measured.
-
-    It is kept from one proposal to the next, where what Optuna adds to it follows from the trials
-    alone. NSGA-III draws lots when it selects parents, and running trials will change: then the
-    study is made anew.
+    That GP clips what is not finite is known, too: it is how a value that is no number is told.
     """
-    what = (search.objectives, search.space, type(sampler), _population(sampler))
-    told = _told.get(history)
-    if told is None or told.measured is not history.measured or told.what != what:
-        study = optuna.create_study(directions=["minimize"] * len(search.objectives.goals))
-        told = _Told(history.measured, study, what)
-        told.worst = (0.0,) * len(search.objectives.goals)
-    for index in range(told.used, len(told.measured)):
-        trial = told.measured[index]
-        if is_searchable(trial, search.space):
-            told.study.add_trial(_frozen(trial, index, told, search, sampler))
-    told.used = len(told.measured)
-    if isinstance(sampler, NSGAIISampler):
-        # Optuna gives parents in another order when it selects them than when it remembers them:
-        # select every generation's here, one after the other, so that it always remembers.
-        last = told.used // (_population(sampler) or 1)
-        for generation in range(told.generations + 1, last + 1):
-            sampler.get_parent_population(told.study, generation)
-            told.generations = generation
-    running = [trial for trial in history if trial.status is Status.RUNNING]
-    if running or isinstance(sampler, NSGAIIISampler):
-        _told.pop(history, None)
-        distributions = distributions_of(search.space, sampler)
-        for trial in running:
-            if is_searchable(trial, search.space):
-                parameters = _parameters(trial.architecture, search.space, sampler)
-                told.study.add_trial(
-                    create_trial(
-                        state=TrialState.RUNNING, params=parameters, distributions=distributions
-                    )
-                )
-    else:
-        _told[history] = told
-    return told.study
+    with silenced("optuna"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.filterwarnings("ignore", message="Clip non-finite values")
+        yield
 
 
-def _population(sampler: BaseSampler) -> int | None:
-    if isinstance(sampler, (NSGAIISampler, NSGAIIISampler)):
-        return sampler.population_size
-    return None
+class Told(Reading):
+    """A study that was told trials, one after the other; it holds nothing else."""
+
+    def __init__(self, search: Search, make_sampler: MakeSampler) -> None:
+        self.search = search
+        self.make_sampler = make_sampler
+        self.sampler = make_sampler(0)
+        self.storage = InMemoryStorage()
+        goals = len(search.objectives.goals)
+        self.study = optuna.create_study(storage=self.storage, directions=["minimize"] * goals)
+        self.worst = (0.0,) * goals
+        self.measured = 0
+
+    def copy(self) -> Told:
+        """Never needed: what is tentative is taken back instead."""
+        raise NotImplementedError
+
+    def take(self, trial: Trial) -> None:
+        """Tell a measured trial; a generation that is then complete selects the next parents."""
+        self.study.add_trial(self._frozen(trial))
+        self.measured += 1
+        if self.population and self.measured % self.population == 0:
+            # Optuna would select them when it is next asked, by a sampler of another seed.
+            generation = self.measured // self.population
+            self.study._thread_local.cached_all_trials = None
+            self.make_sampler(generation).get_parent_population(self.study, generation)  # type: ignore[attr-defined]
+
+    def run(self, architecture: Architecture) -> None:
+        """Tell that an architecture is being measured."""
+        parameters = self._parameters(architecture)
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING, params=parameters, distributions=self.distributions
+            )
+        )
+
+    @contextmanager
+    def tentative(self) -> Iterator[None]:
+        """Take back, at the end, whatever the study was told inside."""
+        storage, study, worst, measured = (
+            self.storage,
+            self.storage._studies[self.study._study_id],
+            self.worst,
+            self.measured,
+        )
+        count, attributes, best = len(study.trials), study.system_attrs, study.best_trial_id
+        try:
+            yield
+        finally:
+            for trial in study.trials[count:]:
+                del storage._trial_id_to_study_id_and_number[trial._trial_id]
+            del study.trials[count:]
+            study.system_attrs, study.best_trial_id = attributes, best
+            storage._max_trial_id = count - 1
+            self.worst, self.measured = worst, measured
+
+    def ask(self, sampler: BaseSampler) -> Architecture:
+        """Return what a sampler answers, as a trial that runs."""
+        self.study.sampler = sampler
+        if hasattr(sampler, "_search_space"):
+            # What all trials have in common: of one study it is always the same, and costs a pass
+            # over all trials to find out anew.
+            sampler._search_space = self._common
+        trial = self.study.ask(self.distributions)
+        return Architecture(
+            {
+                name: choices[trial.params[name]] if self._numbers else trial.params[name]
+                for name, choices in self.search.space.decisions.items()
+            }
+        )
+
+    @cached_property
+    def _common(self) -> Any:
+        return self.sampler._search_space  # type: ignore[attr-defined]
+
+    @cached_property
+    def population(self) -> int:
+        """Trials in a generation; 0 for a sampler that has none."""
+        genetic = isinstance(self.sampler, (NSGAIISampler, NSGAIIISampler))
+        return self.sampler.population_size if genetic else 0  # type: ignore[attr-defined]
+
+    @cached_property
+    def _numbers(self) -> bool:
+        return isinstance(self.sampler, QMCSampler)
+
+    @cached_property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Optuna's search space: categories, or numbers for a sampler that knows none."""
+        decisions = self.search.space.decisions
+        if self._numbers:
+            return {name: IntDistribution(0, len(cs) - 1) for name, cs in decisions.items()}
+        return {name: CategoricalDistribution(choices) for name, choices in decisions.items()}
+
+    def _parameters(self, architecture: Architecture) -> dict[str, Any]:
+        decisions = self.search.space.decisions
+        if self._numbers:
+            return {name: cs.index(architecture[name]) for name, cs in decisions.items()}
+        return {name: architecture[name] for name in decisions}
+
+    def _frozen(self, trial: Trial) -> FrozenTrial:
+        """Return a measured trial as Optuna's; an infeasible one may lack the goals' values."""
+        objectives = self.search.objectives
+        if trial.status is Status.COMPLETE:
+            values = objectives.losses(trial)
+            self.worst = tuple(map(max, self.worst, values))
+        else:
+            values = self.worst
+        attributes = {}
+        if self.population:
+            key = f"{type(self.sampler).__name__}:generation"
+            attributes[key] = self.measured // self.population
+        frozen = create_trial(
+            values=values,
+            params=self._parameters(trial.architecture),
+            distributions=self.distributions,
+            system_attrs=attributes,
+        )
+        broken = objectives.violations(trial.measurements)
+        for limit in objectives.limits:
+            frozen.set_constraint(limit.metric, min(broken.get(limit.metric, 0.0), 1e300))
+        if trial.status is Status.INFEASIBLE and not broken:
+            frozen.set_constraint("feasible", 1.0)
+        return frozen
 
 
-def _frozen(
-    trial: Trial, index: int, told: _Told, search: Search, sampler: BaseSampler
-) -> FrozenTrial:
-    """Return a measured trial as Optuna's; an infeasible one may lack the goals' values."""
-    if trial.status is Status.COMPLETE:
-        values = search.objectives.losses(trial)
-        told.worst = tuple(map(max, told.worst, values))
-    else:
-        values = told.worst
-    distributions = distributions_of(search.space, sampler)
-    population = _population(sampler)
-    generation = {f"{type(sampler).__name__}:generation": index // population} if population else {}
-    frozen = create_trial(
-        values=values,
-        params=_parameters(trial.architecture, search.space, sampler),
-        distributions=distributions,
-        system_attrs=generation,
-    )
-    broken = search.objectives.violations(trial.measurements)
-    for limit in search.objectives.limits:
-        frozen.set_constraint(limit.metric, min(broken.get(limit.metric, 0.0), 1e300))
-    if trial.status is Status.INFEASIBLE and not broken:
-        frozen.set_constraint("feasible", 1.0)
-    return frozen
+@contextmanager
+def told(
+    history: History, search: Search, make_sampler: MakeSampler, *settings: object
+) -> Iterator[Told]:
+    """Give a study that holds the history.
 
+    The trials that have settled are told once, and stay from one proposal to the next. Those
+    after one that still runs, those that run, and what is asked inside, are taken back.
 
-def distributions_of(space: SearchSpace, sampler: BaseSampler) -> dict[str, BaseDistribution]:
-    """Return Optuna's search space: categories, or numbers for a sampler that knows none."""
-    if isinstance(sampler, QMCSampler):
-        return {
-            name: IntDistribution(0, len(choices) - 1) for name, choices in space.decisions.items()
-        }
-    return {name: CategoricalDistribution(choices) for name, choices in space.decisions.items()}
-
-
-def _parameters(
-    architecture: Architecture, space: SearchSpace, sampler: BaseSampler
-) -> dict[str, Any]:
-    if isinstance(sampler, QMCSampler):
-        return {name: cs.index(architecture[name]) for name, cs in space.decisions.items()}
-    return {name: architecture[name] for name in space.decisions}
-
-
-_common: WeakKeyDictionary[optuna.Study, Any] = WeakKeyDictionary()
-
-
-def ask(study: optuna.Study, sampler: BaseSampler, space: SearchSpace) -> Architecture:
-    """Return what a sampler answers; the study keeps no result of it."""
-    study.sampler = sampler
-    if hasattr(sampler, "_search_space"):
-        # What all trials have in common: of one study it is always the same, and costs a pass
-        # over all trials to find out anew.
-        sampler._search_space = _common.setdefault(study, sampler._search_space)
-    trial = study.ask(distributions_of(space, sampler))
-    study.tell(trial, state=TrialState.FAIL)
-    return Architecture(
-        {
-            name: choices[trial.params[name]]
-            if isinstance(sampler, QMCSampler)
-            else trial.params[name]
-            for name, choices in space.decisions.items()
-        }
-    )
+    Parameters
+    ----------
+    history
+        What was proposed so far.
+    search
+        Its space, limits and goals.
+    make_sampler
+        Makes the sampler by which the parents of a generation are selected.
+    settings
+        What that sampler depends on.
+    """
+    study = settled(history, search, lambda: Told(search, make_sampler), *settings)
+    with study.tentative():
+        for trial in ahead(history, search.space):
+            study.take(trial)
+        for trial in history[history.settled :]:
+            if trial.status is Status.RUNNING and is_searchable(trial, search.space):
+                study.run(trial.architecture)
+        yield study
 
 
 def numbered_qmc(number: int, settings: Mapping[str, Any]) -> QMCSampler:

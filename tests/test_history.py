@@ -16,8 +16,8 @@ statuses = st.sampled_from(list(Status))
 def test_what_is_kept_is_what_a_scan_finds(records):
     history = History()
     rewrites = 0
-    for number, status, look in records:
-        number = min(number, len(history))
+    for wanted, status, look in records:
+        number = min(wanted, len(history))
         if number < len(history) and history[number].status is not Status.RUNNING:
             rewrites += 1
         history.record(Trial(number, Architecture({"a": str(number)}), f"k{number}", status))

@@ -1,17 +1,34 @@
 """Optuna's samplers: their settings, limits, repeats."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import optuna
 import pytest
 
 from nasengine.errors import SpecError
 from nasengine.history import History
 from nasengine.plugin import build
+from nasengine.search import Search
 from nasengine.strategies.optuna import CLASSES, Optuna
-from nasengine.strategies.optuna_study import quiet, study_of
+from nasengine.strategies.optuna_study import quiet, told
 from nasengine.strategies.random import Random
 from nasengine.strategy import Strategy
-from nasengine.testing.strategies import BranchedSpace, play, search_for, troubled
+from nasengine.testing.strategies import BranchedSpace, complete, play, search_for, troubled
 from nasengine.trial import Measurement, Status, Trial
+
+DEFAULT = Optuna()
+
+
+@contextmanager
+def study_of(
+    history: History, search: Search, strategy: Optuna = DEFAULT
+) -> Iterator[optuna.Study]:
+    def sampler(generation: int) -> optuna.samplers.BaseSampler:
+        return strategy.make_sampler(generation, 0)
+
+    with quiet(), told(history, search, sampler, strategy) as study:
+        yield study.study
 
 
 @pytest.mark.parametrize("sampler", CLASSES)
@@ -50,8 +67,8 @@ def test_cmaes_is_refused_with_the_reason() -> None:
 def test_the_study_holds_what_was_measured_and_what_was_broken() -> None:
     search = search_for(BranchedSpace())
     history = play(Random(), search, 10, outcome=troubled)
-    study = study_of(history, search, Optuna().make_sampler(0, 0))
-    told = study.trials
+    with study_of(history, search) as study:
+        told = study.trials
     assert len(told) == len(history.measured)
     by_number = zip(told, history.measured, strict=True)
     for theirs, ours in by_number:
@@ -67,10 +84,11 @@ def test_running_trials_are_told_as_running() -> None:
     history = play(Random(), search, 4)
     first = Random().propose(history, 1, search)[0]
     history.record(Trial(4, first, search.space.key(first)))
-    study = study_of(history, search, Optuna().make_sampler(0, 0))
-    assert [t.state.name for t in study.trials].count("RUNNING") == 1
-    again = study_of(play(Random(), search, 4), search, Optuna().make_sampler(0, 0))
-    assert [t.state.name for t in again.trials].count("RUNNING") == 0
+    with study_of(history, search) as study:
+        assert [t.state.name for t in study.trials].count("RUNNING") == 1
+    history.record(complete(history[4]))
+    with study_of(history, search) as study:
+        assert [t.state.name for t in study.trials] == ["COMPLETE"] * 5
 
 
 def test_constraints_steer_the_search() -> None:
@@ -92,6 +110,36 @@ def test_nsga2_reaches_its_second_generation() -> None:
     search = search_for(BranchedSpace(), goals=2)
     strategy = Optuna(sampler="nsga2", settings={"population_size": 4})
     history: History = play(strategy, search, 14)
-    study = study_of(history, search, strategy.make_sampler(0, 0))
-    generations = {t.system_attrs.get("NSGAIISampler:generation") for t in study.trials}
+    with study_of(history, search, strategy) as study:
+        generations = {t.system_attrs.get("NSGAIISampler:generation") for t in study.trials}
     assert {0, 1, 2, 3} <= generations
+
+
+def test_a_trial_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = search_for(BranchedSpace())
+    calls: list[int] = []
+    add = optuna.Study.add_trial
+    monkeypatch.setattr(
+        optuna.Study, "add_trial", lambda self, trial: (calls.append(1), add(self, trial))[1]
+    )
+    strategy = Optuna(settings={"n_startup_trials": 3})
+    history = play(strategy, search, 15)
+    # Each trial once when it has ended, and once, for its own proposal, as running.
+    assert len(calls) <= 2 * len(history)
+
+
+def test_what_is_asked_leaves_no_trace_in_the_study() -> None:
+    search = search_for(BranchedSpace())
+    strategy = Optuna(sampler="nsga2", settings={"population_size": 4})
+    history = play(strategy, search, 9)
+    with study_of(history, search, strategy) as study:
+        before = (study.trials, study._storage.get_study_system_attrs(study._study_id))
+    strategy.propose(history, 3, search)
+    with study_of(history, search, strategy) as study:
+        assert (study.trials, study._storage.get_study_system_attrs(study._study_id)) == before
+
+
+def test_tpe_is_what_it_is_called() -> None:
+    with quiet():
+        assert Optuna(sampler="tpe").make_sampler(0, 0)._multivariate is False
+        assert Optuna(sampler="tpe_multivariate").make_sampler(0, 0)._multivariate is True

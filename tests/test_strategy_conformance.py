@@ -2,6 +2,7 @@
 
 import pytest
 
+from nasengine.graph import Factory, SpaceGraph
 from nasengine.plugin import installed, load_class
 from nasengine.space import SearchSpace
 from nasengine.strategies.evolution import Evolution
@@ -11,7 +12,9 @@ from nasengine.strategies.optuna import Optuna
 from nasengine.strategies.predictor import Predictor
 from nasengine.strategies.random import Random
 from nasengine.strategy import Strategy
-from nasengine.testing.strategies import StrategyContract, play, search_for
+from nasengine.testing.strategies import BranchedSpace, StrategyContract, play, search_for
+
+GP = Optuna(sampler="gp", settings={"n_startup_trials": 11})
 
 ROWS: dict[str, list[Strategy]] = {
     "random": [Random()],
@@ -23,6 +26,7 @@ ROWS: dict[str, list[Strategy]] = {
         Optuna(sampler="tpe_multivariate"),
         Optuna(sampler="nsga2", settings={"population_size": 6}),
         Optuna(sampler="nsga3", settings={"population_size": 6}),
+        GP,
         Optuna(sampler="qmc"),
         Optuna(sampler="random"),
     ],
@@ -35,6 +39,21 @@ ROWS: dict[str, list[Strategy]] = {
         Nni(tuner="grid"),
     ],
 }
+
+
+class SixteenSpace(SearchSpace):
+    """Two slots of four convolutions each, all different."""
+
+    def define(self, graph: SpaceGraph) -> None:
+        from torch import nn
+
+        def conv(kernel: int) -> Factory:
+            return lambda into, out: nn.Conv2d(into, out, kernel, padding=kernel // 2)
+
+        choices = {f"conv{kernel}": conv(kernel) for kernel in (1, 3, 5, 7)}
+        x = graph.slot("first", graph.input(2), choices)
+        graph.output(graph.slot("second", x, choices))
+
 
 TRAINS = {
     "darts": "it trains a supernet and proposes once: test_darts*.py",
@@ -63,6 +82,11 @@ class TestStrategies(StrategyContract):
     @pytest.fixture(params=STRATEGIES)
     def strategy(self, request: pytest.FixtureRequest) -> Strategy:
         return request.param
+
+    @pytest.fixture
+    def space(self, strategy: Strategy) -> SearchSpace:
+        # A Gaussian process is fitted for every proposal: a space of 16, not of 30.
+        return SixteenSpace() if strategy is GP else BranchedSpace()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
