@@ -74,7 +74,7 @@ def main() -> None:
 def show(name: str, quality: dict[str, float]) -> None:
     print(
         f"{name:7} spearman {quality['spearman']:.3f}  kendall {quality['kendall']:.3f}  "
-        f"mean absolute error {quality['mean_absolute_error']:.1%}"
+        f"mean relative error {quality['mean_relative_error']:.1%}"
     )
 
 

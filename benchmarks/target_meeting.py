@@ -219,7 +219,7 @@ def told(key: str, unit: str, found: list[Met], drift: float) -> list[str]:
     quality = agreement([met["predicted"] * drift for met in found], measured)
     lines.append(
         f"  drift of the machine {drift - 1:+.1%}; the table, drifted, against afterwards: "
-        f"Spearman {quality['spearman']:.3f}, error {quality['mean_absolute_error']:.1%}"
+        f"Spearman {quality['spearman']:.3f}, relative error {quality['mean_relative_error']:.1%}"
     )
     return lines
 

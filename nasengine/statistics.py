@@ -30,18 +30,26 @@ class Difference:
     value
         Mean of the first less mean of the second.
     low, high
-        Bounds of its 95% bootstrap confidence interval; NaN for fewer than two values.
+        Bounds of its 95% confidence interval by Student's t; NaN for fewer than two values.
+    bootstrap
+        Bounds of its 95% percentile bootstrap interval; NaN for fewer than two values.
     """
 
     value: float
     low: float
     high: float
+    bootstrap: tuple[float, float]
 
 
 def difference(
     first: Sequence[float], second: Sequence[float], *, paired: bool, resamples: int = 10_000
 ) -> Difference:
-    """Return the difference of means with its percentile bootstrap interval (Efron 1979).
+    """Return the difference of means with its 95% confidence intervals.
+
+    The t interval (Student 1908; Welch 1947 where unpaired) is the one to judge by: it holds the
+    true difference of normal values in 95% of the cases, be there two seeds or ten. The percentile
+    bootstrap (Efron 1979) assumes no distribution, and is too narrow for few seeds: it holds the
+    true difference in about 75% of the cases with three, and in 92% with ten.
 
     Parameters
     ----------
@@ -58,21 +66,37 @@ def difference(
     >>> round(found.value, 6), found.low > 0
     (0.5, True)
     """
+    samples = [[a - b for a, b in zip(first, second, strict=True)]] if paired else [first, second]
     value = mean(first) - mean(second)
-    if min(len(first), len(second)) < 2:
-        return Difference(value, math.nan, math.nan)
+    if min(len(sample) for sample in samples) < 2:
+        return Difference(value, math.nan, math.nan, (math.nan, math.nan))
+    margin = _margin(samples)
+    return Difference(value, value - margin, value + margin, _bootstrap(samples, resamples))
+
+
+def _margin(samples: Sequence[Sequence[float]]) -> float:
+    """Return half the t interval's width, for the mean of one sample or the difference of two."""
+    from scipy.special import stdtrit
+
+    errors = [deviation(sample) ** 2 / len(sample) for sample in samples]
+    error = math.fsum(errors)
+    if error == 0:
+        return 0.0
+    # Welch and Satterthwaite; for one sample it is the sample's n - 1.
+    shares = [(e / error) ** 2 / (len(s) - 1) for e, s in zip(errors, samples, strict=True)]
+    return math.sqrt(error) * float(stdtrit(1 / math.fsum(shares), 0.975))
+
+
+def _bootstrap(samples: Sequence[Sequence[float]], resamples: int) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the first sample's mean, less the second's."""
     rng = random.Random(0)
-    if paired:
-        gaps = [a - b for a, b in zip(first, second, strict=True)]
-        drawn = sorted(mean(rng.choices(gaps, k=len(gaps))) for _ in range(resamples))
-    else:
-        drawn = sorted(
-            mean(rng.choices(first, k=len(first))) - mean(rng.choices(second, k=len(second)))
-            for _ in range(resamples)
-        )
-    return Difference(
-        value, drawn[int(0.025 * resamples)], drawn[min(resamples - 1, int(0.975 * resamples))]
-    )
+
+    def drawn() -> float:
+        first, *rest = (mean(rng.choices(sample, k=len(sample))) for sample in samples)
+        return first - math.fsum(rest)
+
+    means = sorted(drawn() for _ in range(resamples))
+    return means[int(0.025 * resamples)], means[min(resamples - 1, int(0.975 * resamples))]
 
 
 def agreement(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, float]:
@@ -85,14 +109,14 @@ def agreement(predicted: Sequence[float], measured: Sequence[float]) -> dict[str
 
     Returns
     -------
-    ``spearman``, ``kendall`` (tau-b), and ``mean_absolute_error`` as a share of the measured
-    value; NaN where one of the two does not vary.
+    ``spearman``, ``kendall`` (tau-b), and ``mean_relative_error``, a share of the
+    measured value; correlations are NaN where one of the two does not vary.
 
     Examples
     --------
     >>> quality = agreement([1.0, 2.0, 3.3], [1.0, 2.0, 3.0])
     >>> {name: round(value, 3) for name, value in quality.items()}
-    {'spearman': 1.0, 'kendall': 1.0, 'mean_absolute_error': 0.033}
+    {'spearman': 1.0, 'kendall': 1.0, 'mean_relative_error': 0.033}
     """
     from scipy.stats import kendalltau, spearmanr
 
@@ -103,5 +127,5 @@ def agreement(predicted: Sequence[float], measured: Sequence[float]) -> dict[str
     return {
         "spearman": float(spearmanr(predicted, measured).statistic) if varies else math.nan,
         "kendall": float(kendalltau(predicted, measured).statistic) if varies else math.nan,
-        "mean_absolute_error": mean(errors),
+        "mean_relative_error": mean(errors),
     }

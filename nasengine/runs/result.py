@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from nasengine.errors import NasengineError, RunFolderError
 from nasengine.files import make_folder, write_atomically, write_json
 from nasengine.quantities import format_quantity
 from nasengine.runs.experiment import known_metrics
+from nasengine.statistics import Difference, difference
 from nasengine.task import Samples
 from nasengine.trial import Measurement, Metric, Trial
 
@@ -63,18 +64,21 @@ class Comparison:
             return f"against {reference}: not compared, {goal} is not measured of both"
         metric = self.metrics[goal]
         gain = (mine.value - other.value) * (1 if metric.direction == "max" else -1)
-        noise = _noise(mine, other)
+        found = _over_seeds(mine, other)
         values = (
             f"{goal} {format_quantity(mine.value, metric.unit)} "
             f"against {format_quantity(other.value, metric.unit)}"
         )
-        if noise is not None and abs(gain) <= noise:
-            said = f"level with {reference}: {values}, within the noise between seeds ({noise:.3g})"
+        if found is not None and found.low <= 0 <= found.high:
+            said = (
+                f"level with {reference}: {values}, within the noise between seeds "
+                f"(95% interval of the difference: {found.low:+.3g} to {found.high:+.3g})"
+            )
         elif gain == 0:
             said = f"level with {reference}: {values}"
         else:
             said = f"{'better' if gain > 0 else 'worse'} than {reference}: {values}"
-            if noise is None and goal not in self.counted:
+            if found is None and goal not in self.counted:
                 said += " (one seed: a small difference may be chance)"
         return said + self._costs(reference)
 
@@ -90,17 +94,13 @@ class Comparison:
         return f"; {', '.join(ratios)}" if ratios else ""
 
 
-def _noise(a: Measurement, b: Measurement) -> float | None:
-    """Return two standard errors of the difference of means over seeds; None for single seeds."""
-    values = [m.details.get("values", ()) for m in (a, b)]
-    if any(len(v) < 2 for v in values):
+def _over_seeds(a: Measurement, b: Measurement) -> Difference | None:
+    """Return the difference of means over seeds and its interval; None for single seeds."""
+    first, second = (m.details.get("values", ()) for m in (a, b))
+    if min(len(first), len(second)) < 2:
         return None
-    return 2 * math.sqrt(sum(_variance(v) / len(v) for v in values))
-
-
-def _variance(values: Sequence[float]) -> float:
-    mean = sum(values) / len(values)
-    return sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    # Equal seeds do not make two architectures' trainings alike: they are no pairs.
+    return difference(first, second, paired=False)
 
 
 def compare(outcome: Outcome) -> Comparison:
