@@ -7,12 +7,21 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nasengine.errors import DataError, PluginError, did_you_mean
 
+if TYPE_CHECKING:
+    from pyarrow.parquet import FileMetaData
+
 Columns = dict[str, list[Any]]
 _NAMED = 3
+
+MAX_ROWS = 5_000_000
+"""Rows of a Parquet file; the largest tables of architectures have half a million."""
+
+MAX_BYTES = 1024**3
+"""Bytes of the wanted columns of a Parquet file, decompressed."""
 
 
 def read_rows(path: Path, key: str, columns: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
@@ -85,13 +94,47 @@ def _parquet(path: Path, wanted: Sequence[str]) -> Columns:
         raise PluginError(
             f"{path}: reading Parquet needs {error.name}: pip install 'nasengine[tables]'"
         ) from error
+    columns: Columns = {name: [] for name in wanted}
     try:
-        _refuse_unknown(path, wanted, parquet.read_schema(path).names)
-        columns: Columns = parquet.read_table(path, columns=list(wanted)).to_pydict()
-        return columns
+        # Repeated text stays one text: decoded, some kilobytes of it can be many gigabytes.
+        with parquet.ParquetFile(path, read_dictionary=list(wanted)) as file:
+            _refuse_unknown(path, wanted, file.schema_arrow.names)
+            _refuse_bomb(path, wanted, file.metadata)
+            for batch in file.iter_batches(columns=list(wanted)):
+                for name in wanted:
+                    columns[name] += _values(batch.column(name))
     except (arrow.ArrowException, OSError, ValueError) as error:
         line = (str(error).splitlines() or [""])[0]
         raise DataError(f"{path}: is no readable Parquet file: {line}") from error
+    return columns
+
+
+def _values(column: Any) -> list[Any]:
+    """Return a column's values as Python's; equal ones of a dictionary are the same object."""
+    if not hasattr(column, "dictionary"):
+        found: list[Any] = column.to_pylist()
+        return found
+    texts = column.dictionary.to_pylist()
+    return [None if index is None else texts[index] for index in column.indices.to_pylist()]
+
+
+def _refuse_bomb(path: Path, wanted: Sequence[str], metadata: FileMetaData) -> None:
+    """Refuse, from what the file declares, a table that could not be held; nothing is decoded.
+
+    A column of equal values, encoded and compressed, takes a few bytes for billions of rows.
+    """
+    if metadata.num_rows > MAX_ROWS:
+        raise DataError(
+            f"{path}: declares {metadata.num_rows:,} rows; at most {MAX_ROWS:,} are read"
+        )
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema in wanted)
+    if size > MAX_BYTES:
+        raise DataError(
+            f"{path}: its columns {', '.join(wanted)} would be {size:,} bytes; "
+            f"at most {MAX_BYTES:,} are read"
+        )
 
 
 def _csv(path: Path, wanted: Sequence[str]) -> Columns:

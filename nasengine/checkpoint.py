@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,10 @@ def save_checkpoint(path: Path, state: Any, *, keep_previous: bool = True) -> No
     write_atomically(path, data)
 
 
-def load_checkpoint(path: Path) -> Any:
+def load_checkpoint(path: Path, warn: Callable[[str], object] = warnings.warn) -> Any:
     """Read nested state; None where there is none yet.
 
-    A damaged file is passed over for the one before, with a warning.
+    A damaged file is passed over for the one before, and `warn` is told (`Reporter.warn`).
 
     Raises
     ------
@@ -86,7 +87,7 @@ def load_checkpoint(path: Path) -> Any:
             damage.append(f"{candidate.name}: {error!s:.200}")
             continue
         if damage:
-            warnings.warn(f"{damage[0]}; going on from {candidate.name}", stacklevel=2)
+            warn(f"{damage[0]}; going on from {candidate.name}")
             # Put aside: saving must never replace the sound one by the damaged one.
             path.replace(path.with_name(f"{path.name}.damaged"))
         return state

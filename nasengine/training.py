@@ -213,7 +213,7 @@ class Training:
         self._batches = Batches(len(self.samples), self.recipe.batch, generator)
         self._finished = False
         self._sum, self._count = 0.0, 0
-        state = load_checkpoint(self.checkpoint)
+        state = load_checkpoint(self.checkpoint, search.reporter.warn)
         if state is not None:
             self._restore(state)
 

@@ -98,7 +98,7 @@ class GradientSearch:
         self._weight_batches, self._alpha_batches = make_draws(settings, search)
         self._trajectory = [flat(self.steps.alphas)]
         self._cheapest = self._find_cheapest()
-        state = load_checkpoint(self._checkpoint_path)
+        state = load_checkpoint(self._checkpoint_path, search.reporter.warn)
         if state is not None:
             self._restore(state)
         else:

@@ -102,7 +102,7 @@ class NniSearch:
         search, total = self.search, self.settings.iterations
         self.supernet = make_supernet(search.space.graph, self.settings.alpha_learning_rate)
         self._trajectory = [flat(self.supernet.alphas)]
-        self._state = load_checkpoint(self._checkpoint_path)
+        self._state = load_checkpoint(self._checkpoint_path, search.reporter.warn)
         if self._state is None:
             choices = {name: list(names) for name, names in search.space.decisions.items()}
             search.reporter.record("darts_choices", {"choices": choices})

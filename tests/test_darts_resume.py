@@ -50,6 +50,16 @@ class Reaping(Reporter):
         yield Counted()
 
 
+class Warned(Reporter):
+    """Keeps the warnings."""
+
+    def __init__(self):
+        self.warnings = []
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+
 def die():
     raise Killed
 
@@ -156,7 +166,10 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
         strategy().propose(History(), 1, make_search(tmp_path, Reaping(6, die)))
     path = tmp_path / "checkpoints" / "darts.safetensors"
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.warns(UserWarning, match=r"going on from"):
-        result = GradientSearch(strategy(), make_search(tmp_path)).run()
+    told = Warned()
+    result = GradientSearch(strategy(), make_search(tmp_path, told)).run()
+    assert len(told.warnings) == 1
+    assert "darts.safetensors: " in told.warnings[0]
+    assert "going on from darts.safetensors.previous" in told.warnings[0]
     whole = GradientSearch(strategy(), make_search(tmp_path / "whole")).run()
     assert all(torch.equal(result.alphas[key], whole.alphas[key]) for key in whole.alphas)

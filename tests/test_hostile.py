@@ -347,7 +347,8 @@ FORMULAS = ["=cmd|'/c calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1"]
 def test_a_table_for_spreadsheets_holds_no_formula(text: str, tmp_path: Path) -> None:
     import csv
 
-    from nasengine.studies.comparison import Row, Summary, write_csv
+    from nasengine.studies.comparison import Row, write_csv
+    from nasengine.studies.summary import Summary
 
     summary = Summary(tmp_path, {text: text}, 0, {text: -1.5}, {}, (), 1, 1.0)
     write_csv([Row({text: text}, {0: summary})], tmp_path / "table.csv")
@@ -388,9 +389,20 @@ def listening() -> set[int]:
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc")
 @pytest.mark.parametrize(
-    "strategy", ["random", "evolution", "local_search", "predictor", "optuna", "nni"]
+    "strategy",
+    [
+        {"name": "random"},
+        {"name": "evolution"},
+        {"name": "local_search"},
+        {"name": "predictor"},
+        {"name": "optuna"},
+        {"name": "nni"},
+        {"name": "darts", "iterations": 4, "batch": 2, "arch_every": 1},
+        {"name": "nni_darts", "iterations": 4, "batch": 2},
+    ],
+    ids=lambda strategy: strategy["name"],
 )
-def test_nothing_listens(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_listens(strategy: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     before = listening()
     assert before, "the canary's own listener is seen"
     asked: list[Any] = []
@@ -401,7 +413,7 @@ def test_nothing_listens(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None
         return real(self, *given)
 
     monkeypatch.setattr(socket.socket, "listen", listen)
-    table = {**small(), "strategy": {"name": strategy}, "budget": {"trials": 3}}
+    table = {**small(), "strategy": strategy, "budget": {"trials": 3}}
     table["objectives"] = {"firsts": "max"}
     experiment = Experiment.load(write(table))
     with RunFolder.create(Path("runs"), experiment, []) as folder:

@@ -1,5 +1,6 @@
 """Images and masks of every mode are read right or refused by name; damage is named."""
 
+import random
 import struct
 import warnings
 import zlib
@@ -166,6 +167,70 @@ def test_damaged_bytes_are_read_or_named(
                 function(path)
             except DataError as error:
                 assert path.name in str(error)
+
+
+def varieties() -> dict[str, Image.Image]:
+    colour = Image.fromarray(np.stack([GREY, 255 - GREY, GREY // 2], -1))
+    alpha = colour.convert("RGBA")
+    alpha.putalpha(Image.fromarray(GREY))
+    return {
+        "grey.png": Image.fromarray(GREY),
+        "sixteen.png": Image.fromarray(GREY.astype(np.uint16) * 257),
+        "sixteen.tif": Image.fromarray(GREY.astype(np.uint16) * 257),
+        "palette.png": palette_image(),
+        "palette.gif": palette_image(),
+        "alpha.png": alpha,
+        "alpha.webp": alpha,
+        "colour.jpg": colour,
+        "cmyk.jpg": colour.convert("CMYK"),
+        "cmyk.tif": colour.convert("CMYK"),
+        "float.tif": Image.fromarray(GREY.astype(np.float32)),
+        "bit.png": Image.fromarray(GREY > 128),
+    }
+
+
+def mutants(content: bytes, rng: random.Random) -> bytes:
+    """Cut, flip bits, overwrite, repeat or leave out a piece: one to three of them."""
+    found = bytearray(content)
+    for _ in range(rng.randint(1, 3)):
+        place = rng.randrange(max(1, len(found)))
+        piece = slice(place, place + rng.randint(1, 16))
+        kind = rng.randrange(5)
+        if kind == 0:
+            del found[place:]
+        elif kind == 1 and found:
+            found[place] ^= 1 << rng.randrange(8)
+        elif kind == 2:
+            found[piece] = rng.choice([b"\x00", b"\xff", b"\x7f"]) * len(found[piece])
+        elif kind == 3:
+            found[piece] = found[piece] * 2
+        else:
+            del found[piece]
+    return bytes(found)
+
+
+@pytest.mark.parametrize("name", [*varieties(), "animated.gif", "animated.png", "pages.tif"])
+def test_sixty_mutants_of_every_kind_of_image_are_read_or_named(tmp_path: Path, name: str) -> None:
+    """900 damaged files: an array in the asked shape, or an error that names the file."""
+    path, rng = tmp_path / name, random.Random(name)
+    if name in varieties():
+        varieties()[name].save(path)
+    else:
+        frames = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
+        frames[0].save(path, save_all=True, append_images=frames[1:])
+    content, refused = path.read_bytes(), 0
+    for _ in range(60):
+        path.write_bytes(mutants(content, rng))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for function, shape in ((READER.image, (3, 8, 8)), (READER.mask, (8, 8))):
+                try:
+                    assert function(path)[0].shape == shape
+                except DataError as error:
+                    assert str(error).startswith(f"{path}: ")
+                    assert "\n" not in str(error)
+                    refused += 1
+    assert refused > 10
 
 
 def test_no_such_file_and_a_folder_are_named(tmp_path: Path) -> None:

@@ -176,3 +176,42 @@ def test_the_public_tables(real_data):
     estimator.check(search)
     assert len(estimator.rows) == 15_625
     assert max(value for (value,) in estimator.rows.values()) == pytest.approx(94.373, abs=1e-3)
+
+
+def bomb(path: Path, rows: int, text: str) -> Path:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    index = arrow.array([0] * 200_000, arrow.int32())
+    texts = arrow.DictionaryArray.from_arrays(index, [text])
+    part = arrow.table({"arch": texts, "val": [1.0] * 200_000})
+    plain = {"compression": "zstd", "store_schema": False}
+    with parquet.ParquetWriter(path, part.schema, **plain) as writer:
+        for _ in range(rows // 200_000):
+            writer.write_table(part)
+    assert path.stat().st_size < 2_000_000
+    return path
+
+
+def test_a_parquet_file_of_too_many_rows_is_refused_unread(tmp_path, search):
+    path = bomb(tmp_path / "bomb.parquet", 6_000_000, "a")
+    started = time.perf_counter()
+    with pytest.raises(DataError, match=r"bomb.parquet: declares 6,000,000 rows; at most"):
+        table(path).check(search)
+    assert time.perf_counter() - started < 1
+
+
+def test_repeated_text_is_held_once(tmp_path, search):
+    """Four gigabytes of text, were it decoded, in some kilobytes."""
+    resource = pytest.importorskip("resource")
+    path = bomb(tmp_path / "bomb.parquet", 400_000, "a" * 10_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=r"bomb.parquet: 1 keys in 'arch' occur twice"):
+        table(path).check(search)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+
+
+def test_columns_too_large_when_decompressed_are_refused(tmp_path, search, monkeypatch):
+    path = bomb(tmp_path / "bomb.parquet", 200_000, "a")
+    monkeypatch.setattr("nasengine.estimators._tabular_files.MAX_BYTES", 100)
+    with pytest.raises(DataError, match=r"its columns arch, val would be [\d,]+ bytes"):
+        table(path).check(search)
