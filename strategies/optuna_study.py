@@ -104,10 +104,10 @@ class Told(Reading):
             # What all trials have in common: of one study it is always the same, and costs a pass
             # over all trials to find out anew.
             sampler._search_space = self._common
-        trial = self.study.ask(self.distributions)
+        answer = self.study.ask(self.distributions).params
         return Architecture(
             {
-                name: choices[trial.params[name]] if self._numbers else trial.params[name]
+                name: choices[answer[name]] if self._numbers else answer[name]
                 for name, choices in self.search.space.decisions.items()
             }
         )
