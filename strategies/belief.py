@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import numpy.typing as npt
 
 from nasengine.architecture import Architecture
 from nasengine.history import History
@@ -20,14 +21,18 @@ from .acquisition import (
     expected_improvement,
 )
 from .features import Array, features_of
-from .gaussian_process import Kernel, Posterior, likeliest_kernel
+from .gaussian_process import Posterior
+from .likeliest_kernel import likeliest_kernel
 from .unseen import searchable
 
 if TYPE_CHECKING:
     from nasengine.search import Search
 
-FITTED = 300
-"""The most trials that are fitted: the best and the latest, half and half."""
+FITTED = 250
+"""The most trials from which a kernel is chosen: the best and the latest, half and half."""
+
+STANDS = 50
+"""The most trials after which it is chosen anew."""
 
 _TELLING = (Status.COMPLETE, Status.INFEASIBLE, Status.FAILED)
 
@@ -36,7 +41,7 @@ class Belief:
     """What is believed, and what a further measurement is worth.
 
     Trials that broke a limit or failed count as the worst; those still running, as what is
-    expected of them.
+    expected of them (Ginsbourger et al. 2010).
 
     Parameters
     ----------
@@ -47,42 +52,41 @@ class Belief:
     """
 
     def __init__(self, history: History, search: Search) -> None:
-        ended = [trial for trial in history if trial.status in _TELLING]
-        self._trials = fitted(searchable(ended, search.space), search.objectives)
-        self._features = features_of(search.space)
-        self._architectures = [trial.architecture for trial in self._trials]
-        self._targets = targets(self._trials, search.objectives)
-        self._kernels = _kernels(history, ended, search)
-        feasible = [index for index, t in enumerate(self._trials) if t.status is Status.COMPLETE]
+        self._model, trials = _model(history, search)
+        self._targets = targets(trials, search.objectives)
+        self._trials = [trial.architecture for trial in trials]
+        feasible = [index for index, t in enumerate(trials) if t.status is Status.COMPLETE]
         front = non_dominated(self._targets[feasible].tolist())
         self._front = [feasible[index] for index in front]
         self._best = self._targets[self._front]
-        self._fit()
-        self.imagine([t.architecture for t in history if t.status is Status.RUNNING])
+        running = [t.architecture for t in history if t.status is Status.RUNNING]
+        self._model.observe([*self._trials, *running])
 
-    def _fit(self) -> None:
-        rows = self._features(self._architectures)
-        self._posteriors = [
-            Posterior(kernel, rows, column, self._features)
-            for kernel, column in zip(self._kernels, self._targets.T, strict=True)
-        ]
-
-    def imagine(self, architectures: Sequence[Architecture]) -> None:
-        """Believe that architectures turn out as expected (Ginsbourger et al. 2010)."""
-        if architectures:
-            mean, _ = self.predict(architectures)
-            self._architectures += architectures
-            self._targets = np.vstack([self._targets, mean])
-            self._fit()
+    def imagine(self, architecture: Architecture) -> None:
+        """Believe that an architecture turns out as expected."""
+        self._model.observe([*self._model.observed, architecture])
 
     def predict(self, architectures: Sequence[Architecture]) -> tuple[Array, Array]:
         """Return means and standard deviations: (architectures, goals) each, lower is better."""
-        rows = self._features(architectures)
-        beliefs = [posterior.predict(rows) for posterior in self._posteriors]
+        columns = self._model.columns(architectures)
+        beliefs = [
+            posterior.predict(values)
+            for posterior, values in zip(self._model.posteriors, self._targets.T, strict=True)
+        ]
         return (
-            np.column_stack([mean for mean, _ in beliefs]),
-            np.column_stack([deviation for _, deviation in beliefs]),
+            np.column_stack([mean[columns] for mean, _ in beliefs]),
+            np.column_stack([deviation[columns] for _, deviation in beliefs]),
         )
+
+    def best_first(
+        self, architectures: Sequence[Architecture], search: Search
+    ) -> Iterator[Architecture]:
+        """Yield architectures, those first of which a measurement is worth most."""
+        worth = self.worth(architectures, search.stream("belief", len(self._trials)))
+        # Rounded, so that what is equal but for the order of its sums is a tie: a resumed search
+        # adds up in another order.
+        rounded = np.round(worth / (worth.max() or 1.0), 9)
+        return (architectures[index] for index in np.argsort(-rounded, kind="stable"))
 
     def worth(self, architectures: Sequence[Architecture], rng: random.Random) -> Array:
         """Return what measuring each architecture is worth: (architectures,)."""
@@ -96,34 +100,81 @@ class Belief:
         return expected_chebyshev_improvement(self._best, mean, deviation, rng)
 
     def parents(self, count: int, rng: random.Random) -> list[Architecture]:
-        """Return the best trials' architectures, or some of the front's, the rest by rank."""
+        """Return the best trials' architectures, or some of the front's."""
         if self._targets.shape[1] == 1:
-            order = np.argsort(self._targets[: len(self._trials), 0], kind="stable")
-            return [self._architectures[index] for index in order[:count]]
+            order = np.argsort(self._targets[:, 0], kind="stable")
+            return [self._trials[index] for index in order[:count]]
         chosen = rng.sample(self._front, min(count, len(self._front)))
-        return [self._architectures[index] for index in chosen]
+        return [self._trials[index] for index in chosen]
 
 
-_chosen: WeakKeyDictionary[History, tuple[tuple[object, ...], list[Kernel]]] = WeakKeyDictionary()
+class Model:
+    """A Gaussian process for every goal, their kernels chosen from some early trials.
+
+    Parameters
+    ----------
+    known
+        Those trials.
+    search
+        The space and its objectives.
+    """
+
+    def __init__(self, known: Sequence[Trial], search: Search) -> None:
+        self.known = known
+        self.observed: list[Architecture] = []
+        self._features = features_of(search.space)
+        self._columns: dict[Architecture, int] = {}
+        rows = self._features([trial.architecture for trial in known])
+        self.posteriors = [
+            Posterior(likeliest_kernel(self._features, rows, column), self._features)
+            for column in targets(known, search.objectives).T
+        ]
+
+    def observe(self, architectures: Sequence[Architecture]) -> None:
+        """Condition on architectures in this order; what was so before is kept."""
+        same = 0
+        for before, now in zip(self.observed, architectures, strict=False):
+            if before != now:
+                break
+            same += 1
+        new = architectures[same:]
+        rows = self._features(new) if new else None
+        for posterior in self.posteriors:
+            posterior.forget(same)
+            if rows is not None:
+                posterior.observe(rows)
+        self.observed = list(architectures)
+
+    def columns(self, architectures: Sequence[Architecture]) -> npt.NDArray[np.int64]:
+        """Return the places of architectures among what the posteriors tell of."""
+        places = self._columns
+        new = [architecture for architecture in architectures if architecture not in places]
+        if new:
+            places.update(zip(new, range(len(places), len(places) + len(new)), strict=True))
+            rows = self._features(new)
+            for posterior in self.posteriors:
+                posterior.ask(rows)
+        return np.array([places[architecture] for architecture in architectures])
 
 
-def _kernels(history: History, ended: Sequence[Trial], search: Search) -> list[Kernel]:
-    """Return the likeliest kernel of each goal, from what had been proposed at the last refresh.
+_models: WeakKeyDictionary[History, tuple[tuple[object, ...], Model]] = WeakKeyDictionary()
+
+
+def _model(history: History, search: Search) -> tuple[Model, list[Trial]]:
+    """Return the model of the last refresh, and the trials that tell: its own and later ones.
 
     Kept until there is a refresh, or one of those early trials changes.
     """
     refreshed = last_refresh(len(history))
-    early = [trial for trial in ended if trial.number < refreshed] or list(ended)
+    ended = searchable([t for t in history if t.status in _TELLING], search.space)
+    early = [trial for trial in ended if trial.number < refreshed] or ended
     measured = history.measured
     state = (refreshed, len(early), search.objectives, search.space)
-    kept = _chosen.get(history)
+    kept = _models.get(history)
     if kept is None or kept[0][0] is not measured or kept[0][1:] != state:
-        known = fitted(searchable(early, search.space), search.objectives)
-        rows = features_of(search.space)([trial.architecture for trial in known])
-        columns = targets(known, search.objectives).T
-        kernels = [likeliest_kernel(features_of(search.space), rows, c) for c in columns]
-        kept = _chosen[history] = ((measured, *state), kernels)
-    return kept[1]
+        model = Model(fitted(early, search.objectives), search)
+        kept = _models[history] = ((measured, *state), model)
+    return kept[1], [*kept[1].known, *ended[len(early) :]]
 
 
 def last_refresh(number: int) -> int:
@@ -131,12 +182,12 @@ def last_refresh(number: int) -> int:
 
     Examples
     --------
-    >>> [last_refresh(n) for n in (15, 20, 59, 120)]
-    [10, 20, 50, 103]
+    >>> [last_refresh(n) for n in (15, 20, 59, 120, 1000)]
+    [10, 20, 50, 103, 952]
     """
     at = 10
-    while at + max(10, at // 5) <= number:
-        at += max(10, at // 5)
+    while number - at >= (step := min(max(10, at // 5), STANDS)):
+        at += step
     return at
 
 

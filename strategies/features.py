@@ -51,6 +51,10 @@ class Features:
     ----------
     local
         Number of columns that tell decisions; the further ones tell the whole network.
+    whole
+        Number of those.
+    widths
+        Number of columns of each decision.
     """
 
     def __init__(self, graph: SpaceGraph) -> None:
@@ -60,7 +64,8 @@ class Features:
         self._nodes = graph.nodes
         self._code = {n: {c: i for i, c in enumerate(cs)} for n, cs in self.decisions.items()}
         self._names = sorted({choice for choices in self.decisions.values() for choice in choices})
-        self.local = sum(len(choices) + 1 for choices in self.decisions.values())
+        self.widths = [len(choices) + 1 for choices in self.decisions.values()]
+        self.local = sum(self.widths)
         meaning = meanings(graph)
         self._meaning = {
             slot.name: np.array([meaning[slot.name, c] for c in slot.candidates])
@@ -69,6 +74,7 @@ class Features:
         self._rows: dict[Architecture, Array] = {}
         rng = stream(0, "features")
         whole = self._compute([sample(self.decisions, rng) for _ in range(200)])[:, self.local :]
+        self.whole = whole.shape[1]
         self._mean, spread = whole.mean(axis=0), whole.std(axis=0)
         # Scaled so that two random networks are at a distance of about 1 all told.
         self._scale = np.where(spread > 1e-9, spread, np.inf) * np.sqrt(whole.shape[1])

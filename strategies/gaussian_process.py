@@ -1,97 +1,149 @@
-"""A Gaussian process over architectures: exact, and small enough to be fitted at every proposal.
+"""A Gaussian process over architectures: exact, and it grows with the trials.
 
-Rasmussen and Williams, Gaussian Processes for Machine Learning, MIT Press 2006, Algorithm 2.1.
-The kernel is a sum of two: one falls with the number of decisions that differ (the exponential of
-the Hamming distance), the other with the distance of the features of the whole network.
+Rasmussen and Williams, Gaussian Processes for Machine Learning, MIT Press 2006: Algorithm 2.1, and
+section 5.4.1 for the choice of the kernel. What a row of features is: `features`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
 from .features import Array, Features
 
-LENGTHS, WHOLES, NOISES = (0.1, 0.4, 1.5), (0.0, 0.3, 0.7), (0.01, 0.1)
+STEPS = 15
+"""Steps by which the likeliest kernel is sought; further ones change little."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """The covariance of architectures.
+    r"""The covariance of architectures, a sum of three, whose shares make up 1.
+
+    .. math::
+        s_1 e^{-\sum_d w_d D_d(a, b)} + s_2 e^{-|u_a - u_b|^2 / 2 l^2} + s_3 A(a, b)
+
+    The first is for decisions that matter together: D_d is 0 where decision d agrees and 1 where
+    it does not, and its weight w_d is how much it matters (automatic relevance determination).
+    The second compares whole networks u; the third, the share A of the decisions that agree, is
+    for decisions that each add their part.
 
     Parameters
     ----------
+    weights
+        w, one a decision.
     length
-        At which share of differing decisions the first part has fallen to 1/e.
-    whole
-        Weight of the part that compares whole networks; the other's is the rest to 1.
+        l, in units of the usual distance of two random networks.
+    shares
+        s, three that sum to 1.
     noise
         Variance of the noise, in units of the kernel's.
     """
 
+    weights: tuple[float, ...]
     length: float
-    whole: float
+    shares: tuple[float, float, float]
     noise: float
 
     def __call__(self, a: Array, b: Array, features: Features) -> Array:
         """Return the covariances of rows with rows: (rows of a, rows of b)."""
-        local, decisions = features.local, len(features.decisions)
-        equal = a[:, :local] @ b[:, :local].T
-        covariance = np.exp((equal - decisions) / (decisions * self.length))
-        if self.whole:
-            x, y = a[:, local:], b[:, local:]
-            squared = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T
-            covariance *= 1 - self.whole
-            covariance += self.whole * np.exp(-0.5 * np.maximum(squared, 0))
-        return covariance
+        local = features.local
+        scale = np.sqrt(np.repeat(self.weights, features.widths))
+        together = np.exp(-0.5 * _squared(a[:, :local] * scale, b[:, :local] * scale))
+        together *= self.shares[0]
+        whole = np.exp(_squared(a[:, local:], b[:, local:]) * (-0.5 / self.length**2))
+        whole *= self.shares[1]
+        together += whole
+        together += a[:, :local] @ (b[:, :local].T * (self.shares[2] / len(self.weights)))
+        return together
+
+    def diagonal(self, rows: Array, features: Features) -> Array:
+        """Return the covariance of each row with itself: (rows,)."""
+        agreeing = (rows[:, : features.local] ** 2).sum(axis=1) / len(self.weights)
+        variance: Array = self.shares[0] + self.shares[1] + self.shares[2] * agreeing
+        return variance
 
 
-KERNELS = tuple(Kernel(*values) for values in product(LENGTHS, WHOLES, NOISES))
+def _squared(a: Array, b: Array) -> Array:
+    """Return squared distances of rows to rows: (rows of a, rows of b)."""
+    squared: Array = a @ (-2 * b.T)
+    squared += (a**2).sum(axis=1)[:, None]
+    squared += (b**2).sum(axis=1)
+    return np.maximum(squared, 0, out=squared)
 
 
 class Posterior:
-    """What is believed of every architecture once some are measured.
+    """What is believed of some architectures once others are measured.
+
+    Both sets grow (`observe`, `ask`), and what was computed before is kept.
 
     Parameters
     ----------
     kernel
         The covariance.
-    rows
-        Features of what was measured: (n, columns).
-    values
-        What was measured there: (n,), of mean about 0.
     features
         Tells which columns are which.
     """
 
-    def __init__(self, kernel: Kernel, rows: Array, values: Array, features: Features) -> None:
-        from scipy.linalg import cho_solve, cholesky
+    def __init__(self, kernel: Kernel, features: Features) -> None:
+        self._kernel, self._features = kernel, features
+        columns = features.local + features.whole
+        self._seen, self._asked = np.empty((0, columns)), np.empty((0, columns))
+        # The Cholesky factor of the covariance of what was seen, and what it makes of that with
+        # what was asked: L, and L^-1 k.
+        self._root, self._half = np.empty((0, 0)), np.empty((0, 0))
+        self._prior = np.empty(0)
 
-        covariance = kernel(rows, rows, features)
-        covariance[np.diag_indices_from(covariance)] += kernel.noise
-        self._kernel, self._rows, self._features = kernel, rows, features
-        self._root = cholesky(covariance, lower=True, check_finite=False)
-        self._weights = cho_solve((self._root, True), values, check_finite=False)
-        self._variance = max(float(values @ self._weights) / len(values), 1e-12)
+    def observe(self, rows: Array) -> None:
+        """Count rows of features, (n, columns), among those measured."""
+        from scipy.linalg import cholesky
 
-    @property
-    def evidence(self) -> float:
-        """Log marginal likelihood at the best overall variance, up to a constant."""
-        count = len(self._weights)
-        return float(-0.5 * count * np.log(self._variance) - np.log(np.diag(self._root)).sum())
+        below = self._solve(self._kernel(self._seen, rows, self._features)).T
+        corner = self._kernel(rows, rows, self._features) - below @ below.T
+        corner[np.diag_indices_from(corner)] += self._kernel.noise
+        corner = cholesky(corner, lower=True, check_finite=False)
+        further = self._kernel(rows, self._asked, self._features) - below @ self._half
+        self._half = np.vstack([self._half, _solve(corner, further)])
+        above = np.zeros((len(self._root), len(corner)))
+        self._root = np.block([[self._root, above], [below, corner]])
+        self._seen = np.vstack([self._seen, rows])
 
-    def predict(self, rows: Array) -> tuple[Array, Array]:
-        """Return the mean and the standard deviation at rows of features: (rows,) each."""
-        from scipy.linalg import solve_triangular
+    def forget(self, kept: int) -> None:
+        """Go back to the first so many of the rows measured."""
+        self._seen, self._half = self._seen[:kept], self._half[:kept]
+        self._root = self._root[:kept, :kept]
 
-        covariance = self._kernel(rows, self._rows, self._features)
-        half = solve_triangular(self._root, covariance.T, lower=True, check_finite=False)
-        left = np.maximum(1 - (half**2).sum(axis=0), 1e-9)
-        return covariance @ self._weights, np.sqrt(self._variance * left)
+    def ask(self, rows: Array) -> None:
+        """Count rows of features among those of which `predict` tells."""
+        half = self._solve(self._kernel(self._seen, rows, self._features))
+        self._half = np.hstack([self._half, half])
+        self._prior = np.append(self._prior, self._kernel.diagonal(rows, self._features))
+        self._asked = np.vstack([self._asked, rows])
+
+    def _solve(self, right: Array) -> Array:
+        return _solve(self._root, right)
+
+    def predict(self, values: Array) -> tuple[Array, Array]:
+        """Return the mean and the standard deviation of all that was asked: (asked,) each.
+
+        Parameters
+        ----------
+        values
+            What was measured at the first of the rows observed: (n,), of mean about 0. The others
+            are believed to turn out as expected, which leaves the means as they are.
+        """
+        known = len(values)
+        weights = _solve(self._root[:known, :known], values)
+        variance = max(float(weights @ weights) / known, 1e-12)
+        left = self._prior - np.einsum("ij,ij->j", self._half, self._half)
+        mean: Array = weights @ self._half[:known]
+        return mean, np.sqrt(variance * np.maximum(left, 1e-9))
 
 
-def likeliest_kernel(features: Features, rows: Array, values: Array) -> Kernel:
-    """Return the kernel under which the measured values, (n,) at (n, columns), are likeliest."""
-    return max(KERNELS, key=lambda kernel: Posterior(kernel, rows, values, features).evidence)
+def _solve(root: Array, right: Array) -> Array:
+    from scipy.linalg import solve_triangular
+
+    if not right.size:
+        return right
+    solved: Array = solve_triangular(root, right, lower=True, check_finite=False)
+    return solved

@@ -12,27 +12,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 from typing import TYPE_CHECKING
 
-import numpy as np
 from pydantic import Field
 
 from nasengine.architecture import Architecture
 from nasengine.errors import SpecError
 from nasengine.graph import SpaceGraph
 from nasengine.history import History
-from nasengine.moves import mutate, neighbours, sample
+from nasengine.moves import enumerate_all, neighbours, sample
 from nasengine.randomness import stream
 from nasengine.strategy import Strategy
 
-from .belief import Belief
 from .unseen import Unseen, searchable
 
 if TYPE_CHECKING:
     from nasengine.search import Search
 
-REFRESH = 10
-"""Every so many trials the random candidates are drawn anew: their features are what costs most."""
+    from .belief import Belief
 
 
 class Predictor(Strategy):
@@ -45,11 +43,13 @@ class Predictor(Strategy):
     """How many of the best have all their neighbours among the candidates; with several
     objectives, four times as many of the front."""
 
-    candidates: int = Field(default=200, ge=1)
-    """Further candidates, half of them random and half two mutations away from the best."""
+    candidates: int = Field(default=1000, ge=1)
+    """Further candidates, drawn at random once; a smaller space is a candidate as a whole."""
 
     def propose(self, history: History, count: int, search: Search) -> Sequence[Architecture]:
         """Return the unseen candidates of which the most is expected."""
+        from .belief import Belief
+
         rng = search.stream("predictor", len(history))
         unseen = Unseen(history, search, rng)
         if len(history) < self.initial:
@@ -59,15 +59,17 @@ class Predictor(Strategy):
         belief = Belief(history, search)
         several = len(search.objectives.goals) > 1
         parents = belief.parents(4 * self.parents if several else self.parents, rng)
-        pool = self._pool(parents, len(history), search)
+        decisions = search.space.decisions
+        near = [n for parent in parents for n in neighbours(parent, decisions)]
+        pool = [*_anywhere(search.space.graph, search.seed, self.candidates), *near]
         found: list[Architecture] = []
         while len(found) < count:
-            order = np.argsort(-belief.worth(pool, rng), kind="stable")
-            best = unseen.first(pool[index] for index in order) or unseen.sample()
+            best = _climb(pool, belief, unseen, search) or unseen.sample()
             if best is None:
                 break
+            unseen.take(best)
             found.append(best)
-            belief.imagine([best])
+            belief.imagine(best)
         return found
 
     def check(self, search: Search) -> None:
@@ -81,22 +83,26 @@ class Predictor(Strategy):
         if not search.objectives.goals:
             raise SpecError("objectives: the strategy predictor needs at least one goal")
 
-    def _pool(
-        self, parents: Sequence[Architecture], number: int, search: Search
-    ) -> list[Architecture]:
-        """Return the candidates, each once: around the parents, and anywhere."""
-        decisions = search.space.decisions
-        near = (n for parent in parents for n in neighbours(parent, decisions))
-        far = _far(search.space.graph, search.seed, number // REFRESH, self.candidates // 2)
-        rng = search.stream("predictor", "mutations", number)
-        further = (
-            mutate(mutate(parents[index % len(parents)], decisions, rng), decisions, rng)
-            for index in range(self.candidates - len(far))
-        )
-        return list(dict.fromkeys([*near, *far, *further]))
+
+def _climb(
+    pool: Sequence[Architecture], belief: Belief, unseen: Unseen, search: Search
+) -> Architecture | None:
+    """Return the unseen architecture that is worth most, of a pool and uphill from its best."""
+    candidates = dict.fromkeys(pool)
+    while True:
+        best = next((a for a in belief.best_first(list(candidates), search) if a in unseen), None)
+        if best is None:
+            return None
+        around = list(neighbours(best, search.space.decisions))
+        if all(neighbour in candidates for neighbour in around):
+            return best
+        candidates.update(dict.fromkeys(around))
 
 
 @lru_cache(maxsize=8)
-def _far(graph: SpaceGraph, seed: int, block: int, count: int) -> tuple[Architecture, ...]:
-    rng = stream(seed, "predictor", "candidates", block)
+def _anywhere(graph: SpaceGraph, seed: int, count: int) -> tuple[Architecture, ...]:
+    """Return so many random architectures, or all of a space that has no more."""
+    if prod(len(choices) for choices in graph.decisions.values()) <= count:
+        return tuple(enumerate_all(graph.decisions))
+    rng = stream(seed, "predictor", "candidates")
     return tuple(sample(graph.decisions, rng) for _ in range(count))

@@ -16,6 +16,7 @@ from nasengine.strategies.acquisition import (
 from nasengine.strategies.belief import FITTED, Belief, fitted, targets
 from nasengine.strategies.features import features_of
 from nasengine.strategies.gaussian_process import Kernel, Posterior
+from nasengine.strategies.likeliest_kernel import Likelihood, likeliest_kernel
 from nasengine.strategies.predictor import Predictor
 from nasengine.strategies.random import Random
 from nasengine.testing.strategies import BranchedSpace, play, search_for, troubled
@@ -53,11 +54,52 @@ def test_posterior_goes_through_the_data_and_widens_away_from_it() -> None:
     rows = features([trial.architecture for trial in history])
     values = np.array([trial.value("x") for trial in history])
     values -= values.mean()
-    posterior = Posterior(Kernel(0.4, 0.3, 1e-6), rows, values, features)
-    mean, deviation = posterior.predict(rows)
-    assert np.allclose(mean, values, atol=1e-3)
-    new = features([t.architecture for t in play(Random(), search_for(space, seed=9), 30)])
-    assert posterior.predict(new)[1].mean() > 10 * deviation.mean()
+    posterior = Posterior(Kernel((0.3,) * 8, 1.0, (0.5, 0.3, 0.2), 1e-6), features)
+    posterior.observe(rows)
+    posterior.ask(rows)
+    posterior.ask(features([t.architecture for t in play(Random(), search_for(space, seed=9), 30)]))
+    mean, deviation = posterior.predict(values)
+    assert np.allclose(mean[:30], values, atol=1e-3)
+    assert deviation[30:].mean() > 10 * deviation[:30].mean()
+
+
+def test_a_posterior_that_grew_is_the_one_of_all_at_once() -> None:
+    space = NASBenchMacro()
+    features, search = features_of(space), search_for(space)
+    rows = features([trial.architecture for trial in play(Random(), search, 40)])
+    values = np.random.default_rng(0).standard_normal(30)
+    kernel = Kernel((0.3,) * 8, 1.0, (0.5, 0.3, 0.2), 0.01)
+    grown, whole = Posterior(kernel, features), Posterior(kernel, features)
+    grown.observe(rows[:10])
+    grown.ask(rows[30:35])
+    grown.observe(rows[10:25])
+    grown.forget(20)
+    grown.ask(rows[35:])
+    grown.observe(rows[20:30])
+    whole.observe(rows[:30])
+    whole.ask(rows[30:])
+    for one, other in zip(grown.predict(values), whole.predict(values), strict=True):
+        assert np.allclose(one, other)
+    covariance = kernel(rows[:30], rows[:30], features) + 0.01 * np.eye(30)
+    exact = kernel(rows[30:], rows[:30], features) @ np.linalg.solve(covariance, values)
+    assert np.allclose(whole.predict(values)[0], exact)
+
+
+def test_the_kernel_is_sought_by_a_right_gradient_and_finds_what_matters() -> None:
+    space = NASBenchMacro()
+    features = features_of(space)
+    architectures = [t.architecture for t in play(Random(), search_for(space), 60)]
+    first = next(iter(space.decisions))
+    code = {choice: index for index, choice in enumerate(space.decisions[first])}
+    values = np.array([(-1.0, 0.3, 0.8)[code[a[first]]] for a in architectures])
+    values += 0.05 * np.random.default_rng(0).standard_normal(60)
+    likelihood = Likelihood(features, features(architectures), values)
+    logs = likelihood.usual + 0.1 * np.arange(len(likelihood.usual))
+    steps = 1e-5 * np.eye(len(logs))
+    slopes = [(likelihood(logs + s)[0] - likelihood(logs - s)[0]) / 2e-5 for s in steps]
+    assert np.allclose(likelihood(logs)[1], slopes, atol=1e-5)
+    weights = likeliest_kernel(features, features(architectures), values).weights
+    assert weights[0] > 2 * max(weights[1:])
 
 
 def test_expectations_are_what_sampling_gives() -> None:
