@@ -24,13 +24,18 @@ if TYPE_CHECKING:
     from .derived import Derived
 
 Limits = Mapping[str, float]
-Derive = Callable[[Limits], "list[Derived]"]
+Windows = Mapping[str, tuple[float, float]]
+"""Cost to the shares of its limit, between which it should be measured."""
+Derive = Callable[[Limits, Limits], "list[Derived]"]
 
 DERIVATIONS = 6
 """How often at most the best architectures are derived for one target."""
 
-_READINGS = 2
-"""How often each is measured; the highest counts, as the trial's own reading will be another."""
+_READINGS = 3
+"""How often each is measured. The lowest counts: what else the machine does only ever adds."""
+
+_MARGIN = 0.03
+"""How far below a limit to stay, as a share of it: the trial's own reading will be another."""
 
 
 class Readings:
@@ -72,7 +77,7 @@ class Readings:
         except Exception as error:  # noqa: BLE001 a candidate may raise anything; its trial will tell
             search.reporter.warn(f"{key} of what was derived is not measured: {describe(error)}")
             return None
-        return max(taken)
+        return min(taken)
 
     def _read(self) -> dict[str, dict[str, float | None]]:
         if not self._path.is_file():
@@ -104,11 +109,12 @@ class _Attempt:
     shares: Mapping[str, float]
     factors: Mapping[str, float]
 
-    def rank(self, least: Limits) -> tuple[Any, ...]:
-        """Return what the better attempt has more of: within its limits, near them, likely."""
+    def rank(self, windows: Windows) -> tuple[Any, ...]:
+        """Return what the better attempt has more of: within, near, with a margin, likely."""
         over = max(0.0, max(self.shares.values()) - 1)
-        spent = all(share >= least[key] for key, share in self.shares.items())
-        return (-over, spent, self.found[0].score)
+        spent = all(share >= windows[key][0] for key, share in self.shares.items())
+        safe = all(share <= windows[key][1] for key, share in self.shares.items())
+        return (-over, spent, safe, self.found[0].score)
 
 
 def hold(derive: Derive, limits: Limits, costs: Sequence[Cost], search: Search) -> list[Derived]:
@@ -121,7 +127,8 @@ def hold(derive: Derive, limits: Limits, costs: Sequence[Cost], search: Search) 
     Parameters
     ----------
     derive
-        Returns the best architectures that a table predicts to be within limits, best first.
+        Returns the best architectures that the tables predict to be within limits (the first
+        argument) and, where possible, above floors (the second), best first.
     limits
         Cost to the most that is allowed.
     costs
@@ -129,23 +136,31 @@ def hold(derive: Derive, limits: Limits, costs: Sequence[Cost], search: Search) 
     search
         Its estimators measure.
     """
+    windows = {cost.key: _window(cost) for cost in costs if cost.key in limits}
+    asked = {**limits}
+    floors = {key: least * limits[key] for key, (least, _) in windows.items()}
+    found = derive(asked, floors)
     timed = [c for c in costs if c.key in limits and not search.estimators[c.key].counts]
-    asked, found = dict(limits), derive(limits)
     if not timed or not found:
         return found
-    least = {c.key: (1 - c.tolerance) if c.targets else 0.0 for c in timed}
     readings, attempts = Readings(search), list[_Attempt]()
     for _ in range(DERIVATIONS):
         attempt = _attempt(found, limits, timed, readings)
         if attempt is None:
             return found
         attempts.append(attempt)
-        asked = {**asked, **_corrected(attempt, limits, least, timed)}
-        found = derive(asked)
+        for cost in timed:
+            least, most = windows[cost.key]
+            if not least <= attempt.shares[cost.key] <= most:
+                scale = limits[cost.key] / attempt.factors[cost.key]
+                # Not below every network: the cheapest is the nearest then.
+                asked[cost.key] = max(most * scale, cost.range[0])
+                floors[cost.key] = least * scale
+        found = derive(asked, floors)
         seen = [[d.key for d in earlier.found] for earlier in attempts]
         if not found or [d.key for d in found] in seen:
             break
-    best = max(attempts, key=lambda attempt: attempt.rank(least))
+    best = max(attempts, key=lambda attempt: attempt.rank(windows))
     _tell_missed(best, limits, timed, search)
     return [replace(d, targets=dict(limits), derivations=len(attempts)) for d in best.found]
 
@@ -169,15 +184,11 @@ def _attempt(
     return _Attempt(measured, shares, factors)
 
 
-def _corrected(
-    attempt: _Attempt, limits: Limits, least: Limits, timed: Sequence[Cost]
-) -> dict[str, float]:
-    """Return what to ask of the tables next, of the costs that missed; not below any network."""
-    return {
-        cost.key: max(limits[cost.key] / attempt.factors[cost.key], cost.range[0])
-        for cost in timed
-        if not least[cost.key] <= attempt.shares[cost.key] <= 1
-    }
+def _window(cost: Cost) -> tuple[float, float]:
+    """Return from and to which share of its limit a cost should be measured."""
+    if not cost.targets:  # A target is to be spent; a limit of the objectives only kept.
+        return 0.0, 1 - _MARGIN
+    return 1 - cost.tolerance, 1 - min(_MARGIN, cost.tolerance / 3)
 
 
 def _tell_missed(best: _Attempt, limits: Limits, timed: Sequence[Cost], search: Search) -> None:

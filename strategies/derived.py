@@ -100,8 +100,8 @@ def derive_all(
     costs = resolve_costs(goals, search)
     found: dict[str, Derived] = {}
 
-    def derive_within(limits: Mapping[str, float]) -> list[Derived]:
-        return _best(top_k, search, alphas, costs, limits)
+    def derive_within(limits: Mapping[str, float], floors: Mapping[str, float]) -> list[Derived]:
+        return _best(top_k, search, alphas, costs, limits, floors)
 
     for limits in _limits(costs):
         for derived in hold(derive_within, limits, costs, search):
@@ -137,13 +137,12 @@ def _best(
     alphas: Mapping[str, Tensor],
     costs: Sequence[Cost],
     limits: Mapping[str, float],
+    floors: Mapping[str, float],
 ) -> list[Derived]:
     """Return the `count` best that compute different things."""
     decisions = search.space.decisions
     scores = log_probabilities(alphas)
     arg_max = derive(alphas, decisions)
-    # A target is to be spent; a limit of the objectives is only not to be broken.
-    floors = {c.key: (1 - c.tolerance) * limits[c.key] for c in costs if c.targets}
     asked = count
     while True:
         found: dict[str, Derived] = {}

