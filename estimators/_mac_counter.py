@@ -147,7 +147,7 @@ _FREE = frozenset((
 """Moves or makes data, or is not there at inference: no arithmetic to count."""
 
 
-class MacCounter(UncompiledMode):
+class MacCounter(UncompiledMode):  # type: ignore[no-untyped-call]
     """Counts what runs inside it; on this thread only, and leaving no hooks behind.
 
     Attributes

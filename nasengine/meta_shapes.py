@@ -55,7 +55,7 @@ class UncompiledMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False
 
 
-class MetaShapes(UncompiledMode):
+class MetaShapes(UncompiledMode):  # type: ignore[no-untyped-call]
     """Answers operations on meta tensors by their shapes; what it has no rule for is torch's.
 
     So is whatever does not fit: torch says best what is wrong.
@@ -89,7 +89,7 @@ class MetaShapes(UncompiledMode):
         return args[0] if found.shape == args[0].shape else func(*args)
 
 
-class MacCount(UncompiledMode):
+class MacCount(UncompiledMode):  # type: ignore[no-untyped-call]
     """Counts the multiply-accumulates of convolutions and matrix products by torch's formulas.
 
     Attributes
@@ -130,6 +130,10 @@ def _like(x: Tensor) -> Tensor:
     return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
 
 
+def _empty(x: Tensor, *shape: int) -> Tensor:
+    return x.new_empty(shape)
+
+
 def _convolution(arguments: Sequence[Any]) -> Tensor | None:
     x, weight, _, stride, padding, dilation, transposed, _, groups = arguments
     fits = x.ndim == weight.ndim and x.shape[1] == weight.shape[1] * groups
@@ -139,12 +143,14 @@ def _convolution(arguments: Sequence[Any]) -> Tensor | None:
     sides = [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in sizes]
     if min(sides) < 1:
         return None
-    return x.new_empty((x.shape[0], weight.shape[0], *sides))
+    return _empty(x, x.shape[0], weight.shape[0], *sides)
 
 
 def _max_pool(arguments: Sequence[Any]) -> tuple[Tensor, Tensor] | None:
-    x, kernel, stride, padding = [*arguments, [0, 0]][:4] if len(arguments) > 2 else [None] * 4
-    if len(arguments) > 4 or x is None or x.ndim != 4 or len(kernel) + len(padding) != 4:
+    if not 3 <= len(arguments) <= 4:
+        return None
+    x, kernel, stride, padding = [*arguments, [0, 0]][:4]
+    if x.ndim != 4 or len(kernel) + len(padding) != 4:
         return None
     sizes = zip(x.shape[2:], kernel, stride or kernel, padding, strict=True)
     sides = [(size + 2 * p - k) // s + 1 for size, k, s, p in sizes]
@@ -170,12 +176,12 @@ def _cat(arguments: Sequence[Any]) -> Tensor | None:
     if len(like) > 1 or not first.is_meta:
         return None
     size = sum(t.shape[axis] for t in tensors)
-    return first.new_empty((*first.shape[:axis], size, *first.shape[axis + 1 :]))
+    return _empty(first, *first.shape[:axis], size, *first.shape[axis + 1 :])
 
 
 def _upsample(arguments: Sequence[Any]) -> Tensor | None:
     x, size = arguments[:2]
-    return x.new_empty((*x.shape[:2], *size)) if x.ndim == len(size) + 2 else None
+    return _empty(x, *x.shape[:2], *size) if x.ndim == len(size) + 2 else None
 
 
 _RULES: Mapping[str, Callable[[Sequence[Any]], Any]] = {

@@ -5,9 +5,12 @@ space. `prepare` applies them; `precision` says in which arithmetic a step runs,
 whether that is right on this machine.
 """
 
+from nasengine.passes.batch_norms import sum_in_cascades
 from nasengine.passes.conv_bias import drop_conv_biases
 from nasengine.passes.dilated_depthwise import has_faulty_convolution, interleave_dilated_depthwise
 from nasengine.passes.fold_weights import fold_mixture_weights
+from nasengine.passes.forget_norms import forget_norms
+from nasengine.passes.forgotten import forgetting
 from nasengine.passes.inplace_relu import overwrite_batch_norms
 from nasengine.passes.precision import Precision, choose_precision, frozen
 from nasengine.passes.prepare import PASSES, prepare
@@ -22,6 +25,8 @@ __all__ = [
     "disagreements",
     "drop_conv_biases",
     "fold_mixture_weights",
+    "forget_norms",
+    "forgetting",
     "frozen",
     "has_faulty_convolution",
     "interleave_dilated_depthwise",
@@ -30,4 +35,5 @@ __all__ = [
     "prepare_checked",
     "recompute_slots",
     "skip_zeros",
+    "sum_in_cascades",
 ]

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nasengine.passes.forgotten import remember_copy
+
 
 class PreparedConv2d(nn.Conv2d):
     """A convolution with the parameters and settings of an `nn.Conv2d`, computed another way.
@@ -44,10 +46,15 @@ class PreparedConv2d(nn.Conv2d):
         height, width = x.shape[-2:]
         # Zeros to the right and below are the zeros of the padding, only more of them.
         right, below = -width % d_w, -height % d_h
-        # `pad` keeps channels last only where there is something to pad.
-        padded = F.pad(x, (0, right, 0, below)) if right or below else x
+
+        def split(image: Tensor) -> Tensor:
+            # `pad` keeps channels last only where there is something to pad.
+            padded = F.pad(image, (0, right, 0, below)) if right or below else image
+            return split_grids(padded, d_h, d_w)
+
+        grids = split(x)
+        remember_copy(grids, x, split)
         padding = [(size - 1) // 2 for size in self.kernel_size]
-        grids = split_grids(padded, d_h, d_w)
         convolved = F.conv2d(grids, self.weight, bias, 1, padding, 1, self.groups)
         merged = merge_grids(convolved, d_h, d_w)
         return merged[..., :height, :width] if right or below else merged

@@ -7,38 +7,11 @@ says of itself (`Mixture.positive`).
 
 from __future__ import annotations
 
-from torch import Tensor, fx, nn
-from torch.nn import functional as F
+from torch import fx, nn
 
-from nasengine.passes.tracing import module_of, only_reader, traced
+from nasengine.passes.batch_norms import is_own_norm, prepared_norm
+from nasengine.passes.tracing import module_of, only_reader, replace, traced
 from nasengine.supernet import MixedOperation
-
-
-class WeightedBatchNorm2d(nn.BatchNorm2d):
-    """A batch norm whose output is scaled by a weight.
-
-    Shape
-    -----
-    (N, C, H, W) and a scalar to (N, C, H, W).
-    """
-
-    def forward(self, input: Tensor, weight: Tensor | None = None) -> Tensor:  # noqa: A002
-        """Normalise and scale."""
-        if weight is None:
-            return super().forward(input)
-        if self.training and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        assert self.momentum is not None
-        return F.batch_norm(
-            input,
-            self.running_mean,
-            self.running_var,
-            self.weight * weight,
-            self.bias * weight,
-            self.training or self.running_mean is None,
-            self.momentum,
-            self.eps,
-        )
 
 
 def fold_mixture_weights(module: nn.Module) -> int:
@@ -48,6 +21,8 @@ def fold_mixture_weights(module: nn.Module) -> int:
         if not isinstance(mixed, MixedOperation):
             continue
         for name, candidate in list(mixed.candidates.items()):
+            if name in mixed.takes_weight | mixed.takes_positive_weight:
+                continue
             graph = traced(candidate)
             last = None if graph is None else _last_norm(graph)
             if graph is None or last is None:
@@ -73,17 +48,14 @@ def _last_norm(graph: fx.GraphModule) -> fx.Node | None:
     if not isinstance(last, fx.Node) or len(last.users) != 1:
         return None
     norm = module_of(graph, last)
-    plain = type(norm) is nn.BatchNorm2d and norm.affine and norm.momentum is not None
-    return last if plain else None
+    return last if is_own_norm(norm) else None
 
 
 def _folded(graph: fx.GraphModule, last: fx.Node) -> fx.GraphModule:
     """Return the candidate with a second input that scales the output of its last batch norm."""
     norm = graph.get_submodule(str(last.target))
-    new = WeightedBatchNorm2d.__new__(WeightedBatchNorm2d)
-    new.__dict__.update(norm.__dict__)
-    parent, _, name = str(last.target).rpartition(".")
-    setattr(graph.get_submodule(parent), name, new)
+    assert isinstance(norm, nn.BatchNorm2d)
+    replace(graph, str(last.target), prepared_norm(norm))
     first = next(node for node in graph.graph.nodes if node.op == "placeholder")
     with graph.graph.inserting_after(first):
         weight = graph.graph.placeholder("mixture_weight", default_value=None)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nasengine.errors import SpecError
+from nasengine.passes.forgotten import forgetting
 from nasengine.recipe import PrecisionName
 
 
@@ -47,7 +48,7 @@ class Precision:
 
     def run(self, module: nn.Module, inputs: Tensor, *further: Any) -> Tensor:
         """Return a module's outputs in float32, its forward pass run in this arithmetic."""
-        with self.context():
+        with self.context(), forgetting():
             outputs: Tensor = module(self.lay_out(inputs), *further)
         return outputs.float() if outputs.dtype is torch.bfloat16 else outputs
 

@@ -8,9 +8,11 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from nasengine.passes.batch_norms import sum_in_cascades
 from nasengine.passes.conv_bias import drop_conv_biases
 from nasengine.passes.dilated_depthwise import interleave_dilated_depthwise
 from nasengine.passes.fold_weights import fold_mixture_weights
+from nasengine.passes.forget_norms import forget_norms
 from nasengine.passes.inplace_relu import overwrite_batch_norms
 from nasengine.passes.skip_zeros import skip_zeros
 
@@ -27,8 +29,10 @@ PASSES: Mapping[str, Callable[[nn.Module], int]] = {
     "channels_last": lay_channels_last,
     "dilated_depthwise": interleave_dilated_depthwise,
     "conv_bias": drop_conv_biases,
+    "cascade_sums": sum_in_cascades,
     "inplace_relu": overwrite_batch_norms,
     "fold_weights": fold_mixture_weights,
+    "forget_norms": forget_norms,
     "skip_zeros": skip_zeros,
 }
 """Passes by name, in the order of their application; each returns how often it applied."""
