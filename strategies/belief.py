@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from math import prod
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
 
 from nasengine.architecture import Architecture
+from nasengine.graph import SpaceGraph
 from nasengine.history import History
+from nasengine.moves import enumerate_all, neighbours, sample
 from nasengine.objectives import Objectives, non_dominated
+from nasengine.randomness import stream
 from nasengine.trial import Status, Trial
 
 from .acquisition import (
@@ -23,7 +27,7 @@ from .acquisition import (
 from .features import Array, features_of
 from .gaussian_process import Posterior
 from .likeliest_kernel import likeliest_kernel
-from .unseen import searchable
+from .unseen import Unseen, searchable
 
 if TYPE_CHECKING:
     from nasengine.search import Search
@@ -49,10 +53,12 @@ class Belief:
         At least one of its trials is complete.
     search
         The space and its objectives.
+    anywhere
+        How many random architectures are candidates.
     """
 
-    def __init__(self, history: History, search: Search) -> None:
-        self._model, trials = _model(history, search)
+    def __init__(self, history: History, search: Search, anywhere: int) -> None:
+        self._model, trials = _model(history, search, anywhere)
         self._targets = targets(trials, search.objectives)
         self._trials = [trial.architecture for trial in trials]
         feasible = [index for index, t in enumerate(trials) if t.status is Status.COMPLETE]
@@ -68,7 +74,9 @@ class Belief:
 
     def predict(self, architectures: Sequence[Architecture]) -> tuple[Array, Array]:
         """Return means and standard deviations: (architectures, goals) each, lower is better."""
-        columns = self._model.columns(architectures)
+        return self._predict(self._model.columns(architectures))
+
+    def _predict(self, columns: Sequence[int]) -> tuple[Array, Array]:
         beliefs = [
             posterior.predict(values)
             for posterior, values in zip(self._model.posteriors, self._targets.T, strict=True)
@@ -78,19 +86,33 @@ class Belief:
             np.column_stack([deviation[columns] for _, deviation in beliefs]),
         )
 
-    def best_first(
-        self, architectures: Sequence[Architecture], search: Search
-    ) -> Iterator[Architecture]:
-        """Yield architectures, those first of which a measurement is worth most."""
-        worth = self.worth(architectures, search.stream("belief", len(self._trials)))
+    def climb(
+        self, parents: Sequence[Architecture], unseen: Unseen, search: Search
+    ) -> Architecture | None:
+        """Return the unseen architecture of which a measurement is worth most; None without any.
+
+        Of those anywhere and of the parents' neighbours, and from there on uphill, to the best of
+        its neighbours, as long as there is a better one.
+        """
+        near = (column for parent in parents for column in self._model.around(parent))
+        pool = dict.fromkeys([*self._model.anywhere, *near])
+        while True:
+            ranked = self._best_first(list(pool), search)
+            best = next((architecture for architecture in ranked if architecture in unseen), None)
+            if best is None or pool.keys() >= set(self._model.around(best)):
+                return best
+            pool.update(dict.fromkeys(self._model.around(best)))
+
+    def _best_first(self, columns: Sequence[int], search: Search) -> Iterator[Architecture]:
+        worth = self._worth(columns, search.stream("belief", len(self._trials)))
         # Rounded, so that what is equal but for the order of its sums is a tie: a resumed search
         # adds up in another order.
         rounded = np.round(worth / (worth.max() or 1.0), 9)
-        return (architectures[index] for index in np.argsort(-rounded, kind="stable"))
+        order = np.argsort(-rounded, kind="stable")
+        return (self._model.asked[columns[index]] for index in order)
 
-    def worth(self, architectures: Sequence[Architecture], rng: random.Random) -> Array:
-        """Return what measuring each architecture is worth: (architectures,)."""
-        mean, deviation = self.predict(architectures)
+    def _worth(self, columns: Sequence[int], rng: random.Random) -> Array:
+        mean, deviation = self._predict(columns)
         goals = mean.shape[1]
         if goals == 1:
             return expected_improvement(self._best.min(), mean[:, 0], deviation[:, 0])
@@ -117,18 +139,33 @@ class Model:
         Those trials.
     search
         The space and its objectives.
+    anywhere
+        Architectures that are candidates all the time.
+
+    Attributes
+    ----------
+    observed, asked
+        What the processes are conditioned on, and what they tell of, in the order of columns.
+    anywhere
+        The columns of those.
     """
 
-    def __init__(self, known: Sequence[Trial], search: Search) -> None:
+    def __init__(
+        self, known: Sequence[Trial], search: Search, anywhere: Sequence[Architecture]
+    ) -> None:
         self.known = known
         self.observed: list[Architecture] = []
+        self.asked: list[Architecture] = []
+        self._decisions = search.space.decisions
         self._features = features_of(search.space)
         self._columns: dict[Architecture, int] = {}
+        self._around: dict[Architecture, list[int]] = {}
         rows = self._features([trial.architecture for trial in known])
         self.posteriors = [
             Posterior(likeliest_kernel(self._features, rows, column), self._features)
             for column in targets(known, search.objectives).T
         ]
+        self.anywhere = self.columns(anywhere)
 
     def observe(self, architectures: Sequence[Architecture]) -> None:
         """Condition on architectures in this order; what was so before is kept."""
@@ -145,22 +182,31 @@ class Model:
                 posterior.observe(rows)
         self.observed = list(architectures)
 
-    def columns(self, architectures: Sequence[Architecture]) -> npt.NDArray[np.int64]:
-        """Return the places of architectures among what the posteriors tell of."""
-        places = self._columns
-        new = [architecture for architecture in architectures if architecture not in places]
+    def columns(self, architectures: Sequence[Architecture]) -> list[int]:
+        """Return the columns of architectures, new ones asked about."""
+        new = [a for a in dict.fromkeys(architectures) if a not in self._columns]
         if new:
-            places.update(zip(new, range(len(places), len(places) + len(new)), strict=True))
+            self._columns.update(
+                zip(new, range(len(self.asked), len(self.asked) + len(new)), strict=True)
+            )
+            self.asked += new
             rows = self._features(new)
             for posterior in self.posteriors:
                 posterior.ask(rows)
-        return np.array([places[architecture] for architecture in architectures])
+        return [self._columns[architecture] for architecture in architectures]
+
+    def around(self, architecture: Architecture) -> list[int]:
+        """Return the columns of an architecture's neighbours."""
+        if architecture not in self._around:
+            near = list(neighbours(architecture, self._decisions))
+            self._around[architecture] = self.columns(near)
+        return self._around[architecture]
 
 
 _models: WeakKeyDictionary[History, tuple[tuple[object, ...], Model]] = WeakKeyDictionary()
 
 
-def _model(history: History, search: Search) -> tuple[Model, list[Trial]]:
+def _model(history: History, search: Search, anywhere: int) -> tuple[Model, list[Trial]]:
     """Return the model of the last refresh, and the trials that tell: its own and later ones.
 
     Kept until there is a refresh, or one of those early trials changes.
@@ -169,12 +215,25 @@ def _model(history: History, search: Search) -> tuple[Model, list[Trial]]:
     ended = searchable([t for t in history if t.status in _TELLING], search.space)
     early = [trial for trial in ended if trial.number < refreshed] or ended
     measured = history.measured
-    state = (refreshed, len(early), search.objectives, search.space)
+    state = (refreshed, len(early), search.objectives, search.space, search.seed, anywhere)
     kept = _models.get(history)
     if kept is None or kept[0][0] is not measured or kept[0][1:] != state:
-        model = Model(fitted(early, search.objectives), search)
+        model = Model(
+            fitted(early, search.objectives),
+            search,
+            _anywhere(search.space.graph, search.seed, anywhere),
+        )
         kept = _models[history] = ((measured, *state), model)
     return kept[1], [*kept[1].known, *ended[len(early) :]]
+
+
+@lru_cache(maxsize=8)
+def _anywhere(graph: SpaceGraph, seed: int, count: int) -> list[Architecture]:
+    """Return so many random architectures, or all of a space that has no more."""
+    if prod(len(choices) for choices in graph.decisions.values()) <= count:
+        return list(enumerate_all(graph.decisions))
+    rng = stream(seed, "belief", "anywhere")
+    return [sample(graph.decisions, rng) for _ in range(count)]
 
 
 def last_refresh(number: int) -> int:

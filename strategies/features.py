@@ -10,6 +10,7 @@ the same look the same:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from nasengine.architecture import Architecture
 from nasengine.graph import SpaceGraph
-from nasengine.moves import sample
+from nasengine.moves import enumerate_all, sample
 from nasengine.randomness import stream
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ Array = npt.NDArray[np.float64]
 
 REMEMBERED = 100_000
 """Rows kept a space; beyond, they are computed anew."""
+
+AT_ONCE = 20_000
+"""Spaces up to this size are computed as a whole: the graph is gone through once, not often."""
 
 _kept: WeakKeyDictionary[SpaceGraph, Features] = WeakKeyDictionary()
 
@@ -62,6 +66,7 @@ class Features:
 
         self.decisions = graph.decisions
         self._nodes = graph.nodes
+        self._size = prod(len(choices) for choices in self.decisions.values())
         self._code = {n: {c: i for i, c in enumerate(cs)} for n, cs in self.decisions.items()}
         self._names = sorted({choice for choices in self.decisions.values() for choice in choices})
         self.widths = [len(choices) + 1 for choices in self.decisions.values()]
@@ -81,15 +86,20 @@ class Features:
 
     def __call__(self, architectures: Sequence[Architecture]) -> Array:
         """Return the features of architectures: (architectures, columns)."""
+        if not self._rows and self._size <= AT_ONCE:
+            self._remember(list(enumerate_all(self.decisions)))
         new = [a for a in dict.fromkeys(architectures) if a not in self._rows]
         if new:
             if len(self._rows) + len(new) > REMEMBERED:
                 self._rows.clear()
                 new = list(dict.fromkeys(architectures))
-            rows = self._compute(new)
-            rows[:, self.local :] = (rows[:, self.local :] - self._mean) / self._scale
-            self._rows.update(zip(new, rows, strict=True))
+            self._remember(new)
         return np.array([self._rows[architecture] for architecture in architectures])
+
+    def _remember(self, architectures: Sequence[Architecture]) -> None:
+        rows = self._compute(architectures)
+        rows[:, self.local :] = (rows[:, self.local :] - self._mean) / self._scale
+        self._rows.update(zip(architectures, rows, strict=True))
 
     def _compute(self, architectures: Sequence[Architecture]) -> Array:
         codes = {

@@ -11,26 +11,19 @@ which at some hundred trials is both better and cheaper than an ensemble of netw
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from math import prod
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from nasengine.architecture import Architecture
 from nasengine.errors import SpecError
-from nasengine.graph import SpaceGraph
 from nasengine.history import History
-from nasengine.moves import enumerate_all, neighbours, sample
-from nasengine.randomness import stream
 from nasengine.strategy import Strategy
 
 from .unseen import Unseen, searchable
 
 if TYPE_CHECKING:
     from nasengine.search import Search
-
-    from .belief import Belief
 
 
 class Predictor(Strategy):
@@ -56,15 +49,12 @@ class Predictor(Strategy):
             return unseen.samples(min(count, self.initial - len(history)))
         if not searchable(history.complete, search.space):
             return unseen.samples(count)
-        belief = Belief(history, search)
+        belief = Belief(history, search, self.candidates)
         several = len(search.objectives.goals) > 1
         parents = belief.parents(4 * self.parents if several else self.parents, rng)
-        decisions = search.space.decisions
-        near = [n for parent in parents for n in neighbours(parent, decisions)]
-        pool = [*_anywhere(search.space.graph, search.seed, self.candidates), *near]
         found: list[Architecture] = []
         while len(found) < count:
-            best = _climb(pool, belief, unseen, search) or unseen.sample()
+            best = belief.climb(parents, unseen, search) or unseen.sample()
             if best is None:
                 break
             unseen.take(best)
@@ -82,27 +72,3 @@ class Predictor(Strategy):
         """
         if not search.objectives.goals:
             raise SpecError("objectives: the strategy predictor needs at least one goal")
-
-
-def _climb(
-    pool: Sequence[Architecture], belief: Belief, unseen: Unseen, search: Search
-) -> Architecture | None:
-    """Return the unseen architecture that is worth most, of a pool and uphill from its best."""
-    candidates = dict.fromkeys(pool)
-    while True:
-        best = next((a for a in belief.best_first(list(candidates), search) if a in unseen), None)
-        if best is None:
-            return None
-        around = list(neighbours(best, search.space.decisions))
-        if all(neighbour in candidates for neighbour in around):
-            return best
-        candidates.update(dict.fromkeys(around))
-
-
-@lru_cache(maxsize=8)
-def _anywhere(graph: SpaceGraph, seed: int, count: int) -> tuple[Architecture, ...]:
-    """Return so many random architectures, or all of a space that has no more."""
-    if prod(len(choices) for choices in graph.decisions.values()) <= count:
-        return tuple(enumerate_all(graph.decisions))
-    rng = stream(seed, "predictor", "candidates")
-    return tuple(sample(graph.decisions, rng) for _ in range(count))

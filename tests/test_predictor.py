@@ -161,7 +161,7 @@ def test_belief_of_several_goals_knows_the_front() -> None:
     search = search_for(NASBenchMacro(), goals=2)
     history = play(Random(), search, 30)
     front = [t.architecture for t in search.objectives.front(history)]
-    parents = Belief(History(history), search).parents(99, search.stream("test"))
+    parents = Belief(History(history), search, 10).parents(99, search.stream("test"))
     assert set(parents) == set(front)
 
 
