@@ -62,6 +62,32 @@ def test_complete_cells_are_skipped_and_a_changed_spec_is_refused(
     assert "spec.space.width: was 4, is 5" in capsys.readouterr().err
 
 
+FAILING = """
+from nasengine import EstimationFailed, Estimator, Measurement, Metric
+
+class Unless(Estimator):
+    '''Measures all but references.'''
+
+    def metrics(self, search):
+        return (Metric("q", "", "max"),)
+
+    def measure(self, candidate, search):
+        if candidate.label.startswith("reference"):
+            raise EstimationFailed("no row")
+        return {"q": Measurement(1.0)}
+"""
+
+
+def test_a_reference_that_cannot_be_measured_costs_no_table(spec: Path) -> None:
+    (spec.parent / "own.py").write_text(FAILING)
+    table = {**tables(), "objectives": {"q": "max"}, "budget": {"trials": 1}}
+    table["estimators"] = {"q": {"name": "own.py:Unless"}}
+    spec.write_text(tomli_w.dumps(table))
+    assert main(["ablate", str(spec), "--quiet"]) == 0
+    told = (spec.parent / "runs" / "tiny-ablation" / "comparison.md").read_text()
+    assert "| big (reference) | 1 | - |" in told.splitlines()[-1]
+
+
 def test_random_search_is_always_a_row() -> None:
     grid = cells(tables(), parse_vary(["space.width=4,8", "seed=1"]))
     settings = [tuple(cell.setting.values()) for cell in grid]

@@ -13,7 +13,7 @@ from nasengine.files import write_json
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.run_folder import RunFolder, identity
 from nasengine.runs.storage import Storage
-from nasengine.studies.comparison import summarise
+from nasengine.studies.summary import summarise
 from nasengine.trial import Status
 
 CODE = ["--code", "nasengine.testing.stubs"]

@@ -21,10 +21,9 @@ from nasengine.studies.comparison import (
     header,
     lines,
     rows,
-    settings_of,
-    summarise,
     write_comparison,
 )
+from nasengine.studies.summary import settings_of, summarise
 
 
 def ablate(options: argparse.Namespace, stop: threading.Event) -> int:

@@ -23,7 +23,7 @@ from nasengine.runs.experiment import Experiment
 from nasengine.runs.run import measure_references, run
 from nasengine.runs.run_folder import RunFolder
 from nasengine.runs.spec import Table, parse_value, read_toml
-from nasengine.studies.comparison import Summary, summarise, summarise_references
+from nasengine.studies.summary import Summary, summarise, summarise_references
 
 RANDOM = "random"
 

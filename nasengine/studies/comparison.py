@@ -4,135 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from nasengine.errors import InputError, RunFolderError, did_you_mean
+from nasengine.errors import InputError, did_you_mean
 from nasengine.files import write_atomically
 from nasengine.quantities import format_duration, format_quantity
 from nasengine.statistics import Difference, deviation, difference, mean
-from nasengine.trial import Metric, Trial
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What one finished run found.
-
-    Parameters
-    ----------
-    folder
-        The run's folder.
-    setting
-        What was varied, seed excepted.
-    seed
-        The seed.
-    values
-        The winner's measurements by metric.
-    metrics
-        The metrics, by name.
-    goals
-        Those optimised, the primary first.
-    trials, seconds
-        What the search used, supernet training included.
-    """
-
-    folder: Path
-    setting: Mapping[str, str]
-    seed: int
-    values: Mapping[str, float]
-    metrics: Mapping[str, Metric]
-    goals: tuple[str, ...]
-    trials: int
-    seconds: float
-
-
-def summarise(folder: Path, setting: Mapping[str, str]) -> Summary:
-    """Read a finished run.
-
-    Raises
-    ------
-    RunFolderError
-        If it holds no finished run.
-    """
-    try:
-        found = json.loads((folder / "best" / "metrics.json").read_text(encoding="utf-8"))
-        spec = _identity(folder)["spec"]
-        return Summary(
-            folder,
-            setting,
-            spec["seed"],
-            {name: m["value"] for name, m in found["searched"]["measurements"].items()},
-            {
-                name: Metric(name, about["unit"], about["direction"])
-                for name, about in found["metrics"].items()
-            },
-            tuple(found["goals"]),
-            found["trials"],
-            found["seconds"],
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{folder}: not a finished run ({error})") from error
-
-
-def settings_of(folders: Sequence[Path]) -> list[dict[str, str]]:
-    """Say of each run what makes it different from the others, seed and name apart.
-
-    Raises
-    ------
-    RunFolderError
-        If a folder holds no run.
-    """
-    specs = [_flat(_identity(folder)["spec"]) for folder in folders]
-    keys = {key for spec in specs for key in spec} - {"seed", "name"}
-    differing = sorted(k for k in keys if len({repr(spec.get(k)) for spec in specs}) > 1)
-    # Settings that one strategy alone has follow from its name.
-    if "strategy.name" in differing:
-        shared = [k for k in differing if all(k in spec for spec in specs)]
-        twice = len({tuple(repr(s.get(k)) for k in differing) for s in specs})
-        fewer = len({tuple(repr(s.get(k)) for k in shared) for s in specs})
-        differing = shared if fewer == twice else differing
-    keys_shown = differing or ["strategy.name"]
-    return [{key: str(spec.get(key, "")) for key in keys_shown} for spec in specs]
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {path: value}
-    return {
-        k: v
-        for key, item in value.items()
-        for k, v in _flat(item, f"{path}.{key}".lstrip(".")).items()
-    }
-
-
-def _identity(folder: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((folder / "identity.json").read_text(encoding="utf-8"))
-        return found
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{folder}: not a run's folder ({error})") from error
-
-
-def summarise_references(folder: Path, trials: Mapping[str, Trial], like: Summary) -> list[Summary]:
-    """Return reference networks as runs of no trial, with the metrics and goals of a real one."""
-    first, *others = like.setting
-    return [
-        Summary(
-            folder,
-            {first: f"{name} (reference)", **dict.fromkeys(others, "")},
-            like.seed,
-            {metric: m.value for metric, m in trial.measurements.items()},
-            like.metrics,
-            like.goals,
-            0,
-            0.0,
-        )
-        for name, trial in trials.items()
-    ]
+from nasengine.studies.summary import ABSENT, Summary
+from nasengine.trial import Metric
 
 
 @dataclass(frozen=True)
@@ -152,48 +34,63 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The setting as text."""
-        return ", ".join(self.setting.values())
+        """The setting as text; a bare yes, no or nothing has its key with it."""
+        return ", ".join(_named(key, value) for key, value in self.setting.items() if value)
 
     def values(self, metric: str) -> list[float]:
         """Return the winners' values in order of seed, where they are measured."""
-        return [run.values[metric] for _, run in sorted(self.runs.items()) if metric in run.values]
+        return list(self._by_seed(metric).values())
+
+    def _by_seed(self, metric: str) -> dict[int, float]:
+        found = sorted(self.runs.items())
+        return {seed: run.values[metric] for seed, run in found if metric in run.values}
+
+    def pairs(self, other: Row, metric: str) -> list[tuple[float, float]]:
+        """Return the values of this and of another row at the seeds where both are measured."""
+        mine, others = self._by_seed(metric), other._by_seed(metric)
+        return [(value, others[seed]) for seed, value in mine.items() if seed in others]
 
     def mean(self, metric: str) -> float:
-        """Return the mean over seeds."""
-        return mean(self.values(metric))
+        """Return the mean over seeds; NaN where it is measured at none."""
+        values = self.values(metric)
+        return mean(values) if values else math.nan
 
     def deviation(self, metric: str) -> float:
         """Return the standard deviation over seeds; NaN for a single one."""
         return deviation(self.values(metric))
 
-    def against(self, baseline: Row, metric: str) -> Difference:
-        """Return the gain over a baseline, positive when better; paired by seed where possible."""
+    def against(self, baseline: Row, metric: str) -> Difference | None:
+        """Return the gain over a baseline, positive when better; None where one has no value.
+
+        It is of the seeds that both have, paired; where these are fewer than two, of all seeds.
+        """
         sign = 1.0 if self.metric(metric).direction == "max" else -1.0
+        pairs = self.pairs(baseline, metric)
+        if len(pairs) > 1:
+            return difference(
+                [sign * a for a, _ in pairs], [sign * b for _, b in pairs], paired=True
+            )
         mine, other = self.values(metric), baseline.values(metric)
-        paired = sorted(self.runs) == sorted(baseline.runs)
-        return difference([sign * v for v in mine], [sign * v for v in other], paired=paired)
+        if not mine or not other:
+            return None
+        return difference([sign * v for v in mine], [sign * v for v in other], paired=False)
 
     def wins(self, baseline: Row, metric: str) -> int:
         """Count the seeds at which this is strictly better than the baseline."""
         sign = 1.0 if self.metric(metric).direction == "max" else -1.0
-        return sum(
-            sign * run.values[metric] > sign * baseline.runs[seed].values[metric]
-            for seed, run in self.runs.items()
-            if seed in baseline.runs
-        )
+        return sum(sign * mine > sign * other for mine, other in self.pairs(baseline, metric))
 
     def cell(self, metric: str) -> str:
         """Return mean and standard deviation as text."""
         if not self.values(metric):
-            return "-"
+            return ABSENT
         unit = self.metric(metric).unit
         text, spread = format_quantity(self.mean(metric), unit), self.deviation(metric)
         return text if math.isnan(spread) else f"{text} ± {format_quantity(spread, unit)}"
 
     def metric(self, name: str) -> Metric:
         """Return what is known of a metric."""
-        return self._any.metrics[name]
+        return next(run.metrics[name] for run in self.runs.values() if name in run.metrics)
 
     @property
     def goals(self) -> tuple[str, ...]:
@@ -203,11 +100,19 @@ class Row:
     @property
     def shown(self) -> list[str]:
         """The primary metrics of the estimators, which a table has room for."""
-        return [name for name in self._any.metrics if "." not in name]
+        known = dict.fromkeys(name for run in self.runs.values() for name in run.metrics)
+        return [name for name in known if "." not in name]
 
     @property
     def _any(self) -> Summary:
         return next(iter(self.runs.values()))
+
+
+def _named(key: str, value: str) -> str:
+    plain = key.removesuffix(".name")
+    if value == ABSENT:
+        return f"no {plain}"
+    return f"{key.rpartition('.')[2]}={value}" if value in ("True", "False", "''") else value
 
 
 def rows(summaries: Iterable[Summary]) -> list[Row]:
@@ -246,7 +151,7 @@ def write_csv(table: Sequence[Row], path: Path) -> None:
             values = [found.values.get(metric, "") for metric in metrics]
             writer.writerow(
                 [
-                    *map(_cell, row.setting.values()),
+                    *(_cell(said) if said != ABSENT else "" for said in row.setting.values()),
                     seed,
                     found.trials,
                     round(found.seconds, 3),
@@ -287,38 +192,64 @@ def baseline_of(table: Sequence[Row], name: str | None) -> Row:
 
 def header(table: Sequence[Row], baseline: Row) -> list[str]:
     """Return the titles of `lines`."""
-    goal = table[0].goals[0]
-    others = [metric for metric in table[0].shown if metric != goal]
     gain = f"gain over {baseline.name} [95% interval]"
-    return ["setting", "seeds", goal, gain, "wins", *others, "trials", "search time"]
+    measured = ["setting", "seeds", _goal(table), gain, "bootstrap", "wins", *_others(table)]
+    return [*measured, "trials", "search time"]
 
 
 def lines(table: Sequence[Row], baseline: Row) -> list[list[str]]:
-    """Return the comparison as cells of text, best primary goal first.
+    """Return the comparison as cells of text, best primary goal first, the unmeasured last.
 
-    The gain is positive when better; its interval is a bootstrap's. An interval that holds 0
-    shows no difference.
+    The gain is positive when better; see `nasengine.statistics.difference` for its interval and
+    for the bootstrap's beside it. An interval that holds 0 shows no difference.
     """
-    goal = table[0].goals[0]
+    goal, others = _goal(table), _others(table)
+    return [_line(row, baseline, goal, others) for row in _ranked(table)]
+
+
+def _goal(table: Sequence[Row]) -> str:
+    return table[0].goals[0]
+
+
+def _others(table: Sequence[Row]) -> list[str]:
+    """Return the metrics beside the goal that any row has."""
+    shown = dict.fromkeys(metric for row in table for metric in row.shown)
+    return [metric for metric in shown if metric != _goal(table)]
+
+
+def _ranked(table: Sequence[Row]) -> list[Row]:
+    goal = _goal(table)
     sign = -1.0 if table[0].metric(goal).direction == "max" else 1.0
-    ordered = sorted(table, key=lambda row: sign * row.mean(goal))
-    return [_line(row, baseline, goal) for row in ordered]
+
+    def rank(row: Row) -> tuple[bool, float]:
+        value = row.mean(goal)
+        return (True, 0.0) if math.isnan(value) else (False, sign * value)
+
+    return sorted(table, key=rank)
 
 
-def _line(row: Row, baseline: Row, goal: str) -> list[str]:
-    gain, wins = "", ""
-    if row is not baseline:
-        found = row.against(baseline, goal)
-        gain = f"{found.value:+.4g}"
-        if not math.isnan(found.low):
-            gain += f" [{found.low:+.4g}, {found.high:+.4g}]"
-        wins = f"{row.wins(baseline, goal)}/{len(set(row.runs) & set(baseline.runs))}"
-    others = [metric for metric in row.shown if metric != goal]
+def _line(row: Row, baseline: Row, goal: str, others: Sequence[str]) -> list[str]:
+    gain = ["", "", ""] if row is baseline else _gain(row, baseline, goal)
     trials = mean([run.trials for run in row.runs.values()])
     seconds = mean([run.seconds for run in row.runs.values()])
     used = [f"{trials:g}", format_duration(seconds)] if trials else ["", ""]
-    cells = [row.name, str(len(row.runs)), row.cell(goal), gain, wins]
+    cells = [row.name, str(len(row.runs)), row.cell(goal), *gain]
     return [*cells, *(row.cell(metric) for metric in others), *used]
+
+
+def _gain(row: Row, baseline: Row, goal: str) -> list[str]:
+    """Return the gain with its interval, the bootstrap's, and the wins."""
+    found = row.against(baseline, goal)
+    if found is None:
+        return [ABSENT, ABSENT, ABSENT]
+    pairs = len(row.pairs(baseline, goal))
+    wins = f"{row.wins(baseline, goal)}/{pairs}" if pairs else ABSENT
+    if math.isnan(found.low):
+        return [f"{found.value:+.4g}", ABSENT, wins]
+    interval, resampled = (
+        f"[{low:+.4g}, {high:+.4g}]" for low, high in ((found.low, found.high), found.bootstrap)
+    )
+    return [f"{found.value:+.4g} {interval}", resampled, wins]
 
 
 def markdown(table: Sequence[Row], baseline: Row) -> str:
@@ -332,14 +263,15 @@ def plot(table: Sequence[Row], path: Path) -> None:
     """Draw every run's primary goal by setting, with means and standard deviations."""
     from matplotlib.figure import Figure
 
-    goal = table[0].goals[0]
+    goal = _goal(table)
     metric = table[0].metric(goal)
-    sign = -1.0 if metric.direction == "max" else 1.0
-    ordered = sorted(table, key=lambda row: sign * row.mean(goal), reverse=True)
+    ordered = _ranked(table)[::-1]
     figure = Figure(figsize=(7, 1.2 + 0.45 * len(ordered)), layout="constrained")
     axes = figure.add_subplot()
     for place, row in enumerate(ordered):
         values = row.values(goal)
+        if not values:
+            continue
         spread = deviation(values)
         axes.plot(values, [place] * len(values), "o", color="#9db4c8", markersize=5)
         error = 0.0 if math.isnan(spread) else spread

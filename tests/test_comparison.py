@@ -1,0 +1,125 @@
+"""Rows side by side: what was not measured, seeds that differ, columns and names that hold."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nasengine.studies.comparison import Row, baseline_of, header, lines, rows, write_comparison
+from nasengine.studies.summary import Summary, settings_of
+from nasengine.trial import Metric
+
+METRICS = {
+    "iou": Metric("iou", "", "max"),
+    "flops": Metric("flops", "", "min"),
+    "latency": Metric("latency", "ms", "min"),
+}
+
+
+def found(setting: str, seed: int, /, metrics: str = "iou", **values: float) -> Summary:
+    known = {name: METRICS[name] for name in metrics.split()}
+    folder = Path(f"{setting}-{seed}")
+    return Summary(folder, {"strategy.name": setting}, seed, values, known, ("iou",), 2, 1.0)
+
+
+def told(table: list[Row], baseline: str = "random") -> dict[str, dict[str, str]]:
+    row = baseline_of(table, baseline)
+    titles = header(table, row)
+    return {cells[0]: dict(zip(titles, cells, strict=True)) for cells in lines(table, row)}
+
+
+def test_a_row_without_the_goal_is_last_and_says_nothing(tmp_path: Path) -> None:
+    unmeasured = found("unet (reference)", 0)
+    table = rows([unmeasured, found("random", 0, iou=0.5), found("darts", 0, iou=0.6)])
+    cells = told(table)
+    assert list(cells) == ["darts", "random", "unet (reference)"]
+    assert cells["unet (reference)"]["iou"] == "-"
+    assert cells["unet (reference)"]["wins"] == "-"
+    assert cells["unet (reference)"]["gain over random [95% interval]"] == "-"
+    assert math.isnan(table[0].mean("iou"))
+    assert told(table, "unet (reference)")["darts"]["wins"] == "-"
+    write_comparison(table, table[1], tmp_path)
+    assert "| unet (reference) | 1 | - | - | - | - |" in (tmp_path / "comparison.md").read_text()
+
+
+def test_seeds_are_paired_where_both_were_measured() -> None:
+    base = [found("random", seed, iou=value) for seed, value in enumerate((0.1, 0.5, 0.9))]
+    other = [found("darts", 0), *(found("darts", s, iou=v) for s, v in ((1, 0.6), (2, 1.0)))]
+    table = rows([*base, *other])
+    cells = told(table)["darts"]
+    assert cells["wins"] == "2/2"
+    # By position, the seed without a value would have shifted every pair.
+    assert cells["gain over random [95% interval]"].startswith("+0.1 [+0.1, +0.1]")
+
+
+def test_one_seed_in_common_makes_no_pairs() -> None:
+    base = [found("random", seed, iou=value) for seed, value in enumerate((0.1, 0.5))]
+    cells = told(rows([*base, found("unet (reference)", 0, iou=0.4)]))["unet (reference)"]
+    assert cells["gain over random [95% interval]"] == "+0.1"
+    assert (cells["bootstrap"], cells["wins"]) == ("-", "1/1")
+
+
+def test_every_value_stands_under_its_own_title() -> None:
+    table = rows(
+        [
+            found("random", 0, "flops iou latency", iou=0.5, flops=7.0, latency=2.0),
+            found("darts", 0, "latency iou", iou=0.6, latency=3.0),
+        ]
+    )
+    for order in (table, table[::-1]):
+        cells = told(order)
+        assert (cells["random"]["flops"], cells["random"]["latency"]) == ("7.000", "2.00 ms")
+        assert (cells["darts"]["flops"], cells["darts"]["latency"]) == ("-", "3.00 ms")
+
+
+def names(folder: Path, *specs: Mapping[str, Any]) -> list[str]:
+    paths = []
+    for number, spec in enumerate(specs):
+        paths.append(folder / str(number))
+        paths[-1].mkdir()
+        content = {"spec": {"strategy": {"name": "random"}, "seed": number, **spec}}
+        (paths[-1] / "identity.json").write_text(json.dumps(content))
+    return [Row(setting).name for setting in settings_of(paths)]
+
+
+FLOPS = {"name": "flops", "count_zeros": False}
+
+
+@pytest.mark.parametrize(
+    ("specs", "expected"),
+    [
+        (
+            [{"estimators": {"flops": FLOPS, "size": {}}}, {"estimators": {"size": {}}}],
+            ["flops", "no estimators.flops"],
+        ),
+        (
+            [{"estimators": {"flops": {**FLOPS, "count_zeros": c}}} for c in (False, True)],
+            ["count_zeros=False", "count_zeros=True"],
+        ),
+        (
+            [{"strategy": {"name": "random"}}, {"strategy": {"name": "evolution", "sample": 2}}],
+            ["random", "evolution"],
+        ),
+        (
+            [{"space": {"width": 4, "depth": 2}}, {"space": {"width": 8, "depth": 3}}],
+            ["2, 4", "3, 8"],
+        ),
+        (
+            [{"space": {"prefix": "a"}}, {"space": {"prefix": ""}}, {"space": {}}],
+            ["a", "prefix=''", "no space.prefix"],
+        ),
+    ],
+)
+def test_a_name_tells_a_row_apart(
+    tmp_path: Path, specs: list[Mapping[str, Any]], expected: list[str]
+) -> None:
+    assert names(tmp_path, *specs) == expected
+
+
+def test_a_reference_among_several_settings_has_a_plain_name() -> None:
+    assert Row({"space.width": "unet (reference)", "strategy.name": ""}).name == "unet (reference)"
