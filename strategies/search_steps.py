@@ -114,13 +114,12 @@ class SearchSteps:
         """Take one step of the weights on a batch; return the task's loss before it."""
         with torch_seed(self.search.seed, "darts", "weights", iteration):
             mixtures = self._mixtures(iteration, "weights")
+            self._weight_optimiser.zero_grad(set_to_none=True)
             loss = self._task_loss(batch, mixtures)
             value = self._finite(float(loss.detach()), "the task's loss", iteration)
             loss.backward()  # type: ignore[no-untyped-call]
             self._set_rate(iteration)
             self._weight_optimiser.step()
-            # Gradients are not held over the next step, which may be one of the alphas.
-            self._weight_optimiser.zero_grad(set_to_none=True)
         return value
 
     def step_alphas(self, batch: Batch, training_batch: Batch, iteration: int) -> float:
@@ -135,6 +134,7 @@ class SearchSteps:
         iteration
             From 0.
         """
+        self._weight_optimiser.zero_grad(set_to_none=True)  # Not held over this step.
         with torch_seed(self.search.seed, "darts", "alphas", iteration):
             if self.settings.order == 1:
                 with frozen(self._weights.values()):
