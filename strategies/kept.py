@@ -69,10 +69,12 @@ def settled(history: History, search: Search, make: Callable[[], R], *settings: 
     if kept is None or kept.rewrites != history.rewrites or kept.what != what:
         kept = _kept[history] = _Kept(make(), what, history.rewrites)
     if kept.used < history.settled:
+        del _kept[history]  # an interruption half way through a trial must not be gone on from
         for trial in history[kept.used : history.settled]:
             if _is_taken(trial, search.space):
                 kept.reading.take(trial)
         kept.used = history.settled
+        _kept[history] = kept
     return kept.reading  # type: ignore[no-any-return]
 
 
