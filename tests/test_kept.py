@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from nasengine.history import History
 from nasengine.strategies.kept import Reading, read
 from nasengine.strategies.random import Random
 from nasengine.testing.strategies import BranchedSpace, complete, play, search_for
