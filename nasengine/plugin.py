@@ -17,11 +17,16 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 
 from nasengine.errors import PluginError, SpecError, did_you_mean
+from nasengine.settings_docs import settings_docs
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic_core import CoreSchema
 
 
 class Plugin(BaseModel):
@@ -42,10 +47,20 @@ class Plugin(BaseModel):
         extra="forbid",
         strict=True,
         validate_default=True,
-        use_attribute_docstrings=True,
     )
 
     kind: ClassVar[str] = ""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Describe every setting by the docstring under it."""
+        schema = handler(core_schema)
+        described = handler.resolve_ref_schema(schema)["properties"]
+        for name, about in settings_docs(cls).items():
+            described[cls.model_fields[name].alias or name].setdefault("description", about)
+        return schema
 
     @classmethod
     def summary(cls) -> str:

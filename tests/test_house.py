@@ -5,12 +5,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
+from pydantic._internal._docs_extraction import extract_docstrings_from_cls
 
 import nasengine
+from nasengine.settings_docs import settings_docs
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -238,6 +241,20 @@ def test_the_command_line_answers_at_once(arguments: list[str]) -> None:
     # Seconds of the processor, which a busy machine does not change much. Meant to be 0.3 s; a
     # slower machine is allowed for, torch (2 s) is not.
     assert min(float(done.stdout.split()[-1]) for done in runs) < 1.2
+
+
+@pytest.mark.parametrize("point", PLUGINS, ids=lambda point: f"{point.group}.{point.name}")
+def test_settings_are_described_as_pydantic_would(point: EntryPoint) -> None:
+    cls = point.load()
+    expected: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if issubclass(base, BaseModel) and base is not BaseModel:
+            expected |= extract_docstrings_from_cls(base, use_inspect=True)
+    found = settings_docs(cls)
+    assert found == {name: text for name, text in expected.items() if name in cls.model_fields}
+    assert set(found) == set(cls.model_fields)
+    described = cls.model_json_schema()["properties"].values() if found else ()
+    assert sorted(d["description"] for d in described) == sorted(found.values())
 
 
 def test_the_public_names_are_there_and_documented() -> None:

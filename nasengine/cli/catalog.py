@@ -13,6 +13,7 @@ from typing import Any
 from nasengine.errors import InputError, PluginError, did_you_mean
 from nasengine.estimator import Estimator
 from nasengine.plugin import PLUGIN_KIND, Plugin, installed, load_class
+from nasengine.settings_docs import settings_docs
 from nasengine.space import SearchSpace
 from nasengine.strategy import Strategy
 from nasengine.task import DataSource, Task
@@ -59,14 +60,14 @@ def _classes(contract: type[Plugin]) -> Iterator[tuple[str, type[Plugin]]]:
 
 
 def _settings(cls: type[Plugin]) -> dict[str, dict[str, str]]:
-    found = {}
+    found, docs = {}, settings_docs(cls)
     for name, field in cls.model_fields.items():
         default = (
             "(needed)"
             if field.is_required()
             else _toml(field.get_default(call_default_factory=True))
         )
-        about = " ".join((field.description or "").split())
+        about = " ".join(docs.get(name, "").split())
         found[field.alias or name] = {"default": default, "about": about}
     return found
 
