@@ -13,7 +13,7 @@ from test_spec import tables
 from nasengine.cli import main
 from nasengine.errors import SpecError
 from nasengine.statistics import difference
-from nasengine.studies.ablation import cells, parse_vary
+from nasengine.studies.ablation import cells, load_cell, parse_vary
 
 VARY = ["--vary", "strategy.name=local_search", "--vary", "seed=0..2"]
 
@@ -111,6 +111,37 @@ def test_a_whole_strategy_can_be_a_value(spec: Path) -> None:
         "evolution(population=3,sample=2)",
         "random",
     ]
+
+
+def test_a_table_replaces_the_one_at_any_path(spec: Path) -> None:
+    table = tables()
+    table["estimators"]["timed"] = {"name": "latency", "repeats": 3}
+    spec.write_text(tomli_w.dumps(table))
+    there, new = "estimators.timed", "final.estimators.size"
+    (cell,) = cells(table, {there: [{"name": "latency", "seconds": 0.5}], new: [{"name": "flops"}]})
+    found = load_cell(spec, [], cell).resolved()
+    assert found["estimators"]["timed"]["seconds"] == 0.5
+    assert found["estimators"]["timed"]["repeats"] != 3, "replaced, not merged"
+    assert found["final"]["estimators"]["size"]["name"] == "flops"
+    (wrong,) = cells(table, {"space.width.deep": [{"name": "x"}]})
+    with pytest.raises(SpecError, match=r"ablation.vary.space.width.deep: 'width' is a value"):
+        load_cell(spec, [], wrong)
+
+
+def test_cells_never_share_a_folder() -> None:
+    grid = cells(tables(), {"task.name": ["a/b", "a-b", "A-b", "c"], "seed": [0, 1]})
+    assert len({cell.name.lower() for cell in grid}) == len(grid) == 8
+    assert [c.name for c in grid if "name=c" in c.name] == [
+        f"name=c_name=random_seed={seed}" for seed in (0, 1)
+    ]
+    again = cells(tables(), {"task.name": ["A-b", "a/b", "a-b", "c"], "seed": [0, 1]})
+    assert {cell.name for cell in again} == {cell.name for cell in grid}
+
+
+@pytest.mark.parametrize("varied", [{"seed": [0, 0]}, {"space.width": [4, "4"]}])
+def test_a_value_given_twice_is_refused_before_anything_runs(varied: dict[str, list[int]]) -> None:
+    with pytest.raises(SpecError, match="is given twice"):
+        cells(tables(), varied)
 
 
 @pytest.mark.parametrize("text", ["strategy.name", "=a", "seed=", "seed=3..1"])

@@ -6,13 +6,15 @@ complete cells are skipped, an interrupted one is resumed, a changed one refused
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import re
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +42,23 @@ class Cell:
         The seed.
     overrides
         Key path to value; a table replaces the table there.
+    shared_name
+        Whether another cell's setting is written alike in a folder's name.
     """
 
     setting: Mapping[str, str]
     seed: int
     overrides: Mapping[str, Any]
+    shared_name: bool = False
 
     @property
     def name(self) -> str:
-        """The name of the cell's folder."""
+        """The name of the cell's folder; a digest of the setting is added where it is shared."""
         parts = [f"{key.rpartition('.')[2]}={value}" for key, value in self.setting.items()]
-        return re.sub(r"[^A-Za-z0-9_.=-]+", "-", "_".join([*parts, f"seed={self.seed}"]))
+        plain = re.sub(r"[^A-Za-z0-9_.=-]+", "-", "_".join([*parts, f"seed={self.seed}"]))
+        if not self.shared_name:
+            return plain
+        return f"{plain}_{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]}"
 
 
 def parse_vary(texts: Iterable[str]) -> dict[str, list[Any]]:
@@ -95,7 +103,7 @@ def cells(table: Table, varied: Mapping[str, Sequence[Any]]) -> list[Cell]:
     Raises
     ------
     SpecError
-        If a key path leads through a value.
+        If a value of a key is given twice.
     """
     varied = dict(varied)
     seeds = varied.pop("seed", [table.get("seed", 0)])
@@ -112,7 +120,17 @@ def cells(table: Table, varied: Mapping[str, Sequence[Any]]) -> list[Cell]:
         for seed in seeds:
             said = {path: _said(value) for path, value in setting.items()}
             grid.append(Cell(said, seed, {**setting, "seed": seed}))
-    return grid
+    return _told_apart(grid)
+
+
+def _told_apart(grid: Sequence[Cell]) -> list[Cell]:
+    """Give every cell a folder of its own."""
+    for cell, count in Counter((*cell.setting.values(), cell.seed) for cell in grid).items():
+        if count > 1:
+            raise SpecError(f"ablation: {', '.join(map(str, cell))} (the seed last) is given twice")
+    # Letters of either case are one to some file systems.
+    names = Counter(cell.name.lower() for cell in grid)
+    return [replace(cell, shared_name=names[cell.name.lower()] > 1) for cell in grid]
 
 
 def _said(value: Any) -> str:
@@ -128,17 +146,28 @@ def load_cell(path: Path, assignments: Sequence[str], cell: Cell) -> Experiment:
     Raises
     ------
     SpecError, PluginError
-        If the spec does not take the cell's values.
+        If the spec does not take the cell's values, or a key path leads through a value.
     """
     table = read_toml(path)
     overrides = [*assignments, "references=[]"]
     for key, value in cell.overrides.items():
         if isinstance(value, Mapping):
-            table[key] = dict(value)
+            _place(table, key, value)
         else:
             overrides.append(f"{key}={json.dumps(value)}")
     table.pop("ablation", None)
     return Experiment.from_table(table, path.parent.resolve(), overrides)
+
+
+def _place(table: Table, path: str, value: Mapping[str, Any]) -> None:
+    """Put a table in the place of the one at a key path."""
+    *keys, last = path.split(".")
+    place: Any = table
+    for key in keys:
+        place = place.setdefault(key, {})
+        if not isinstance(place, dict):
+            raise SpecError(f"ablation.vary.{path}: {key!r} is a value, not a table")
+    place[last] = dict(value)
 
 
 def run_ablation(
