@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
 import pytest
+import tomli_w
+from test_spec import tables
 
 from nasengine.cli import main
 from nasengine.errors import RunFolderError
@@ -61,3 +64,47 @@ def test_other_versions_of_packages_are_named(kept: Path) -> None:
         write_json(folder / "identity.json", {**run_folder.identity, "packages": packages})
         with pytest.raises(RunFolderError, match=r"packages\.torch: was '1\.0', is "):
             run_folder.check_identity(Experiment.load(folder / "spec.toml"))
+
+
+# Code files, once kept by name alone.
+
+
+@pytest.fixture
+def own_code(tmp_path: Path) -> Experiment:
+    """Two code files of one name."""
+    table = tables()
+    for kind, name, base in (("p", "space", "TinySpace"), ("q", "firsts", "CountingEstimator")):
+        file = tmp_path / kind / "mine.py"
+        file.parent.mkdir()
+        file.write_text(f"from nasengine.testing.stubs import {base} as Mine\n")
+        where = table if name == "space" else table["estimators"]
+        where[name] = {"name": f"{kind}/mine.py:Mine"}
+    path = tmp_path / "spec.toml"
+    path.write_text(tomli_w.dumps(table))
+    return Experiment.load(path)
+
+
+@pytest.mark.parametrize("changed", ["p", "q"])
+def test_of_two_code_files_of_one_name_either_may_have_changed(
+    tmp_path: Path, own_code: Experiment, changed: str
+) -> None:
+    with RunFolder.create_at(tmp_path / "run", own_code, []) as run_folder:
+        run_folder.check_identity(own_code)
+        file = tmp_path / changed / "mine.py"
+        file.write_text(file.read_text() + "# changed\n")
+        where = {"p": "space", "q": "estimators.firsts"}[changed]
+        with pytest.raises(RunFolderError, match=rf"code\.{where}\.mine\.py: was '"):
+            run_folder.check_identity(own_code)
+
+
+def test_code_files_kept_by_name_alone_are_still_compared(
+    tmp_path: Path, own_code: Experiment
+) -> None:
+    with RunFolder.create_at(tmp_path / "run", own_code, []) as run_folder:
+        file = tmp_path / "q" / "mine.py"
+        code = {"mine.py": hashlib.sha256(file.read_bytes()).hexdigest()}
+        write_json(tmp_path / "run" / "identity.json", {**run_folder.identity, "code": code})
+        run_folder.check_identity(own_code)
+        file.write_text("changed")
+        with pytest.raises(RunFolderError, match=r"code\.mine\.py: was '"):
+            run_folder.check_identity(own_code)

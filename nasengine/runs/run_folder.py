@@ -146,7 +146,8 @@ class RunFolder:
             With the list of what changed: the spec (budget excepted), the search space, code
             files, package versions.
         """
-        changes = list(_changes(self.identity, identity(experiment)))
+        before = self.identity
+        changes = list(_changes(before, _as_kept(identity(experiment), before)))
         if changes:
             listed = "\n  ".join(changes)
             raise RunFolderError(f"{self.path}: changed since the run began:\n  {listed}")
@@ -232,17 +233,27 @@ def packages() -> dict[str, str]:
     return found
 
 
-def _code_digests(value: Any) -> dict[str, str]:
+def _code_digests(value: Any, path: str = "") -> dict[str, dict[str, str]]:
+    """Return the code files that a spec names: key path to the file's name and its digest."""
     if not isinstance(value, Mapping):
         return {}
-    found: dict[str, str] = {}
+    found: dict[str, dict[str, str]] = {}
     name = value.get("name")
     if isinstance(name, str) and ".py:" in name:
         file = Path(name.rpartition(":")[0])
-        found[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    for item in value.values():
-        found.update(_code_digests(item))
+        found[path] = {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}
+    for key, item in value.items():
+        found.update(_code_digests(item, f"{path}.{key}".lstrip(".")))
     return found
+
+
+def _as_kept(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an identity as a run's folder has it: earlier ones named a code file by name alone."""
+    kept = before.get("code")
+    if not isinstance(kept, Mapping) or not any(isinstance(d, str) for d in kept.values()):
+        return dict(now)
+    by_name = {file: digest for files in now["code"].values() for file, digest in files.items()}
+    return {**now, "code": by_name}
 
 
 def _changes(before: Any, after: Any, path: str = "") -> list[str]:
