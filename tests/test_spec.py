@@ -179,6 +179,21 @@ def test_an_override_that_is_none_is_refused(assignment: str) -> None:
         override({"seed": 0}, [assignment])
 
 
+def test_swapping_a_final_estimator_keeps_the_new_ones_settings_alone(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        f"from {STUBS} import CountingEstimator\n\n"
+        "class Other(CountingEstimator):\n    'Counts.'\n    repeats_more: int = 1\n"
+    )
+    table = tables()
+    table["final"] = {"estimators": {"x": {"name": "latency", "repeats": 3}}}
+    where = "final.estimators.x"
+    set_ = (f"{where}.name=own.py:Other", f"{where}.repeats_more=2")
+    experiment = load(table, tmp_path, *set_)
+    found = experiment.resolved()["final"]["estimators"]["x"]
+    assert found["repeats_more"] == 2 and "repeats" not in found
+    assert experiment.notes == (f"{where} is now 'own.py:Other', which has no repeats: dropped",)
+
+
 def test_swapping_a_plugin_drops_what_only_the_old_one_had_and_says_so(tmp_path: Path) -> None:
     table = tables()
     table["strategy"] = {"name": "evolution", "population": 7, "sample": 3}

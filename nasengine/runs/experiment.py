@@ -454,7 +454,9 @@ _CONTRACTS: dict[str, type[Plugin]] = {
 def _swap(tables: Table, path: str, paths: Sequence[str], folder: Path) -> list[str]:
     """Drop, after an overridden plugin name, the settings that only the old plugin had."""
     where, _, last = path.rpartition(".")
-    contract = Estimator if where.startswith("estimators.") else _CONTRACTS.get(where)
+    kind = where.rpartition(".")[0]
+    estimates = kind in ("estimators", "final.estimators")
+    contract = Estimator if estimates else _CONTRACTS.get(where)
     if last != "name" or contract is None:
         return []
     table: Any = tables
@@ -469,7 +471,7 @@ def _swap(tables: Table, path: str, paths: Sequence[str], folder: Path) -> list[
         for key in table
         if key != "name"
         and key not in fields
-        and not any(p.startswith(f"{where}.{key}") for p in paths)
+        and not any(f"{p}.".startswith(f"{where}.{key}.") for p in paths)
     ]
     for key in dropped:
         del table[key]
