@@ -184,6 +184,7 @@ class SpaceGraph:
             raise SpaceError(f"node {node.name!r} is defined twice")
         if node.out is not None and node.out < 1:
             raise SpaceError(f"node {node.name!r}: {node.out} channels out; at least 1 is needed")
+        _check_factories(node)
         self.dag.add_node(node.name, node=node)
         return node
 
@@ -265,6 +266,25 @@ class SpaceGraph:
             twice = set(slot.candidates) & set(slot.baselines)
             if twice:
                 raise SpaceError(f"slot {slot.name!r}: {sorted(twice)} both candidate and baseline")
+
+
+def _check_factories(node: Node) -> None:
+    """Refuse what cannot be told from another: blocks are equal where their factories are."""
+    every: dict[str, Factory | None] = {
+        f"{node.kind} {node.name!r}": node.factory,
+        **{
+            f"slot {node.name!r}, candidate {name!r}": factory
+            for name, factory in {**node.candidates, **node.baselines}.items()
+        },
+    }
+    for where, factory in every.items():
+        try:
+            hash(factory)
+        except TypeError as error:
+            raise SpaceError(
+                f"{where}: its factory cannot be hashed ({error}); make {type(factory).__name__} "
+                f"a frozen dataclass, @dataclass(frozen=True), of hashable fields"
+            ) from error
 
 
 def _names(sources: Source | Sequence[Source]) -> tuple[str, ...]:

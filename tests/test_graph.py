@@ -1,6 +1,8 @@
 """What is refused before anything runs, with the names in the message."""
 
 import json
+import re
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -248,3 +250,40 @@ def test_dead_branches_are_not_built():
     network = build_network(space.graph, Architecture(space.parse(text)))
     assert not [name for name, _ in network.named_children() if "edge_0_1" in name]
     assert network(torch.zeros(2, 3, 8, 8)).shape == (2, 10)
+
+
+@dataclass
+class Convolution:
+    """A factory with a setting, which is not frozen and so has no hash."""
+
+    size: int
+
+    def __call__(self, channels_in, channels_out):
+        return nn.Conv2d(channels_in, channels_out, self.size, padding=self.size // 2)
+
+
+@dataclass(frozen=True)
+class FrozenConvolution:
+    """The same, frozen: equal where its setting is."""
+
+    size: int
+
+    def __call__(self, channels_in, channels_out):
+        return Convolution(self.size)(channels_in, channels_out)
+
+
+@pytest.mark.parametrize(
+    ("add", "where"),
+    [
+        (lambda g, f: g.slot("a", g.input(3), {"x": conv, "y": f}), "slot 'a', candidate 'y'"),
+        (
+            lambda g, f: g.slot("a", g.input(3), {"x": conv}, baselines={"z": f}),
+            "slot 'a', candidate 'z'",
+        ),
+        (lambda g, f: g.operation("head", g.input(3), f), "operation 'head'"),
+    ],
+)
+def test_a_factory_that_cannot_be_told_from_another_is_refused(add, where):
+    with pytest.raises(SpaceError, match=re.escape(where) + ".*frozen=True"):
+        add(SpaceGraph(), Convolution(3))
+    add(SpaceGraph(), FrozenConvolution(3))
