@@ -373,3 +373,48 @@ def test_batch_norms_sum_without_much_rounding():
     norm(x)
     exact = x.double().var((0, 2, 3))
     assert float(((norm[0].running_var - exact) / exact).abs().max()) < 1e-6
+
+
+def test_a_relu_that_several_blocks_share_stays_as_it_is():
+    shared = nn.ReLU()
+
+    class Behind(nn.Sequential):
+        def __init__(self, channels_in, channels_out):
+            norm = nn.BatchNorm2d(channels_out)
+            super().__init__(nn.Conv2d(channels_in, channels_out, 1), norm, shared)
+
+    class Before(nn.Module):
+        """Reads its input twice: a ReLU in place would take it away."""
+
+        def __init__(self, channels_in, channels_out):
+            super().__init__()
+            self.relu = shared
+            self.conv = nn.Conv2d(channels_in, channels_out, 1)
+
+        def forward(self, x):
+            return x * x + self.conv(self.relu(x))
+
+    class Sharing(SearchSpace):
+        def define(self, graph):
+            x = graph.slot("a", graph.input(3), {"behind": Behind}, out=3)
+            graph.output(graph.slot("b", x, {"before": Before, "behind": Behind}))
+
+    plain = supernet_of(Sharing())
+    passed = prepare(copy.deepcopy(plain))
+    assert_same_step(plain, passed, 8)
+
+
+def test_a_relu_turned_in_place_is_the_networks_own():
+    shared = nn.ReLU()
+    network = nn.Sequential(nn.BatchNorm2d(2), shared)
+    assert PASSES["inplace_relu"](network) == 1
+    assert network[1].inplace and not shared.inplace
+
+
+def test_a_relu_with_a_hook_keeps_it():
+    network = nn.Sequential(nn.BatchNorm2d(2), nn.ReLU())
+    seen = []
+    network[1].register_forward_hook(lambda *_: seen.append(1))
+    PASSES["inplace_relu"](network)
+    network(torch.zeros(2, 2, 1, 1))
+    assert seen == [1]

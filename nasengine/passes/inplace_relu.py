@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from torch import nn
 
-from nasengine.passes.tracing import blocks, module_of, only_reader, traced
+from nasengine.passes.tracing import blocks, has_hooks, module_of, only_reader, replace, traced
 
 
 def overwrite_batch_norms(module: nn.Module) -> int:
     """Let every ReLU that alone reads a batch norm's output work in place; return how many.
 
-    A batch norm keeps its input for the backward pass, not its output.
+    A batch norm keeps its input for the backward pass, not its output. A ReLU that stands in
+    several places stays: what it reads in the others may still be needed.
     """
-    return sum(_overwrite_in_block(block) for block in blocks(module))
+    places = Counter(part for _, part in module.named_modules(remove_duplicate=False))
+    return sum(_overwrite_in_block(block, places) for block in blocks(module))
 
 
-def _overwrite_in_block(block: nn.Module) -> int:
+def _overwrite_in_block(block: nn.Module, places: Counter[nn.Module]) -> int:
     graph = traced(block)
     if graph is None:
         return 0
     count = 0
     for node in graph.graph.nodes:
         norm, reader = module_of(graph, node), only_reader(node)
-        relu = module_of(graph, reader) if reader is not None else None
-        if isinstance(norm, nn.BatchNorm2d) and type(relu) is nn.ReLU and not relu.inplace:
-            relu.inplace = True
+        if reader is None or not isinstance(norm, nn.BatchNorm2d):
+            continue
+        relu = module_of(graph, reader)
+        if type(relu) is not nn.ReLU or relu.inplace:
+            continue
+        if places[relu] == 1 and not has_hooks(relu):
+            # A new one: another network may share the old.
+            replace(block, str(reader.target), nn.ReLU(inplace=True).train(relu.training))
             count += 1
     return count
