@@ -73,12 +73,14 @@ class Search:
     budget: Budget = Budget()
     reporter: Reporter = field(default_factory=Reporter)
     stop: threading.Event = field(default_factory=threading.Event)
+    _loaded: list[tuple[Task, int, Splits]] = field(default_factory=list, repr=False, compare=False)
+    """Samples of a task and a seed, shared by all that `dataclasses.replace` makes of a search."""
 
     def stream(self, *labels: str | int) -> random.Random:
         """Return a random stream for one purpose, from the spec's seed."""
         return stream(self.seed, *labels)
 
-    @cached_property
+    @property
     def splits(self) -> Splits:
         """The task's samples, loaded once.
 
@@ -89,6 +91,14 @@ class Search:
         RunFolderError
             If they are not the data that the run began with.
         """
+        for task, seed, splits in self._loaded:
+            if task is self.task and seed == self.seed:
+                return splits
+        splits = self._load()
+        self._loaded.append((self.task, self.seed, splits))
+        return splits
+
+    def _load(self) -> Splits:
         started = time.perf_counter()
         splits = self.task.load(self.seed)
         self._check_same(splits)

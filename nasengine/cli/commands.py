@@ -28,7 +28,7 @@ from nasengine.estimator import Estimator
 from nasengine.plugin import build, installed
 from nasengine.runs.engine import measure as measure_architecture
 from nasengine.runs.execution import Job
-from nasengine.runs.experiment import Experiment, known_metrics
+from nasengine.runs.experiment import Experiment, known_metrics, not_yet_measured
 from nasengine.runs.run import run as run_experiment
 from nasengine.runs.run import threads
 from nasengine.runs.run_folder import RunFolder, plugin_names
@@ -41,7 +41,10 @@ def run(options: argparse.Namespace, stop: threading.Event) -> int:
     experiment = Experiment.load(options.spec, options.assignments)
     with tempfile.TemporaryDirectory() as folder:
         # Everything that can be refused is, before there is a run folder.
-        experiment.check_limits(experiment.search(Path(folder), reference_value=lambda *_: 1.0))
+        reporter = TerminalReporter(quiet=options.quiet)
+        search = experiment.search(Path(folder), reporter, stop, not_yet_measured)
+        experiment.check_limits(search)
+        search.pause_point()
     with RunFolder.create(options.runs, experiment, sys.argv) as run_folder:
         return _go_on(experiment, run_folder, options.quiet, stop)
 
@@ -109,16 +112,19 @@ def _go_on(
     return 0
 
 
-def check(options: argparse.Namespace, _: threading.Event) -> int:
+def check(options: argparse.Namespace, stop: threading.Event) -> int:
     """Check a spec: everything but the work."""
     from nasengine.tasks.census import telling
     from nasengine.tasks.contact_sheet import draw_samples
 
     experiment = Experiment.load(options.spec, options.assignments)
     with tempfile.TemporaryDirectory() as folder, threads(experiment.spec.threads):
-        search = experiment.search(Path(folder))
+        reporter = TerminalReporter(PlainConsole(stderr=True), quiet=options.json)
+        search = experiment.search(Path(folder), reporter, stop)
         notes = [*experiment.notes, *experiment.check_limits(search)]
+        search.pause_point()
         facts = tables.check_facts(experiment, search)
+        search.pause_point()
         if options.data:
             facts["data"] = tables.data_facts(search)
         if isinstance(options.data, str):

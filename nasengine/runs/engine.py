@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from nasengine.architecture import Architecture
 from nasengine.errors import (
+    ArchitectureError,
     EstimationFailed,
     InputError,
     Interrupted,
+    NasengineError,
     SearchFailed,
     SpaceError,
     StorageError,
@@ -173,7 +176,7 @@ class Engine:
         self.executor = executor or InProcess(lambda job: measure(search, job))
         self.history = storage.history()
         self._clock = clock
-        self._spent_before = storage.fact("seconds", 0.0)
+        self._spent_before = storage.seconds
         self._started = clock()
         self._under_way: dict[str, tuple[Trial, float]] = {}
 
@@ -203,7 +206,7 @@ class Engine:
                 self.storage.forget_attempt(trial.number)
             raise
         finally:
-            self.storage.set_fact("seconds", self.seconds)
+            self.storage.set_seconds(self.seconds)
         return self.history
 
     def measure_references(self, names: Iterable[str]) -> dict[str, Trial]:
@@ -237,10 +240,12 @@ class Engine:
         label = f"trial-{winner.number}"
         job = Job(label, winner.architecture, stop_early=False, final=True, known=known)
         measured = self.executor.measure(job)
-        self.storage.set_final(winner.number, measured.measurements)
+        # A worker that died knows nothing of what was measured before.
+        found = {**known, **measured.measurements}
+        self.storage.set_final(winner.number, found)
         if measured.status is not Status.COMPLETE:
             self.search.reporter.warn(f"the winner is not measured in full: {measured.reason}")
-        return replace(winner, measurements=measured.measurements)
+        return replace(winner, measurements=found)
 
     def _begin_what_can_be(self, waiting: list[Trial]) -> None:
         """Give every free worker a trial: those left running by an earlier process first."""
@@ -251,11 +256,32 @@ class Engine:
             if self._spent():
                 return
             self.search.pause_point()
-            proposals = self.strategy.propose(self.history, self.executor.free, self.search)
-            for architecture in proposals[: self._left()]:
+            for architecture in self._proposed()[: self._left()]:
                 waiting.append(self._next(architecture, len(waiting)))
             if not waiting:
                 return
+
+    def _proposed(self) -> list[Architecture]:
+        """Ask the strategy, and check what it answers.
+
+        Raises
+        ------
+        SearchFailed
+            If it raises, or proposes what is no architecture of the space.
+        """
+        try:
+            proposals = self.strategy.propose(self.history, self.executor.free, self.search)
+            return [self.search.space.architecture(a, "a proposal") for a in proposals]
+        except ArchitectureError as error:
+            raise SearchFailed(f"strategy: {error}") from error
+        except NasengineError:
+            raise
+        except Exception as error:
+            *_, last = traceback.extract_tb(error.__traceback__)
+            where = f"{Path(last.filename).name}, line {last.lineno}"
+            raise SearchFailed(
+                f"strategy: {type(error).__name__} in {where}: {describe(error)}"
+            ) from error
 
     def _left(self) -> int | None:
         trials = self.search.budget.trials
@@ -270,14 +296,25 @@ class Engine:
 
     def _begin(self, trial: Trial) -> None:
         label = f"trial-{trial.number}"
-        attempts = self.storage.begin(trial, _left_behind(self.search.folder / "trials" / label))
+        twin = self._measured_before(trial)
+        left_behind = _left_behind(self.search.folder / "trials" / label)
+        attempts = self.storage.begin(trial, left_behind, self.seconds)
         self.history.record(trial)
         self._under_way[label] = (trial, self._clock())
-        if attempts > MAX_ATTEMPTS:
+        if twin is not None:
+            self._end(label, Measured(twin.status, twin.measurements, f"as trial {twin.number}"))
+        elif attempts > MAX_ATTEMPTS:
             reason = f"the process died {MAX_ATTEMPTS} times at the same point of measuring it"
             self._end(label, Measured(Status.FAILED, {}, reason))
         else:
             self.executor.begin(Job(label, trial.architecture))
+
+    def _measured_before(self, trial: Trial) -> Trial | None:
+        """Return the ended trial that a strategy proposes again; it is not measured twice."""
+        if trial.key not in self.history.keys:
+            return None
+        ended = (t for t in self.history if t.key == trial.key and t.status is not Status.RUNNING)
+        return next(ended, None)
 
     def _end(self, label: str, measured: Measured) -> None:
         trial, started = self._under_way.pop(label)
@@ -288,7 +325,7 @@ class Engine:
             reason=measured.reason,
             seconds=self._clock() - started,
         )
-        self.storage.finish(ended)
+        self.storage.finish(ended, self.seconds)
         self.history.record(ended)
         self.search.reporter.trial(ended)
 

@@ -30,8 +30,14 @@ from nasengine.trial import Metric, Status
 
 T = TypeVar("T")
 
-ReferenceValue = Callable[[str, str], float]
-"""Returns (reference network, metric) as measured, for limits such as ``60% of unet``."""
+ReferenceValue = Callable[[str, str], float | None]
+"""Returns (reference network, metric) as measured, for limits such as ``60% of unet``; None
+before it is measured: the limit is left out."""
+
+
+def not_yet_measured(reference: str, metric: str) -> float | None:  # noqa: ARG001
+    """Give no reference's value: limits relative to what is timed or trained are left out."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -297,7 +303,8 @@ class Experiment:
                 else self._limit(given, f"{where}.{key}", metrics[name], name, reference_value)
                 for key, given in (("at_most", table.at_most), ("at_least", table.at_least))
             ]
-            items.append(Objective(name, table.goal, *limits))
+            if table.goal is not None or limits != [None, None]:
+                items.append(Objective(name, table.goal, *limits))
         objectives = Objectives(tuple(items))
         if not objectives.goals:
             raise SpecError('objectives: one with a goal ("max" or "min") is needed')
@@ -310,7 +317,7 @@ class Experiment:
         metric: Metric,
         name: str,
         reference_value: ReferenceValue,
-    ) -> float:
+    ) -> float | None:
         quantity: Quantity = parse_quantity(given, where=where)
         if not quantity.reference:
             return quantity.to(metric.unit, where=where)
@@ -319,6 +326,8 @@ class Experiment:
             near = did_you_mean(quantity.reference, known)
             raise SpecError(f"{where}: no reference network {quantity.reference!r}; {near}")
         value = reference_value(quantity.reference, name)
+        if value is None:
+            return None
         return quantity.to(metric.unit, where=where, reference_value=value)
 
     def check_limits(self, search: Search) -> list[str]:
@@ -345,13 +354,13 @@ class Experiment:
         }
         with _in_file(self.source):
             metrics = known_metrics(search)
-        return [*check_limits(search, metrics, given), *check_together(search, metrics)]
+            return [*check_limits(search, metrics, given), *check_together(search, metrics)]
 
     def _reference_values(self, search: Search, given: ReferenceValue | None) -> ReferenceValue:
         """Return what gives a reference's values: what is counted is counted at once."""
         measured = self._measured(search)
 
-        def value(reference: str, metric: str) -> float:
+        def value(reference: str, metric: str) -> float | None:
             counted = self.estimators[metric.partition(".")[0]].counts
             return measured(reference, metric) if counted or not given else given(reference, metric)
 

@@ -118,6 +118,10 @@ def compare(outcome: Outcome) -> Comparison:
     return Comparison(metrics, networks, tuple(goal.metric for goal in asked), counted)
 
 
+FROM_WEIGHTS = ("weights.safetensors", "predictions.png", "model.py", "model.onnx")
+"""What `deliver` writes only where a network was trained, and could be exported."""
+
+
 def deliver(outcome: Outcome, folder: Path) -> list[str]:
     """Write ``best/``: architecture, weights, pictures, metrics, ONNX, plain PyTorch.
 
@@ -130,6 +134,8 @@ def deliver(outcome: Outcome, folder: Path) -> list[str]:
     from nasengine.delivery.picture import draw
 
     best = make_folder(folder / "best")
+    for name in FROM_WEIGHTS:  # Of another winner, if the run went on.
+        (best / name).unlink(missing_ok=True)
     search, winner = outcome.search, outcome.winner
     write_architecture(best / "architecture.json", winner.architecture, search.space)
     write_json(best / "metrics.json", _metrics(outcome))

@@ -15,11 +15,11 @@ from nasengine.objectives import Objectives
 from nasengine.reporter import Reporter
 from nasengine.runs.engine import Engine, best_or_fail, measure
 from nasengine.runs.execution import Executor, InProcess
-from nasengine.runs.experiment import Experiment, known_metrics
+from nasengine.runs.experiment import Experiment, known_metrics, not_yet_measured
 from nasengine.runs.run_folder import RunFolder
 from nasengine.runs.workers import Workers
 from nasengine.search import Search
-from nasengine.trial import Trial
+from nasengine.trial import Status, Trial
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _engine(
     """Make the engine of a run, with the executor that the spec asks for."""
     with threads(experiment.spec.threads):
         search = _search(experiment, folder, reporter or Reporter(), stop)
-        write_json(folder.path / "objectives.json", [asdict(o) for o in search.objectives.items])
+        _write_objectives(folder, search.objectives)
         everything = replace(search, estimators=experiment.all_estimators)
         search.reporter.begin(known_metrics(everything))
         executor = _executor(experiment, search)
@@ -165,21 +165,32 @@ def _search(
     """Return the search; limits relative to a reference use its kept measurements."""
 
     def reference_value(name: str, metric: str) -> float:
-        done = folder.storage.references()
-        if name not in done:
-            provisional = replace(
-                experiment.search(folder.path, reporter, stop, reference_value=lambda *_: 1.0),
-                objectives=Objectives(()),
-            )
-            executor = _executor(experiment, provisional)
-            engine = Engine(provisional, experiment.strategy, folder.storage, executor)
-            done = engine.measure_references([name])
-            executor.close()
-        if metric not in done[name].measurements:
+        reference = folder.storage.references().get(name)
+        if reference is None or reference.status is not Status.COMPLETE:
+            unlimited = experiment.search(folder.path, reporter, stop, not_yet_measured)
+            reference = _measure_alone(experiment, folder, unlimited, name)
+        if metric not in reference.measurements:
             raise SpecError(
                 f"objectives.{metric}: relative to {name}, which could not be measured: "
-                f"{done[name].reason}"
+                f"{reference.reason}"
             )
-        return done[name].value(metric)
+        return reference.value(metric)
 
     return experiment.search(folder.path, reporter, stop, reference_value)
+
+
+def _measure_alone(experiment: Experiment, folder: RunFolder, search: Search, name: str) -> Trial:
+    """Measure a reference that the search's limits are relative to, before there are any."""
+    search = replace(search, objectives=Objectives(()))
+    _write_objectives(folder, search.objectives)
+    executor = _executor(experiment, search)
+    try:
+        engine = Engine(search, experiment.strategy, folder.storage, executor)
+        return engine.measure_references([name])[name]
+    finally:
+        executor.close()
+
+
+def _write_objectives(folder: RunFolder, objectives: Objectives) -> None:
+    """Write what worker processes hold their measurements against."""
+    write_json(folder.path / "objectives.json", [asdict(item) for item in objectives.items])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -65,6 +66,8 @@ class Storage:
                 self._connection.executescript(_SCHEMA)
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise RunFolderError(f"{path}: not a history: {error}") from error
+        # Closed with its last user at the latest, which may be a process that failed.
+        weakref.finalize(self, self._connection.close)
         self._inode = _inode(path)
         found = self.fact("format", 0)
         if not isinstance(found, int):
@@ -88,7 +91,16 @@ class Storage:
 
     def set_fact(self, name: str, value: Any) -> None:
         """Keep a JSON value, durable on return."""
-        self._write("FULL", "INSERT OR REPLACE INTO facts VALUES (?, ?)", [name, json.dumps(value)])
+        self._write("FULL", _fact(name, value))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of search, up to the last trial that began or ended."""
+        return self.fact("seconds", 0.0)
+
+    def set_seconds(self, seconds: float) -> None:
+        """Keep the seconds of search, durable on return."""
+        self.set_fact("seconds", seconds)
 
     def history(self) -> History:
         """Return every trial so far.
@@ -102,7 +114,7 @@ class Storage:
         with self._undamaged():
             return History(_trial(number, row) for number, *row in rows)
 
-    def begin(self, trial: Trial, left_behind: str = "") -> int:
+    def begin(self, trial: Trial, left_behind: str = "", seconds: float | None = None) -> int:
         """Keep that a trial is being measured.
 
         Parameters
@@ -112,6 +124,8 @@ class Storage:
         left_behind
             What an earlier attempt left on the disk, as any text; another text than the last
             time means that the last attempt got somewhere.
+        seconds
+            Seconds of search so far, kept with it.
 
         Returns
         -------
@@ -122,23 +136,25 @@ class Storage:
         )
         same = bool(before) and before[0][1] == left_behind
         attempts = int(before[0][0]) + 1 if same else 1
+        values = [trial.number, *_row(trial), attempts, left_behind]
         self._write(
             "NORMAL",
-            "INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [trial.number, *_row(trial), attempts, left_behind],
+            ("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values),
+            *_seconds(seconds),
         )
         return attempts
 
     def forget_attempt(self, number: int) -> None:
         """Keep that the last attempt was ended on purpose, and counts for nothing."""
-        self._write("NORMAL", "UPDATE trials SET attempts = 0 WHERE number = ?", [number])
+        self._write("NORMAL", ("UPDATE trials SET attempts = 0 WHERE number = ?", [number]))
 
-    def finish(self, trial: Trial) -> None:
-        """Keep how a trial ended, durable on return."""
+    def finish(self, trial: Trial, seconds: float | None = None) -> None:
+        """Keep how a trial ended, with the seconds of search so far, durable on return."""
+        values = [trial.number, *_row(trial)]
         self._write(
             "FULL",
-            "INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, 1, '')",
-            [trial.number, *_row(trial)],
+            ("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, 1, '')", values),
+            *_seconds(seconds),
         )
 
     def references(self) -> dict[str, Trial]:
@@ -149,10 +165,10 @@ class Storage:
 
     def finish_reference(self, trial: Trial) -> None:
         """Keep a reference network's measurements, durable on return."""
+        values = [trial.reference, *_row(trial)]
         self._write(
             "FULL",
-            "INSERT OR REPLACE INTO reference_networks VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [trial.reference, *_row(trial)],
+            ("INSERT OR REPLACE INTO reference_networks VALUES (?, ?, ?, ?, ?, ?, ?)", values),
         )
 
     def final(self, number: int) -> Mapping[str, Measurement]:
@@ -179,14 +195,18 @@ class Storage:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise RunFolderError(f"{self.path}: damaged: {error!s:.200}") from error
 
-    def _write(self, durability: str, statement: str, values: list[Any]) -> None:
+    def _write(self, durability: str, *statements: tuple[str, list[Any]]) -> None:
+        """Do all of it or nothing."""
         try:
             with files.durable_write(self.path):
                 # SQLite would go on writing to a file that is no longer there.
                 if _inode(self.path) != self._inode:
                     raise OSError("it is no longer the file that was opened")
                 self._connection.execute(f"PRAGMA synchronous = {durability}")
-                self._connection.execute(statement, values)
+                with self._connection:
+                    self._connection.execute("BEGIN")
+                    for statement, values in statements:
+                        self._connection.execute(statement, values)
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"cannot write {self.path}: {error}") from error
 
@@ -199,6 +219,14 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(address, uri=True, isolation_level=None)
     connection.execute("SELECT 1 FROM facts, trials, reference_networks LIMIT 1")
     return connection
+
+
+def _fact(name: str, value: Any) -> tuple[str, list[Any]]:
+    return "INSERT OR REPLACE INTO facts VALUES (?, ?)", [name, json.dumps(value)]
+
+
+def _seconds(seconds: float | None) -> list[tuple[str, list[Any]]]:
+    return [] if seconds is None else [_fact("seconds", seconds)]
 
 
 def _row(trial: Trial) -> list[Any]:

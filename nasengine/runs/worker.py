@@ -92,12 +92,13 @@ def _measure_all(
 ) -> None:
     from nasengine.objectives import Objective, Objectives
     from nasengine.runs.engine import measure
-    from nasengine.runs.experiment import Experiment
+    from nasengine.runs.experiment import Experiment, not_yet_measured
     from nasengine.runs.run import threads
 
-    experiment = Experiment.load(folder / "spec.toml")
+    # What the strategy agrees to, the parent has asked it.
+    experiment = replace(Experiment.load(folder / "spec.toml"), searches=False)
     limits = json.loads((folder / "objectives.json").read_text(encoding="utf-8"))
-    search = experiment.search(folder, _Telling(send), stop, reference_value=lambda *_: 1.0)
+    search = experiment.search(folder, _Telling(send), stop, not_yet_measured)
     search = replace(search, objectives=Objectives(tuple(Objective(**item) for item in limits)))
     final = replace(search, estimators={**search.estimators, **experiment.final})
     with threads(experiment.spec.threads):

@@ -21,7 +21,7 @@ from typing import Any
 from nasengine.errors import InputError, NasengineError, SpecError
 from nasengine.files import write_json
 from nasengine.reporter import Reporter
-from nasengine.runs.experiment import Experiment
+from nasengine.runs.experiment import Experiment, not_yet_measured
 from nasengine.runs.run import measure_references, run
 from nasengine.runs.run_folder import RunFolder
 from nasengine.runs.spec import Table, parse_value, read_toml
@@ -204,7 +204,7 @@ def run_ablation(
     experiments = [load_cell(path, assignments, cell) for cell in grid]
     with tempfile.TemporaryDirectory() as scratch:
         for experiment in {_apart_from_seed(e): e for e in experiments}.values():
-            search = experiment.search(Path(scratch), reference_value=lambda *_: 1.0)
+            search = experiment.search(Path(scratch), reference_value=not_yet_measured)
             experiment.check_limits(search)
     parent.mkdir(parents=True, exist_ok=True)
     summaries = []
