@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
@@ -78,12 +78,12 @@ class Belief:
 
     def _predict(self, columns: Sequence[int]) -> tuple[Array, Array]:
         beliefs = [
-            posterior.predict(values)
+            posterior.predict(values, columns)
             for posterior, values in zip(self._model.posteriors, self._targets.T, strict=True)
         ]
         return (
-            np.column_stack([mean[columns] for mean, _ in beliefs]),
-            np.column_stack([deviation[columns] for _, deviation in beliefs]),
+            np.column_stack([mean for mean, _ in beliefs]),
+            np.column_stack([deviation for _, deviation in beliefs]),
         )
 
     def climb(
@@ -95,21 +95,21 @@ class Belief:
         its neighbours, as long as there is a better one.
         """
         near = (column for parent in parents for column in self._model.around(parent))
-        pool = dict.fromkeys([*self._model.anywhere, *near])
+        new = list(dict.fromkeys([*self._model.anywhere, *near]))
+        pool: list[int] = []
+        worth = np.empty(0)
         while True:
-            ranked = self._best_first(list(pool), search)
+            pool += new
+            rng = search.stream("belief", len(self._trials))
+            worth = np.append(worth, self._worth(new, rng))
+            ranked = (self._model.asked[pool[index]] for index in _best_first(worth))
             best = next((architecture for architecture in ranked if architecture in unseen), None)
-            if best is None or pool.keys() >= set(self._model.around(best)):
+            if best is None:
+                return None
+            known = set(pool)
+            new = [column for column in self._model.around(best) if column not in known]
+            if not new:
                 return best
-            pool.update(dict.fromkeys(self._model.around(best)))
-
-    def _best_first(self, columns: Sequence[int], search: Search) -> Iterator[Architecture]:
-        worth = self._worth(columns, search.stream("belief", len(self._trials)))
-        # Rounded, so that what is equal but for the order of its sums is a tie: a resumed search
-        # adds up in another order.
-        rounded = np.round(worth / (worth.max() or 1.0), 9)
-        order = np.argsort(-rounded, kind="stable")
-        return (self._model.asked[columns[index]] for index in order)
 
     def _worth(self, columns: Sequence[int], rng: random.Random) -> Array:
         mean, deviation = self._predict(columns)
@@ -128,6 +128,17 @@ class Belief:
             return [self._trials[index] for index in order[:count]]
         chosen = rng.sample(self._front, min(count, len(self._front)))
         return [self._trials[index] for index in chosen]
+
+
+def _best_first(worth: Array) -> list[int]:
+    """Return indices, the highest worth first.
+
+    Rounded, so that what is equal but for the order of its sums is a tie: a resumed search adds
+    up in another order.
+    """
+    rounded = np.round(worth / (worth.max() or 1.0), 9)
+    order: list[int] = np.argsort(-rounded, kind="stable").tolist()
+    return order
 
 
 class Model:

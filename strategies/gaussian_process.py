@@ -6,6 +6,7 @@ section 5.4.1 for the choice of the kernel. What a row of features is: `features
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,20 +124,23 @@ class Posterior:
     def _solve(self, right: Array) -> Array:
         return _solve(self._root, right)
 
-    def predict(self, values: Array) -> tuple[Array, Array]:
-        """Return the mean and the standard deviation of all that was asked: (asked,) each.
+    def predict(self, values: Array, columns: Sequence[int]) -> tuple[Array, Array]:
+        """Return the means and the standard deviations of some that were asked: (columns,) each.
 
         Parameters
         ----------
         values
             What was measured at the first of the rows observed: (n,), of mean about 0. The others
             are believed to turn out as expected, which leaves the means as they are.
+        columns
+            Which of those asked, in their order.
         """
         known = len(values)
         weights = _solve(self._root[:known, :known], values)
         variance = max(float(weights @ weights) / known, 1e-12)
-        left = self._prior - np.einsum("ij,ij->j", self._half, self._half)
-        mean: Array = weights @ self._half[:known]
+        half = self._half[:, columns]
+        left = self._prior[columns] - np.einsum("ij,ij->j", half, half)
+        mean: Array = weights @ half[:known]
         return mean, np.sqrt(variance * np.maximum(left, 1e-9))
 
 

@@ -58,7 +58,7 @@ def test_posterior_goes_through_the_data_and_widens_away_from_it() -> None:
     posterior.observe(rows)
     posterior.ask(rows)
     posterior.ask(features([t.architecture for t in play(Random(), search_for(space, seed=9), 30)]))
-    mean, deviation = posterior.predict(values)
+    mean, deviation = posterior.predict(values, range(60))
     assert np.allclose(mean[:30], values, atol=1e-3)
     assert deviation[30:].mean() > 10 * deviation[:30].mean()
 
@@ -78,11 +78,11 @@ def test_a_posterior_that_grew_is_the_one_of_all_at_once() -> None:
     grown.observe(rows[20:30])
     whole.observe(rows[:30])
     whole.ask(rows[30:])
-    for one, other in zip(grown.predict(values), whole.predict(values), strict=True):
+    for one, other in zip(*(p.predict(values, range(10)) for p in (grown, whole)), strict=True):
         assert np.allclose(one, other)
     covariance = kernel(rows[:30], rows[:30], features) + 0.01 * np.eye(30)
     exact = kernel(rows[30:], rows[:30], features) @ np.linalg.solve(covariance, values)
-    assert np.allclose(whole.predict(values)[0], exact)
+    assert np.allclose(whole.predict(values, range(10))[0], exact)
 
 
 def test_the_kernel_is_sought_by_a_right_gradient_and_finds_what_matters() -> None:
