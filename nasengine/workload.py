@@ -7,20 +7,27 @@ taken from its multiply-accumulates, and what keeps activations is counted on th
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from statistics import median
 from typing import TYPE_CHECKING
 
 from nasengine.moves import sample
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from nasengine.search import Search
     from nasengine.strategy import Strategy
 
 
-_REPEATS, _SECONDS = 3, 1.0
-"""Steps that are timed, and the seconds after which no further one is begun."""
+_REPEATS, _LEAST, _SECONDS = 8, 2, 1.0
+"""Steps that are taken at most, how many count at least, and the seconds that end it between."""
+
+_BATCH = 8
+"""Samples in a timed step, at most: what a step takes besides its samples is timed with it."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +85,19 @@ def estimate(search: Search, strategy: Strategy) -> Estimate:
         return Estimate(0.0, 0.0, 0.0)
     network, single = _median(search)
     whole = _cost_of_supernet(search) if any(w.whole for w in once) else single
-    per_mac = _seconds_per_sample(network, search) / max(1.0, single.macs)
+    sizes = {min(work.batch, _BATCH) for work in [*once, *each]}
+    per_sample = _seconds_per_sample(network, search, sorted(sizes))
 
     def cost(work: Workload) -> _Cost:
         return whole if work.whole else single
 
+    def seconds(work: Workload) -> float:
+        share = cost(work).macs / max(1.0, single.macs)
+        return work.steps * work.batch * share * per_sample[min(work.batch, _BATCH)]
+
     return Estimate(
-        sum(w.steps * w.batch * cost(w).macs * per_mac for w in once),
-        sum(w.steps * w.batch * cost(w).macs * per_mac for w in each),
+        sum(map(seconds, once)),
+        sum(map(seconds, each)),
         max(w.batch * cost(w).bytes for w in [*once, *each]),
     )
 
@@ -154,25 +166,44 @@ def _cost_of_supernet(search: Search) -> _Cost:
     return _cost(supernet, search, mixtures)
 
 
-def _seconds_per_sample(network: nn.Module, search: Search) -> float:
-    """Time steps of training on random images, as training does them; the quickest counts."""
+def _seconds_per_sample(
+    network: nn.Module, search: Search, batches: Sequence[int]
+) -> dict[int, float]:
+    """Time steps of training on random images, as training does them, by the size of the batch."""
     import torch
 
     from nasengine.passes import prepare
     from nasengine.training import memory_format
 
     network = prepare(network.to(search.device)).train()
-    inputs = torch.rand(2, *search.task.input_shape, device=search.device)
-    inputs = inputs.contiguous(memory_format=memory_format(inputs))
-    begun, quickest = time.perf_counter(), float("inf")
-    for _ in range(_REPEATS):
+    found = {}
+    for batch in batches:
+        inputs = torch.rand(batch, *search.task.input_shape, device=search.device)
+        inputs = inputs.contiguous(memory_format=memory_format(inputs))
+        found[batch] = _usual(partial(_step, network, inputs)) / batch
+    return found
+
+
+def _step(network: nn.Module, inputs: torch.Tensor) -> None:
+    loss = network(inputs).float().square().mean()
+    loss.backward()
+    float(loss.detach())
+    if inputs.is_cuda:
+        import torch
+
+        torch.cuda.synchronize(inputs.device)
+
+
+def _usual(step: Callable[[], None]) -> float:
+    """Return the seconds that a step usually takes; the first one prepares, and does not count.
+
+    The median, not the quickest: what else the machine does will be there during the search too.
+    """
+    begun, taken = time.perf_counter(), list[float]()
+    while len(taken) < _REPEATS:
         started = time.perf_counter()
-        loss = network(inputs).float().square().mean()
-        loss.backward()
-        float(loss.detach())
-        if search.device != "cpu":
-            torch.cuda.synchronize(search.device)
-        quickest = min(quickest, time.perf_counter() - started)
-        if time.perf_counter() - begun > _SECONDS:
+        if len(taken) > _LEAST and started - begun > _SECONDS:
             break
-    return quickest / len(inputs)
+        step()
+        taken.append(time.perf_counter() - started)
+    return median(taken[1:])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from nasengine import workload
 from nasengine.estimator import Estimator
 from nasengine.plugin import load_class
 from nasengine.runs.engine import Engine
@@ -31,6 +33,9 @@ def test_a_search_takes_about_what_was_estimated(tmp_path: Path) -> None:
     )
     assert darts.workload(search) == Workload(44, 4, whole=True)
     assert trained.workload(search) == Workload(60, 16)
+    # What is imported and set up the first time is no training, and not estimated.
+    first = replace(search, folder=tmp_path / "first")
+    Engine(first, darts, Storage(tmp_path / "first.sqlite")).run()
     expected = estimate(search, darts)
     started = time.perf_counter()
     Engine(search, darts, Storage(tmp_path / "history.sqlite")).run()
@@ -59,3 +64,25 @@ def test_a_batch_twice_as_large_keeps_twice_as_much(tmp_path: Path) -> None:
         for batch in (2, 4)
     ]
     assert kept[1] == pytest.approx(2 * kept[0])
+
+
+def test_the_first_step_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[float] = []
+
+    def step() -> None:
+        taken.append(0.0)
+        time.sleep(0.0 if len(taken) > 1 else 0.2)
+
+    monkeypatch.setattr(workload, "_SECONDS", 0.1)
+    assert workload._usual(step) < 0.1
+    assert len(taken) == 3
+
+
+def test_what_a_step_takes_besides_its_samples_is_counted_once_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workload, "_step", lambda *_: time.sleep(0.05))
+    trained = load_class(Estimator, "trained")(iterations=100, batch=4)
+    search = tiny_search(folder=tmp_path, estimators={"iou": trained})
+    found = estimate(search, load_class(Strategy, "random")())
+    assert 5 <= found.trial_seconds < 10
