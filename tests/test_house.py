@@ -243,6 +243,18 @@ def test_the_command_line_answers_at_once(arguments: list[str]) -> None:
     assert min(float(done.stdout.split()[-1]) for done in runs) < 1.2
 
 
+def test_a_check_loads_no_compiler() -> None:
+    """Meant to take 3 s, of which torch is 1.5 s; its compiler and sympy would add 1.5 s."""
+    spec = str(ROOT / "examples" / "light_sdi.toml")
+    done = run_python(
+        "import sys\n"
+        "from nasengine.cli import main\n"
+        f"assert main(['check', {spec!r}, '--set', 'space.width=2']) == 0\n"
+        "print([name for name in ('torch._dynamo', 'sympy') if name in sys.modules])\n"
+    )
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("point", PLUGINS, ids=lambda point: f"{point.group}.{point.name}")
 def test_settings_are_described_as_pydantic_would(point: EntryPoint) -> None:
     cls = point.load()
