@@ -2,10 +2,11 @@
 
 After White, Neiswanger and Savani, BANANAS: Bayesian Optimization with Neural Architectures for
 Neural Architecture Search, AAAI 2021, Algorithm 1: https://arxiv.org/abs/1910.11858. As there: a
-predictor is fitted to all that was measured, and the best of many mutations by an acquisition
-function is measured next. The predictor is a Gaussian process (as in Ru et al., Interpretable
-Neural Architecture Search via Bayesian Optimisation with Weisfeiler-Lehman Kernels, ICLR 2021),
-which at some hundred trials is both better and cheaper than an ensemble of networks.
+predictor is fitted to all that was measured, and the best of many candidates by an acquisition
+function is measured next: of random ones and the neighbours of the best trials, and uphill from
+there. The predictor is a Gaussian process (as in Ru et al., Interpretable Neural Architecture
+Search via Bayesian Optimisation with Weisfeiler-Lehman Kernels, ICLR 2021), which at some hundred
+trials is both better and cheaper than an ensemble of networks.
 """
 
 from __future__ import annotations
