@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         DataError,
         EstimationFailed,
         InputError,
+        Interrupted,
         NasengineError,
         PluginError,
         RunFolderError,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from nasengine.plugin import Nested, Plugin, SpecPath
     from nasengine.reporter import Progress, Reporter
     from nasengine.runs.experiment import Experiment
+    from nasengine.runs.run import Outcome
+    from nasengine.runs.session import resume, run
     from nasengine.search import Budget, Search
     from nasengine.space import SearchSpace
     from nasengine.strategy import Strategy
@@ -54,6 +57,7 @@ __all__ = [  # noqa: RUF022
     "Factory",
     "History",
     "InputError",
+    "Interrupted",
     "Measurement",
     "Metric",
     "MixedOperation",
@@ -63,6 +67,7 @@ __all__ = [  # noqa: RUF022
     "Node",
     "Objective",
     "Objectives",
+    "Outcome",
     "Plugin",
     "PluginError",
     "Progress",
@@ -85,6 +90,8 @@ __all__ = [  # noqa: RUF022
     "Trial",
     "Zero",
     "build_network",
+    "resume",
+    "run",
     "__version__",
 ]
 
@@ -95,6 +102,7 @@ _MODULES = {
         "DataError",
         "EstimationFailed",
         "InputError",
+        "Interrupted",
         "NasengineError",
         "PluginError",
         "RunFolderError",
@@ -105,6 +113,8 @@ _MODULES = {
     ),
     "estimator": ("Candidate", "CostTable", "Estimator"),
     "runs.experiment": ("Experiment",),
+    "runs.run": ("Outcome",),
+    "runs.session": ("resume", "run"),
     "graph": ("Factory", "Node", "SpaceGraph"),
     "history": ("History",),
     "network": ("build_network",),

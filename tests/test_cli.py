@@ -234,7 +234,7 @@ def test_an_interrupted_run_says_how_to_go_on(
         stop.set()
         return run(experiment, folder, reporter, stop)
 
-    monkeypatch.setattr("nasengine.cli.commands.run_experiment", stopped)
+    monkeypatch.setattr("nasengine.runs.run.run", stopped)
     assert main(["run", str(spec)]) == 130
     assert "nasengine resume runs/tiny-1" in capsys.readouterr().err
     monkeypatch.undo()

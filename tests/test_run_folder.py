@@ -163,7 +163,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_anything_is_trained(
         monkeypatch.setattr(Path, "mkdir", refuse)
     spec = write(tmp_path, small())
     begun: list[str] = []
-    monkeypatch.setattr("nasengine.cli.commands.run_experiment", lambda *_: begun.append("run"))
+    monkeypatch.setattr("nasengine.runs.run.run", lambda *_: begun.append("run"))
     assert main(["run", str(spec), "--runs", str(runs)]) == 2
     told = capsys.readouterr().err
     assert "cannot hold runs" in told

@@ -20,18 +20,17 @@ from nasengine.errors import (
     ArchitectureError,
     EstimationFailed,
     Interrupted,
-    RunFolderError,
     SpecError,
     did_you_mean,
 )
 from nasengine.estimator import Estimator
 from nasengine.plugin import build, installed
+from nasengine.runs import session
 from nasengine.runs.engine import measure as measure_architecture
 from nasengine.runs.execution import Job
-from nasengine.runs.experiment import Experiment, known_metrics, not_yet_measured
-from nasengine.runs.run import run as run_experiment
+from nasengine.runs.experiment import Experiment, known_metrics
 from nasengine.runs.run import threads
-from nasengine.runs.run_folder import RunFolder, plugin_names
+from nasengine.runs.run_folder import RunFolder
 from nasengine.space import SearchSpace
 from nasengine.trial import Status
 
@@ -39,12 +38,7 @@ from nasengine.trial import Status
 def run(options: argparse.Namespace, stop: threading.Event) -> int:
     """Run a spec in a new folder."""
     experiment = Experiment.load(options.spec, options.assignments)
-    with tempfile.TemporaryDirectory() as folder:
-        # Everything that can be refused is, before there is a run folder.
-        reporter = TerminalReporter(quiet=options.quiet)
-        search = experiment.search(Path(folder), reporter, stop, not_yet_measured)
-        experiment.check_limits(search)
-        search.pause_point()
+    session.check_first(experiment, TerminalReporter(quiet=options.quiet), stop)
     with RunFolder.create(options.runs, experiment, sys.argv) as run_folder:
         return _go_on(experiment, run_folder, options.quiet, stop)
 
@@ -53,55 +47,18 @@ def resume(options: argparse.Namespace, stop: threading.Event) -> int:
     """Go on with a run."""
     folder: Path = options.folder
     with RunFolder(folder) as run_folder:
-        for assignment in options.assignments:
-            if not assignment.startswith(("budget.", "execution.")):
-                raise SpecError(
-                    f"--set {assignment!r}: a resume may change budget.* and execution.* alone"
-                )
-        code = _own_code(run_folder, options.code)
-        experiment = Experiment.load(folder / "spec.toml", [*code, *options.assignments])
-        run_folder.check_identity(experiment)
+        experiment = session.reopened(run_folder, options.assignments, options.code)
         if run_folder.storage.fact("finished", False) and not options.assignments:
             print(f"{folder} is finished: see {folder / 'best'}")
             return 0
-        if options.assignments:
-            run_folder.write_spec(experiment)
         return _go_on(experiment, run_folder, options.quiet, stop)
-
-
-def _own_code(run_folder: RunFolder, given: list[str]) -> list[str]:
-    """Return overrides for plugins that are the user's own code, each passed again by the user.
-
-    Raises
-    ------
-    RunFolderError
-        If the run needs code that was not passed: a folder alone never makes code run.
-    """
-    overrides = []
-    for path, name in plugin_names(run_folder.path).items():
-        source, colon, attribute = name.rpartition(":")
-        if not colon:
-            continue
-        match = [code for code in given if code == source or Path(code).name == Path(source).name]
-        if not match:
-            raise RunFolderError(
-                f"{run_folder.path}: {path} is your own code; if you trust it, pass it again: "
-                f"--code {shlex.quote(source)}"
-            )
-        located = str(Path(match[0]).resolve()) if source.endswith(".py") else source
-        overrides.append(f"{path}={located}:{attribute}")
-    return overrides
 
 
 def _go_on(
     experiment: Experiment, run_folder: RunFolder, quiet: bool, stop: threading.Event
 ) -> int:
-    reporter = TerminalReporter(quiet=quiet, log=run_folder.path / "log.jsonl")
-    for note in experiment.notes:
-        reporter.note(note)
-    reporter.note(f"run folder: {run_folder.path}")
     try:
-        outcome = run_experiment(experiment, run_folder, reporter, stop)
+        outcome = session.go_on(experiment, run_folder, TerminalReporter(quiet=quiet), stop)
     except Interrupted:
         print(
             f"interrupted; to go on: nasengine resume {shlex.quote(str(run_folder.path))}",

@@ -1,21 +1,17 @@
 """What a search looks like in a terminal: bars with the time left, trial lines, warnings.
 
 Without a terminal the same facts come as plain lines, one in ten seconds at most. Either way the
-log of the run keeps every note, warning, trial and record as one line of JSON.
+run's log is kept (`nasengine.log`).
 """
 
 from __future__ import annotations
 
-import json
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -24,9 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 from nasengine.cli.plain import PlainConsole
-from nasengine.errors import StorageError
+from nasengine.log import LogReporter
 from nasengine.quantities import format_count, format_duration, format_quantity
-from nasengine.reporter import Progress, Reporter
+from nasengine.reporter import Progress
 from nasengine.trial import Metric, Status, Trial
 
 SHOW_AFTER = 2.0
@@ -77,7 +73,7 @@ class Work:
         return "  ".join(filter(None, [self.description, *self.cells(now)]))
 
 
-class TerminalReporter(Reporter):
+class TerminalReporter(LogReporter):
     """Shows a search on a console and keeps its log.
 
     Parameters
@@ -107,16 +103,15 @@ class TerminalReporter(Reporter):
         units: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(log)
         self.console = console or PlainConsole()
         self.errors = errors or PlainConsole(stderr=True)
         self.quiet = quiet
-        self.log = log
         self.units = dict(units or {})
         self._clock = clock
         self._works: list[Work] = []
         self._live: Live | None = None
         self._last_line = clock()
-        self._lock = threading.RLock()
 
     def begin(self, metrics: Mapping[str, Metric]) -> None:
         """Show the metrics of trials in their units from now on."""
@@ -125,7 +120,7 @@ class TerminalReporter(Reporter):
     def note(self, text: str) -> None:
         """Show a line."""
         self._say(text)
-        self.record("note", {"text": text})
+        super().note(text)
 
     def warn(self, text: str) -> None:
         """Show a warning, in yellow on standard error, also when quiet."""
@@ -134,36 +129,12 @@ class TerminalReporter(Reporter):
         same_screen = self._live is not None and self.errors.is_terminal
         console = self.console if same_screen else self.errors
         console.print(message, soft_wrap=True, highlight=False)
-        self.record("warning", {"text": text})
+        super().warn(text)
 
     def trial(self, trial: Trial) -> None:
         """Show a trial's line."""
         self._say(trial_line(trial, self.units), style=_STYLES.get(trial.status, ""))
-        facts = {"number": trial.number, "status": trial.status.value, "seconds": trial.seconds}
-        if trial.reference:
-            facts["reference"] = trial.reference
-        if trial.reason:
-            facts["reason"] = trial.reason
-        values = {name: found.value for name, found in trial.measurements.items()}
-        self.record("trial", {**facts, "measurements": values})
-
-    def record(self, kind: str, facts: Mapping[str, Any]) -> None:
-        """Append a line to the log.
-
-        Raises
-        ------
-        StorageError
-            If the disk refuses.
-        """
-        if self.log is None:
-            return
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        line = json.dumps(_finite({"time": now, "kind": kind, **facts}), allow_nan=False)
-        try:
-            with self._lock, self.log.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            raise StorageError(f"cannot write {self.log}: {error.strerror or error}") from error
+        super().trial(trial)
 
     @contextmanager
     def progress(self, description: str, total: int, done: int = 0) -> Iterator[Progress]:
@@ -286,14 +257,3 @@ def _fact(value: float | str) -> str:
     with suppress(ValueError, TypeError):
         return f"{value:.4g}"
     return str(value)
-
-
-def _finite(value: Any) -> Any:
-    """Replace the numbers that JSON does not have by their names."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value

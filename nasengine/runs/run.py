@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from nasengine.errors import SpecError, StorageError
 from nasengine.files import write_json
@@ -48,6 +49,11 @@ class Outcome:
     references: dict[str, Trial]
     front: list[Trial]
     seconds: float
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder; the result is in its ``best``."""
+        return self.search.folder
 
 
 def run(

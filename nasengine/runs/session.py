@@ -1,0 +1,157 @@
+"""A run from its beginning, or from where it was: what the command line and Python both call."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nasengine.errors import RunFolderError, SpecError
+from nasengine.log import LogReporter
+from nasengine.reporter import Reporter
+from nasengine.runs import run as whole_run
+from nasengine.runs.experiment import Experiment, not_yet_measured
+from nasengine.runs.run import Outcome
+from nasengine.runs.run_folder import RunFolder, plugin_names
+
+
+def run(
+    spec: str | Path | Mapping[str, Any],
+    *assignments: str,
+    runs: str | Path = "runs",
+    reporter: LogReporter | None = None,
+    stop: threading.Event | None = None,
+) -> Outcome:
+    """Run a spec in a new folder: search, measure the references, deliver.
+
+    Parameters
+    ----------
+    spec
+        A TOML file, or the tables that one would hold.
+    assignments
+        Overrides, ``"strategy.name=random"``.
+    runs
+        Where the run's folder is made; `Outcome.folder` tells it.
+    reporter
+        Told what happens; by default it is only kept in the folder's ``log.jsonl``.
+    stop
+        Set from elsewhere to ask it to stop.
+
+    Raises
+    ------
+    SpecError, PluginError, SpaceError, DataError
+        If the spec or the data cannot be used; before there is a folder, where it can be known.
+    SearchFailed
+        If no trial could be measured in full.
+    Interrupted
+        If `stop` was set: `resume` goes on.
+    """
+    experiment = (
+        Experiment.from_table(spec, Path.cwd(), assignments)
+        if isinstance(spec, Mapping)
+        else Experiment.load(Path(spec), assignments)
+    )
+    check_first(experiment, reporter, stop)
+    with RunFolder.create(Path(runs), experiment, sys.argv) as folder:
+        return go_on(experiment, folder, reporter, stop)
+
+
+def resume(
+    folder: str | Path,
+    *assignments: str,
+    code: Sequence[str] = (),
+    reporter: LogReporter | None = None,
+    stop: threading.Event | None = None,
+) -> Outcome:
+    """Go on with a run; a finished one is read, and delivers what it did.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    assignments
+        Overrides of ``budget.*`` and ``execution.*``.
+    code
+        Your own files with plugins that the run uses: a folder alone never makes code run.
+    reporter, stop
+        As of `run`.
+
+    Raises
+    ------
+    RunFolderError
+        If it holds no run, is damaged, or spec, space, data or packages have changed.
+    SpecError
+        If something else is overridden.
+    SearchFailed, Interrupted
+        As of `run`.
+    """
+    with RunFolder(Path(folder)) as held:
+        return go_on(reopened(held, assignments, code), held, reporter, stop)
+
+
+def check_first(
+    experiment: Experiment, reporter: Reporter | None, stop: threading.Event | None
+) -> None:
+    """Refuse all that can be refused before there is a run's folder."""
+    with tempfile.TemporaryDirectory() as scratch:
+        search = experiment.search(Path(scratch), reporter, stop, not_yet_measured)
+        experiment.check_limits(search)
+        search.pause_point()
+
+
+def reopened(folder: RunFolder, assignments: Sequence[str], code: Sequence[str]) -> Experiment:
+    """Return the experiment of a run, held to what it began with."""
+    for assignment in assignments:
+        if not assignment.startswith(("budget.", "execution.")):
+            raise SpecError(
+                f"--set {assignment!r}: a resume may change budget.* and execution.* alone"
+            )
+    overrides = [*_own_code(folder, code), *assignments]
+    experiment = Experiment.load(folder.path / "spec.toml", overrides)
+    folder.check_identity(experiment)
+    if assignments:
+        folder.write_spec(experiment)
+    return experiment
+
+
+def go_on(
+    experiment: Experiment,
+    folder: RunFolder,
+    reporter: LogReporter | None,
+    stop: threading.Event | None,
+) -> Outcome:
+    """Run in a folder from wherever it is, and keep its log there."""
+    reporter = reporter or LogReporter()
+    reporter.log = folder.path / "log.jsonl"
+    for note in experiment.notes:
+        reporter.note(note)
+    reporter.note(f"run folder: {folder.path}")
+    return whole_run.run(experiment, folder, reporter, stop)
+
+
+def _own_code(folder: RunFolder, given: Sequence[str]) -> list[str]:
+    """Return overrides for plugins that are the user's own code, each passed again by the user.
+
+    Raises
+    ------
+    RunFolderError
+        If the run needs code that was not passed: a folder alone never makes code run.
+    """
+    overrides = []
+    for path, name in plugin_names(folder.path).items():
+        source, colon, attribute = name.rpartition(":")
+        if not colon:
+            continue
+        match = [code for code in given if code == source or Path(code).name == Path(source).name]
+        if not match:
+            raise RunFolderError(
+                f"{folder.path}: {path} is your own code; if you trust it, pass it again: "
+                f"--code {shlex.quote(source)}"
+            )
+        located = str(Path(match[0]).resolve()) if source.endswith(".py") else source
+        overrides.append(f"{path}={located}:{attribute}")
+    return overrides
