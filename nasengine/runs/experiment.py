@@ -19,8 +19,7 @@ from nasengine.quantities import Quantity, parse_quantity
 from nasengine.reporter import Reporter
 from nasengine.runs.engine import by_effort, full_name, measure
 from nasengine.runs.execution import Job
-from nasengine.runs.feasibility import check_limits
-from nasengine.runs.limits_together import check_together
+from nasengine.runs.limits_together import check_limits
 from nasengine.runs.spec import GoalTable, Spec, Table, check_spec, override, read_toml
 from nasengine.search import Budget, Search
 from nasengine.space import SearchSpace
@@ -353,8 +352,7 @@ class Experiment:
             if isinstance(wanted, GoalTable)
         }
         with _in_file(self.source):
-            metrics = known_metrics(search)
-            return [*check_limits(search, metrics, given), *check_together(search, metrics)]
+            return check_limits(search, known_metrics(search), given)
 
     def _reference_values(self, search: Search, given: ReferenceValue | None) -> ReferenceValue:
         """Return what gives a reference's values: what is counted is counted at once."""
@@ -463,8 +461,7 @@ _CONTRACTS: dict[str, type[Plugin]] = {
 def _swap(tables: Table, path: str, paths: Sequence[str], folder: Path) -> list[str]:
     """Drop, after an overridden plugin name, the settings that only the old plugin had."""
     where, _, last = path.rpartition(".")
-    kind = where.rpartition(".")[0]
-    estimates = kind in ("estimators", "final.estimators")
+    estimates = where.rpartition(".")[0] in ("estimators", "final.estimators")
     contract = Estimator if estimates else _CONTRACTS.get(where)
     if last != "name" or contract is None:
         return []

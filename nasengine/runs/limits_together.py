@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +20,7 @@ from nasengine.estimator import CostTable
 from nasengine.moves import enumerate_all, neighbours, sample
 from nasengine.objectives import Objective
 from nasengine.quantities import format_quantity
+from nasengine.runs import feasibility
 from nasengine.runs.feasibility import Value, counted_value, has_table, table_value
 from nasengine.search import Search
 from nasengine.trial import Metric
@@ -33,7 +34,16 @@ _SAMPLES, _STARTS, _WEIGHINGS = 300, 5, 400
 _SURE = 1e-6
 """Relative: by how much the bound must be above zero."""
 
-Violation = Callable[[Architecture], float]
+
+def check_limits(
+    search: Search, metrics: Mapping[str, Metric], given: Mapping[str, Mapping[str, object]]
+) -> list[str]:
+    """Refuse limits that cannot be met, each alone or all together; return what else to say.
+
+    See `feasibility.check_limits` and `check_together`.
+    """
+    alone = feasibility.check_limits(search, metrics, given)
+    return [*alone, *check_together(search, metrics)]
 
 
 def check_together(search: Search, metrics: Mapping[str, Metric]) -> list[str]:
