@@ -15,6 +15,7 @@ import os
 import sys
 from collections import defaultdict
 from dataclasses import replace
+from datetime import date
 from functools import cache
 from multiprocessing import Pool
 from pathlib import Path
@@ -139,7 +140,7 @@ def table_of(rows: list[list[str]]) -> str:
     cells: dict[tuple[str, str, int], list[list[float]]] = defaultdict(list)
     for name, label, _, mark, *scores in rows:
         cells[name, label, int(mark)].append([float(s) if s else np.nan for s in scores])
-    lines = ["python benchmarks/sample_efficiency.py --data FOLDER", ""]
+    lines = [f"python benchmarks/sample_efficiency.py --data FOLDER, {date.today()}", ""]
     for name in (*ONE, *TWO):
         what = "regret in the objective" if name in ONE else "hypervolume ratio [front recovered]"
         lines += [f"{name}: {what}, mean (standard error) after {MARKS} trials"]
