@@ -74,17 +74,3 @@ def simplify(graph: SpaceGraph, architecture: Mapping[str, str]) -> dict[str, tu
                 alive.add(source)
                 queue.append(source)
     return {name: inputs for name, inputs in reads.items() if name in alive}
-
-
-def canonical_key(graph: SpaceGraph, architecture: Mapping[str, str]) -> str:
-    """Return a key of the network that an architecture stands for.
-
-    Architectures of one space with one key compute the same function, once their weights are
-    paired, with the same parameters and operations. Of two with different keys, the networks
-    differ after cut connections, identities and dead branches are taken out, sums within sums are
-    flattened, and the order of a sum's terms is ignored. Constants are not folded: a convolution
-    of zeros stays a convolution. Fixed operations are each their own: nothing moves past them.
-    """
-    from nasengine.certificate import plan_of
-
-    return plan_of(graph).key(architecture)

@@ -87,7 +87,15 @@ class Plan:
             self._steps.append(step)
 
     def key(self, architecture: Mapping[str, str]) -> str:
-        """Return an architecture's key."""
+        """Return a key of the network that an architecture stands for.
+
+        Architectures of one space with one key compute the same function, once their weights are
+        paired, with the same parameters and operations. Of two with different keys, the networks
+        differ after cut connections, identities and dead branches are taken out, sums within sums
+        are flattened, and the order of a sum's terms is ignored. Constants are not folded: a
+        convolution of zeros stays a convolution. Fixed operations are each their own: nothing
+        moves past them.
+        """
         picks = [tuple([architecture[name] for name in names]) for names in self._decisions]
         zero = False
         found = []
