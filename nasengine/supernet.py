@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, fx, nn
 
 from nasengine.graph import Node, SpaceGraph
@@ -100,6 +101,37 @@ class MixedOperation(nn.Module):
         )
 
 
+class PartialOperation(MixedOperation):
+    """A slot's candidates on a part of the channels, while the others pass by.
+
+    The channels are shuffled after it, so that others go through the candidates of the next slot
+    (Xu et al.: PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search,
+    ICLR 2020, section 3.2).
+
+    Parameters
+    ----------
+    candidates
+        As of `MixedOperation`, for C / part channels.
+    part
+        One channel in so many goes through the candidates.
+
+    Shape
+    -----
+    (N, C, H, W) and a `Mixture` to (N, C, H, W).
+    """
+
+    def __init__(self, candidates: Mapping[str, nn.Module], part: int) -> None:
+        super().__init__(candidates)
+        self.part = part
+
+    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
+        """Return the channels, a part of them mixed, shuffled."""
+        through = x.shape[1] // self.part
+        mixed = super().forward(x[:, :through].contiguous(), mixture)
+        joined = torch.cat((mixed, x[:, through:].to(mixed.dtype)), 1)
+        return torch.channel_shuffle(joined, self.part)
+
+
 class Supernet(nn.Module):
     """All networks of a space in one, as an `fx.GraphModule` with a mixture per decision.
 
@@ -107,6 +139,9 @@ class Supernet(nn.Module):
     ----------
     graph
         A finished graph.
+    part
+        One channel in so many goes through the candidates, in every slot; each keeps its input's
+        shape, and its channels can be divided by it.
 
     Attributes
     ----------
@@ -116,7 +151,7 @@ class Supernet(nn.Module):
         Decision to choices, in the order of the mixtures' weights.
     """
 
-    def __init__(self, graph: SpaceGraph) -> None:
+    def __init__(self, graph: SpaceGraph, part: int = 1) -> None:
         super().__init__()
         self.decisions = dict(graph.decisions)
         modules: dict[str, nn.Module] = {}
@@ -124,12 +159,14 @@ class Supernet(nn.Module):
         def fill(
             built: fx.Graph, slot: Node, x: fx.Node, mixtures: Mapping[str, fx.Node]
         ) -> fx.Node:
-            into, out = graph.channels[slot.name]
+            into, out = (channels // part for channels in graph.channels[slot.name])
             candidates = {
                 name: make_module(f"slot {slot.name!r}, candidate {name!r}", factory, into, out)
                 for name, factory in slot.candidates.items()
             }
-            modules[slot.name] = MixedOperation(candidates)
+            modules[slot.name] = (
+                MixedOperation(candidates) if part == 1 else PartialOperation(candidates, part)
+            )
             return built.call_module(slot.name, (x, mixtures[f"mix_{slot.decision}"]))
 
         further = [f"mix_{decision}" for decision in self.decisions]

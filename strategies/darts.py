@@ -4,8 +4,8 @@ Liu, Simonyan, Yang: DARTS: Differentiable Architecture Search (ICLR 2019). The 
 recipe of Chen et al. (2023), Light SDI-NAS. Relatives: ``relaxation = "gumbel", paths = 1`` is
 GDAS (Dong and Yang 2019), ``paths = 2`` samples as ProxylessNAS does (Cai, Zhu, Han 2019),
 ``perturbation`` is SmoothDARTS (Chen and Hsieh 2020), ``stop_when_collapsed`` DARTS+ (Liang et
-al. 2019). Partial channels (PC-DARTS) are left out: they need candidates that keep a tensor's
-channels, and a slot's need not.
+al. 2019), ``partial_channels = 4`` PC-DARTS (Xu et al. 2020), without its weights of edges: a
+space's sums are its own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nasengine.architecture import Architecture
+from nasengine.errors import SpecError
 from nasengine.history import History
 from nasengine.plugin import changed
 from nasengine.recipe import PrecisionName
@@ -108,6 +109,9 @@ class Darts(Strategy):
     """What the temperature goes to, in a straight line; by default it stays."""
     paths: Literal[0, 1, 2] = 0
     """How many candidates of a slot run at once: 0 all, 1 or 2 sampled ones."""
+    partial_channels: int = Field(1, gt=0)
+    """One channel in so many goes through the candidates, the others pass by: less memory and
+    time, where every slot keeps its input's shape. PC-DARTS takes 4."""
     perturbation: float = Field(0.0, ge=0, le=1)
     """Noise on the candidates' weights while the weights are trained, growing to this."""
     cost: Costs = Field(default_factory=dict)
@@ -169,12 +173,25 @@ class Darts(Strategy):
             Naming the cost and what is possible.
         """
         check_costs(self.cost, search)
+        self._check_partial(search)
         if self.memory is not None:
             from nasengine.passes import choose_precision
 
             from .memory_plan import plan_memory
 
             plan_memory(self, search, choose_precision(self.precision, search.device))
+
+    def _check_partial(self, search: Search) -> None:
+        if self.partial_channels == 1:
+            return
+        for slot in search.space.graph.slots:
+            into, out = search.shapes.into[slot.name], search.shapes.out[slot.name]
+            if into != out or out[0] % self.partial_channels:
+                raise SpecError(
+                    f"partial_channels: {self.partial_channels} needs slots that keep their "
+                    f"input's shape, with channels that it divides; slot {slot.name!r} makes "
+                    f"{'x'.join(map(str, out))} of {'x'.join(map(str, into))}"
+                )
 
     def workload(self, search: Search) -> Workload:  # noqa: ARG002
         """Return the steps of weights and alphas; an unrolled step of the alphas counts four."""

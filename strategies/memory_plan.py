@@ -28,7 +28,7 @@ def plan_memory(settings: Darts, search: Search, precision: Precision) -> Memory
     optimiser = settings.weights
     states = (1 if optimiser.first_moment else 0) if optimiser.optimiser == "sgd" else 2
     memory = step_memory(
-        lambda: Supernet(search.space.graph),
+        lambda: Supernet(search.space.graph, settings.partial_channels),
         (settings.batch, *search.task.input_shape),
         precision,
         optimiser_states=states,

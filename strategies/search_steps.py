@@ -37,7 +37,7 @@ def prepare(
     It is on the device, in training mode, every pass applied but those named in `without`.
     """
     with torch_seed(search.seed, "darts", "supernet"):
-        supernet = Supernet(search.space.graph)
+        supernet = Supernet(search.space.graph, settings.partial_channels)
     supernet = supernet.to(search.device).train()
     wanted = choose_precision(settings.precision, search.device)
 

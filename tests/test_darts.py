@@ -13,9 +13,12 @@ from nasengine.reporter import Reporter
 from nasengine.search import Budget
 from nasengine.space import SearchSpace
 from nasengine.strategies.alphas import derive
+from nasengine.strategies.architecture_loss import ArchitectureLoss
 from nasengine.strategies.darts import Darts
 from nasengine.strategies.draws import shares
 from nasengine.strategies.gradient_search import GradientSearch
+from nasengine.strategies.search_steps import SearchSteps
+from nasengine.supernet import Mixture
 from nasengine.task import Samples
 from nasengine.testing.stubs import TinySegmentation, TinySpace, tiny_search
 from nasengine.trial import Trial
@@ -304,3 +307,48 @@ def test_searches_cells_whose_choices_may_cost_nothing():
     assert list(found) == list(space.decisions)
     (record,) = search.reporter.of("darts")[-1:]
     assert math.isfinite(record["costs"]["parameters"]["loss"])
+
+
+class Bodies(SearchSpace):
+    """Two slots that keep their input's shape, and a first layer that does not."""
+
+    first_too: bool = False
+
+    def define(self, graph):
+        choices = {
+            "one": lambda i, o: nn.Sequential(nn.Conv2d(i, o, 1), nn.BatchNorm2d(o), nn.ReLU()),
+            "five": lambda i, o: nn.Sequential(nn.Conv2d(i, o, 5, padding=2), nn.BatchNorm2d(o)),
+        }
+        x = graph.input(3)
+        if self.first_too:
+            x = graph.slot("first", x, choices, out=8)
+        else:
+            x = graph.operation("stem", x, lambda i, o: nn.Conv2d(i, o, 1), out=8)
+        x = graph.slot("body", x, choices, out=8)
+        x = graph.slot("tail", x, choices, out=8)
+        graph.output(graph.operation("head", x, lambda i, o: nn.Conv2d(i, o, 1), out=1))
+
+
+def test_partial_channels_run_a_part_through_the_candidates_and_derive_whole_ones():
+    search = make_search(Bodies(), task=Neighbours())
+    loss = ArchitectureLoss((), "expected", "cpu")
+    steps = SearchSteps(strategy(partial_channels=4), search, loss)
+    body = steps.supernet.network.get_submodule("body")
+    assert next(body.candidates["five"].parameters()).shape == (2, 2, 5, 5)
+    weights = Mixture(torch.tensor([0.0, 1.0]))
+    x = torch.rand(1, 8, 6, 6)
+    out = body(x, weights)
+    # Groups of channels are interleaved: the two that went through stand first and fifth.
+    passed = [c for c in range(8) if any(torch.equal(out[0, c], x[0, k]) for k in range(2, 8))]
+    assert passed == [1, 2, 3, 5, 6, 7]
+    (found,) = strategy(partial_channels=4).propose(History(), 1, search)
+    assert search.space.architecture(found) == found
+
+
+def test_partial_channels_need_slots_that_keep_their_shape():
+    said = r"partial_channels: 4 needs .* slot 'first' makes 8x16x16 of 3x16x16"
+    with pytest.raises(SpecError, match=said):
+        strategy(partial_channels=4).check(make_search(Bodies(first_too=True)))
+    with pytest.raises(SpecError, match="partial_channels: 3 needs"):
+        strategy(partial_channels=3).check(make_search(Bodies()))
+    strategy(partial_channels=8).check(make_search(Bodies()))
