@@ -133,7 +133,8 @@ class Objectives:
         """Return the complete trial that is best by the only goal, or the front's knee.
 
         The knee is the point of the front nearest to the ideal one, each goal scaled to the
-        front's own range; ties go to the earlier trial.
+        front's own range; ties go to the better by the first goal, then by the next. Of a front
+        of two each is the other's extreme, and nothing lies between: that rule alone decides.
         """
         front = self.front(trials)
         if not front:
@@ -145,12 +146,17 @@ class Objectives:
             for column, least in zip(zip(*points, strict=True), low, strict=True)
         ]
 
-        def distance(index: int) -> tuple[float, int]:
+        def place(index: int) -> tuple[float, tuple[float, ...], int]:
             scaled = [(v - least) / s for v, least, s in zip(points[index], low, span, strict=True)]
             far = math.hypot(*scaled)
-            return (math.inf if math.isnan(far) else far), front[index].number
+            if not math.isfinite(far):
+                far = math.inf
+            elif len(front) == 2:
+                far = 0.0
+            # Rounded, or the last bit of a quotient would decide a tie.
+            return round(far, 12), points[index], front[index].number
 
-        return front[min(range(len(front)), key=distance)]
+        return front[min(range(len(front)), key=place)]
 
     def front(self, trials: Sequence[Trial]) -> list[Trial]:
         """Return the complete trials that no other dominates, the earliest of equals."""

@@ -73,6 +73,31 @@ def test_the_knee_is_nearest_to_the_ideal_and_ties_go_to_the_earlier() -> None:
     assert BOTH.best([trial(4, iou=1, size=1), trial(5, iou=1, size=1)]).number == 4
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_two_extremes_the_better_by_the_first_goal_is_taken(first: int) -> None:
+    """By distance both are as far: the earlier one was taken, here of an IoU of 0."""
+    empty = trial(first, iou=0.0, size=1.0)
+    large = trial(1 - first, iou=0.8, size=9.0)
+    assert BOTH.best([empty, large]) is large
+    size_first = Objectives(BOTH.items[::-1])
+    assert size_first.best([empty, large]) is empty
+
+
+def test_of_two_a_third_goal_does_not_outvote_the_first() -> None:
+    three = Objectives((*BOTH.items, Objective("flops", "min")))
+    small = trial(0, iou=0.1, size=1.0, flops=1.0)
+    large = trial(1, iou=0.8, size=9.0, flops=9.0)
+    assert three.best([small, large]) is large
+    unknown = trial(2, iou=0.9, size=math.nan, flops=0.0)
+    assert three.best([unknown, small]) is small
+
+
+def test_equally_far_points_go_to_the_better_by_the_first_goal() -> None:
+    ends = [trial(0, iou=0.0, size=1.0), trial(1, iou=1.0, size=9.0)]
+    tied = [trial(2, iou=0.5, size=3.0), trial(3, iou=0.75, size=5.0)]
+    assert BOTH.best([*ends, *tied]) is tied[1]
+
+
 @given(POINTS)
 def test_non_dominated_is_its_definition(points: list[tuple[int, int, int]]) -> None:
     expected = [

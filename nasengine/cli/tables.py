@@ -86,6 +86,9 @@ def _show_front(console: Console, outcome: Outcome, folder: Path) -> None:
         mark = f"{objectives.recommendation}: delivered" if trial.number == winner else ""
         table.add_row(str(trial.number), *cells, mark, style="bold" if mark else "")
     console.print(table)
+    if len(front) == 2:
+        first = objectives.goals[0].metric
+        console.print(f"- of two extremes, the better by {first} is the knee", highlight=False)
     console.print(f"- every architecture of it is in {folder / 'front'}", highlight=False)
 
 
