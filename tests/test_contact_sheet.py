@@ -13,22 +13,36 @@ from nasengine.tasks.contact_sheet import draw_samples
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_masks_and_predictions_stand_in_columns(tmp_path: Path, channels: int) -> None:
-    targets = torch.zeros(3, 8, 10, dtype=torch.int64)
+    targets = torch.zeros(3, 96, 100, dtype=torch.int64)
     targets[1] = 2
-    samples = Samples(torch.full((3, channels, 8, 10), 0.5), targets, ("a", "b", "c"))
+    samples = Samples(torch.full((3, channels, 96, 100), 0.5), targets, ("a", "b", "c"))
     draw_samples(samples, tmp_path / "s.png", predictions=targets.flip(0) // 2, count=2)
     with Image.open(tmp_path / "s.png") as image:
         pixels = np.asarray(image)
-    assert pixels.shape == (4 + 3 * 12, 4 + 2 * 14, 3)
+    assert pixels.shape == (4 + 3 * 100, 4 + 2 * 104, 3)
     assert pixels[4, 4].tolist() == [128, 128, 128]
-    assert pixels[16, 4].tolist() == [0, 0, 0]
-    of_class_2, of_class_1 = pixels[16, 18].tolist(), pixels[28, 18].tolist()
+    assert pixels[104, 4].tolist() == [0, 0, 0]
+    of_class_2, of_class_1 = pixels[104, 108].tolist(), pixels[204, 108].tolist()
     assert of_class_2 != of_class_1 != [0, 0, 0]
     assert pixels[0, 0].tolist() == [255, 255, 255]
 
 
 def test_labels_are_not_drawn(tmp_path: Path) -> None:
-    samples = Samples(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]), ("a", "b"))
+    samples = Samples(torch.rand(2, 3, 96, 96), torch.tensor([0, 1]), ("a", "b"))
     draw_samples(samples, tmp_path / "s.png")
     with Image.open(tmp_path / "s.png") as image:
-        assert image.size == (4 + 2 * 12, 4 + 12)
+        assert image.size == (4 + 2 * 100, 4 + 100)
+
+
+@pytest.mark.parametrize(("sides", "drawn"), [((32, 32), (96, 96)), ((20, 35), (60, 105))])
+def test_small_samples_are_enlarged_by_a_whole_factor(
+    tmp_path: Path, sides: tuple[int, int], drawn: tuple[int, int]
+) -> None:
+    inputs = torch.rand(1, 3, *sides)
+    draw_samples(Samples(inputs, torch.tensor([0]), ("a",)), tmp_path / "s.png")
+    with Image.open(tmp_path / "s.png") as image:
+        pixels = np.asarray(image)[4:-4, 4:-4]
+    assert pixels.shape[:2] == drawn
+    # Every third pixel is the sample itself: nothing is blurred.
+    expected = (inputs[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    assert (pixels[1::3, 1::3] == expected).all()

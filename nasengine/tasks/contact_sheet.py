@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _GAP = 4
+_LEAST = 96  # pixels of a sample's longer side
 _COLOURS = (
     (230, 60, 50),
     (60, 130, 240),
@@ -30,6 +31,7 @@ def draw_samples(
     """Write a PNG with one sample a column: image, mask and (where given) prediction.
 
     A class has the same colour in mask and prediction. Labels of a classification are not drawn.
+    Small samples are enlarged by a whole factor, to 96 pixels at least on their longer side.
 
     Parameters
     ----------
@@ -53,6 +55,8 @@ def draw_samples(
     for masks in (samples.targets, predictions):
         if masks is not None and masks.ndim == 3:
             rows.append(_coloured(masks[:count].cpu().numpy()))
+    factor = max(1, -(-_LEAST // max(rows[0].shape[1:3])))
+    rows = [pictures.repeat(factor, axis=1).repeat(factor, axis=2) for pictures in rows]
     number, height, width, _ = rows[0].shape
     sheet = np.full(
         (len(rows) * (height + _GAP) + _GAP, number * (width + _GAP) + _GAP, 3), 255, np.uint8
