@@ -5,10 +5,13 @@ import re
 
 import pytest
 from PIL import Image
+from torch import nn
 
 from nasengine.delivery.picture import draw, render
 from nasengine.delivery.picture_layout import image_levels, panels
 from nasengine.errors import SpecError
+from nasengine.graph import SpaceGraph
+from nasengine.space import SearchSpace
 from nasengine.spaces.light_sdi import LightSDI
 from nasengine.spaces.nas_bench_201 import NASBench201
 from nasengine.spaces.nas_bench_macro import NASBenchMacro
@@ -39,6 +42,27 @@ def test_a_repeated_cell_is_drawn_once():
     whole, cell = panels(CELLS.graph)
     assert [box.text for box in whole.boxes.values() if box.kind == "cell"] == ["cell x 5"] * 3
     assert sum(box.kind == "slot" for box in cell.boxes.values()) == 6
+
+
+class Shared(SearchSpace):
+    """Two levels of a U, whose sides share a choice; the outer slots stand alone between cuts."""
+
+    def define(self, graph: SpaceGraph) -> None:
+        blocks = {"one": lambda i, o: nn.Conv2d(i, o, 1), "two": lambda i, o: nn.Conv2d(i, o, 1)}
+        top = graph.slot("enc", graph.input(3), blocks, out=4, shares="level")
+        down = graph.operation("down", top, lambda _i, _o: nn.MaxPool2d(2))
+        x = graph.slot("bottom", down, blocks, out=4)
+        x = graph.operation("up", x, lambda _i, _o: nn.Upsample(scale_factor=2))
+        x = graph.slot("dec", graph.concat("cat", [x, top]), blocks, out=4, shares="level")
+        graph.output(graph.operation("head", x, lambda i, o: nn.Conv2d(i, o, 1), out=1))
+
+
+def test_slots_that_share_a_choice_are_drawn_as_slots():
+    """Alone between two cuts each was a box named cell, its choice hidden in a panel below."""
+    [whole] = panels(Shared().graph)
+    kinds = {name: box.kind for name, box in whole.boxes.items()}
+    assert kinds["enc"] == kinds["dec"] == kinds["bottom"] == "slot"
+    assert "cell" not in kinds.values()
 
 
 @pytest.mark.parametrize("name", ["unet", "neu_inclusion"])

@@ -95,7 +95,7 @@ class Panel:
 def panels(graph: SpaceGraph) -> list[Panel]:
     """Return the whole network, then every cell that repeats."""
     levels = image_levels(graph)
-    regions = repeated_regions(graph)
+    regions = _cells(graph)
     inside = {name: (key, index) for key, index, _, names in regions for name in names}
     titles = {
         key: f"cell {key}" if len({r[0] for r in regions}) > 1 else "cell" for key, *_ in regions
@@ -108,6 +108,16 @@ def panels(graph: SpaceGraph) -> list[Panel]:
         boxes += [_box(graph, name, 0, graph[name].inputs) for name in names]
         found.append(Panel(f"{titles[key]}: the same in every place", place(boxes)))
     return found
+
+
+def _cells(graph: SpaceGraph) -> list[tuple[int, int, str, list[str]]]:
+    """Return the repeated regions of more than one node, numbered anew.
+
+    One slot alone is drawn as itself wherever it stands: a frame would hide its choice.
+    """
+    regions = [region for region in repeated_regions(graph) if len(region[3]) > 1]
+    keys = list(dict.fromkeys(sorted(key for key, *_ in regions)))
+    return [(keys.index(key) + 1, *rest) for key, *rest in regions]
 
 
 def _network_boxes(
