@@ -172,6 +172,48 @@ def test_several_goals_show_front_knee_and_hypervolume(finished: Path) -> None:
     assert "★ is the knee" in text and ", the knee; 2 slots" in text
 
 
+def change(folder: Path, **changes: Any) -> dict[str, Any]:
+    path = folder / "best" / "metrics.json"
+    told: dict[str, Any] = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps(told))
+    return told
+
+
+def test_decisions_that_slots_share_are_not_called_slots(copy: Path) -> None:
+    told = change(copy)
+    assert told["slots"] == {"first": 1, "second": 1}
+    change(copy, slots={"first": 2, "second": 1})
+    text = Page(report(copy)).text
+    assert "2 decisions for 3 slots: " in text and "first (2 slots)" in text
+    # A folder of before says nothing of slots.
+    change(copy, slots={})
+    assert "2 decisions: " in Page(report(copy)).text
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ((1.0, 2.0), "The front: 1 network; ★ is the knee"),
+        (
+            (2.0, 1.0),
+            "The front: 2 networks; ★ is the knee (of two extremes, the better by firsts)",
+        ),
+    ],
+)
+def test_a_front_of_one_or_two_is_told_as_it_is(
+    copy: Path, parameters: tuple[float, float], said: str
+) -> None:
+    storage = Storage(copy / "history.sqlite")
+    storage._connection.execute("DELETE FROM trials")
+    architecture = Architecture({"first": "conv", "second": "conv"})
+    for number, count in enumerate(parameters):
+        found = {"parameters": Measurement(count), "firsts": Measurement(9.0 - number)}
+        storage.finish(Trial(number, architecture, str(number), Status.COMPLETE, found))
+    storage.close()
+    change(copy, searched={})
+    assert said in Page(report(copy)).text
+
+
 def test_a_gradient_search_is_told_from_its_log(trained: Path) -> None:
     text = Page(report(trained)).text
     for part in ("Loss", "Cost: parameters", "Entropy of the alphas", "Training loss"):

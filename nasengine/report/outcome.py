@@ -182,6 +182,7 @@ def architecture(record: Record) -> Html | None:
     if winner is None:
         return None
     drawing = record.file("best", "architecture.svg")
+    slots: Mapping[str, int] = record.result.get("slots", {})
     image = None
     if drawing is not None:
         # An image runs no script and loads nothing, whatever the file holds.
@@ -193,23 +194,36 @@ def architecture(record: Record) -> Html | None:
     ]
     return section(
         "The architecture",
-        tag("p", *_same_choices(winner, record.objectives.recommendation)),
+        tag("p", *_same_choices(winner, record.objectives.recommendation, slots)),
         tag("figure", image, class_="picture wide") if image else None,
-        grid([_slot(*item) for item in winner.architecture.items()], "slots"),
+        grid(
+            [_slot(*item, slots.get(item[0], 1)) for item in winner.architecture.items()], "slots"
+        ),
         details("delivered in best/", facts(delivered)) if delivered else None,
     )
 
 
-def _slot(name: str, choice: str) -> Html:
-    return tag("div", tag("small", name), choice)
+def _slot(name: str, choice: str, slots: int) -> Html:
+    shared = f"{name} ({slots} slots)" if slots > 1 else name
+    return tag("div", tag("small", shared), choice)
 
 
-def _same_choices(winner: Trial, recommended: str) -> Iterable[Html | str]:
+def _same_choices(
+    winner: Trial, recommended: str, slots: Mapping[str, int]
+) -> Iterable[Html | str]:
+    """Count the choices; where slots share them, they are fewer than the slots."""
     counted = Counter(winner.architecture.values()).most_common()
-    slots = len(winner.architecture)
-    yield f"Trial {winner.number}, the {recommended}; {slots} slots: "
+    decisions, places = len(winner.architecture), sum(slots.values())
+    said = _several(decisions, "slot" if decisions == places else "decision")
+    if places > decisions:
+        said += f" for {places} slots"
+    yield f"Trial {winner.number}, the {recommended}; {said}: "
     yield join([join([f"{count} {TIMES} ", tag("b", choice)]) for choice, count in counted], ", ")
     yield "."
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def predictions(record: Record) -> Html | None:

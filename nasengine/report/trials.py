@@ -48,7 +48,10 @@ def _front_table(record: Record, complete: Sequence[Trial]) -> Html:
     names = [*record.goals, *(n for n in record.metrics if "." not in n and n not in record.goals)]
     letters = _letters(list(record.history))
     rows = (_row(record, trial, names, letters) for trial in front[:MOST_ROWS])
-    told = f"The front: {len(front)} networks; ★ is the {record.objectives.recommendation}"
+    count = "1 network" if len(front) == 1 else f"{len(front)} networks"
+    told = f"The front: {count}; ★ is the {record.objectives.recommendation}"
+    if len(front) == 2:
+        told += f" (of two extremes, the better by {record.goals[0]})"
     titles = ["trial", "status", "architecture", *names, "time"]
     return details(told, _key(letters), table(titles, rows, numbers_from=3))
 
@@ -201,7 +204,7 @@ def every_trial(record: Record) -> Html | None:
     titles = ["trial", "status", "architecture", *metrics, "time"]
     shown = trials[:MOST_ROWS]
     left = f" The first {MOST_ROWS} of {len(trials)}; history.sqlite has all."
-    note = f"{counts(trials)}. Choices in the order of the slots: {slots}."
+    note = f"{counts(trials)}. Choices in the order of the decisions: {slots}."
     return section(
         "Every trial",
         tag("p", note + (left if len(trials) > MOST_ROWS else ""), class_="note"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -228,6 +229,8 @@ def _metrics(outcome: Outcome) -> dict[str, Any]:
             name: {"unit": metric.unit, "direction": metric.direction}
             for name, metric in comparison.metrics.items()
         },
+        # Decision to how many slots share it.
+        "slots": Counter(node.decision for node in outcome.search.space.graph.slots),
         "trials": len(outcome.history),
         "seconds": outcome.seconds,
         "recommended": {
