@@ -8,9 +8,10 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 from nasengine.errors import SpaceError, did_you_mean
 
@@ -157,31 +158,40 @@ class SpaceGraph:
             _names(source),
             out,
             None,
-            dict(choices),
-            dict(baselines or {}),
+            _by_name(choices, f"slot {name!r}: choices"),
+            _by_name(baselines or {}, f"slot {name!r}: baselines"),
             shares or name,
         )
         return self._add(node)
 
-    def add(self, name: str, sources: Iterable[Source]) -> Node:
+    def add(self, name: str, sources: Source | Iterable[Source]) -> Node:
         """Add the elementwise sum of tensors of one shape."""
-        return self._add(Node(name, "add", _names(list(sources))))
+        return self._add(Node(name, "add", _names(sources)))
 
-    def concat(self, name: str, sources: Iterable[Source]) -> Node:
+    def concat(self, name: str, sources: Source | Iterable[Source]) -> Node:
         """Add the concatenation of tensors along the channels."""
-        return self._add(Node(name, "concat", _names(list(sources))))
+        return self._add(Node(name, "concat", _names(sources)))
 
     def output(self, source: Source, name: str = "output") -> Node:
         """Say which node is the network's output."""
         return self._add(Node(name, "output", _names(source)))
 
     def _add(self, node: Node) -> Node:
+        if not isinstance(node.name, str):
+            raise SpaceError(
+                f"{node.kind}: a name comes first, as text; got {_described(node.name)}; "
+                f'such as graph.{node.kind}("{node.kind}_1", ...)'
+            )
         if not node.name.isidentifier():
             raise SpaceError(f"node {node.name!r}: a name must be a Python identifier")
         if node.decision and not node.decision.isidentifier():
             raise SpaceError(f"slot {node.name!r}: shares must be a Python identifier")
         if node.name in self.dag:
             raise SpaceError(f"node {node.name!r} is defined twice")
+        if node.out is not None and not isinstance(node.out, SupportsIndex):
+            raise SpaceError(
+                f"node {node.name!r}: channels are a whole number; got {_described(node.out)}"
+            )
         if node.out is not None and node.out < 1:
             raise SpaceError(f"node {node.name!r}: {node.out} channels out; at least 1 is needed")
         _check_factories(node)
@@ -278,6 +288,9 @@ def _check_factories(node: Node) -> None:
         },
     }
     for where, factory in every.items():
+        if factory is None and node.kind != "operation":
+            continue
+        _check_callable(where, factory)
         try:
             hash(factory)
         except TypeError as error:
@@ -287,7 +300,47 @@ def _check_factories(node: Node) -> None:
             ) from error
 
 
-def _names(sources: Source | Sequence[Source]) -> tuple[str, ...]:
+def _check_callable(where: str, factory: object) -> None:
+    torch = sys.modules.get("torch")  # Where nobody imported it, there is no module of it.
+    built = torch is not None and isinstance(factory, torch.nn.Module)
+    if built or not callable(factory):
+        kind = type(factory).__name__
+        raise SpaceError(
+            f"{where}: a factory is needed, which makes a new module from (channels in, channels "
+            f"out); got {f'a {kind} that is built' if built else _described(factory)}; "
+            f"such as lambda i, o: {f'nn.{kind}(...)' if built else 'nn.Conv2d(i, o, 1)'}"
+        )
+
+
+def _by_name(choices: object, where: str) -> dict[str, Factory]:
+    if not isinstance(choices, Mapping):
+        raise SpaceError(
+            f"{where} are factories by name, such as {{'conv': conv}}; got {_described(choices)}"
+        )
+    for name in choices:
+        if not isinstance(name, str):
+            raise SpaceError(f"{where}: a name is text; got {_described(name)}")
+    return dict(choices)
+
+
+def _names(sources: Source | Iterable[Source]) -> tuple[str, ...]:
     if isinstance(sources, (Node, str)):
         return (str(sources),)
-    return tuple(str(source) for source in sources)
+    found = tuple(sources) if isinstance(sources, Iterable) else (sources,)
+    for source in found:
+        if not isinstance(source, (Node, str)):
+            raise SpaceError(
+                f"what is read is a node, the name of one, or a list of these; "
+                f"got {_described(source)}"
+            )
+    return tuple(str(source) for source in found)
+
+
+def _described(got: object) -> str:
+    if isinstance(got, Node):
+        return f"the node {got.name!r}"
+    return (
+        f"{type(got).__name__} {got!r:.60}"
+        if isinstance(got, (str, int, float))
+        else ("None" if got is None else f"a {type(got).__name__}")
+    )

@@ -188,6 +188,8 @@ def make_module(where: str, factory: Factory, channels_in: int, channels_out: in
     """
     try:
         module = factory(channels_in, channels_out)
+    except SpaceError as error:
+        raise SpaceError(f"{where}: {error}") from error
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise SpaceError(

@@ -78,10 +78,13 @@ class SearchSpace(Plugin):
         Raises
         ------
         SpaceError
-            If `define` wired something that is no search space.
+            If `define` raised, or wired something that is no search space.
         """
+        from nasengine.defining import located
+
         graph = SpaceGraph()
-        self.define(graph)
+        with located(type(self)):
+            self.define(graph)
         graph.finish()
         return graph
 
