@@ -6,7 +6,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from nasengine.errors import SpecError, did_you_mean
 from nasengine.plugin import Plugin
@@ -15,6 +15,13 @@ from nasengine.trial import Metric
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+_ADVICE = (
+    "one value an output; end in a pooling and a linear layer",
+    "a value for every pixel; bring it back to the input's size",
+)
+"""By whether the task is about pixels."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +64,17 @@ class Splits:
 
 
 class DataSource(Plugin):
-    """Where a task's samples come from; a setting of the task: ``data = { name = ... }``."""
+    """Where a task's samples come from; a setting of the task: ``data = { name = ... }``.
+
+    Attributes
+    ----------
+    targets
+        What `load` gives as targets: ``masks`` (N, H, W) or ``labels`` (N,). A source that leaves
+        it empty is not held against the task before the data are read.
+    """
 
     kind: ClassVar[str] = "data"
+    targets: ClassVar[Literal["masks", "labels", ""]] = ""
 
     @property
     @abstractmethod
@@ -96,6 +111,40 @@ class Task(Plugin):
     @abstractmethod
     def outputs(self) -> int:
         """Channels (or logits) that a network must give."""
+
+    @property
+    def output_shape(self) -> tuple[int, ...] | None:
+        """What a network must give for one sample: (outputs, H, W) or (outputs,).
+
+        None, the default, leaves all but the channels open.
+        """
+        return None
+
+    def check_outputs(self, shape: tuple[int, ...]) -> None:
+        """Refuse networks whose outputs are not what the loss takes.
+
+        Parameters
+        ----------
+        shape
+            What the space's networks give for one sample: (C, H, W) or (C,).
+
+        Raises
+        ------
+        SpecError
+            Naming what they give and what is needed.
+        """
+        if shape[0] != self.outputs:
+            raise SpecError(
+                f"space: its networks give {shape[0]} channels, and the task needs "
+                f"{self.outputs}; set space.classes (or its like) to {self.outputs}"
+            )
+        needed = self.output_shape
+        if needed is not None and shape != needed:
+            given, wanted = ("x".join(map(str, sides)) for sides in (shape, needed))
+            raise SpecError(
+                f"space: its networks give {given} for a sample, and the task "
+                f"{type(self).__name__} needs {wanted}: {_ADVICE[len(needed) > 1]}"
+            )
 
     @property
     @abstractmethod

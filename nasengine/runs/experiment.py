@@ -255,7 +255,11 @@ class Experiment:
 
     def _checked(self, search: Search, reference_value: ReferenceValue | None) -> Search:
         """Return the search with its objectives, once every part has agreed to it."""
-        _ = search.shapes
+        if self.searches and not self.space.decisions:
+            raise SpaceError(
+                f"space: {type(self.space).__name__} has no slot, so nothing to search: "
+                f"graph.slot(name, source, choices) makes one"
+            )
         self._check_outputs(search)
         metrics = known_metrics(search)
         objectives = self._objectives(metrics, self._reference_values(search, reference_value))
@@ -278,12 +282,7 @@ class Experiment:
 
     def _check_outputs(self, search: Search) -> None:
         end = next(node.name for node in self.space.graph.nodes if node.kind == "output")
-        given = search.shapes.out[end][0]
-        if given != self.task.outputs:
-            raise SpecError(
-                f"space: its networks give {given} channels, and the task needs "
-                f"{self.task.outputs}; set space.classes (or its like) to {self.task.outputs}"
-            )
+        self.task.check_outputs(search.shapes.out[end])
 
     def _objectives(
         self, metrics: Mapping[str, Metric], reference_value: ReferenceValue
@@ -317,7 +316,7 @@ class Experiment:
         name: str,
         reference_value: ReferenceValue,
     ) -> float | None:
-        quantity: Quantity = parse_quantity(given, where=where)
+        quantity: Quantity = parse_quantity(given, where=where, unit=metric.unit)
         if not quantity.reference:
             return quantity.to(metric.unit, where=where)
         known = self.space.references()
@@ -352,7 +351,11 @@ class Experiment:
             if isinstance(wanted, GoalTable)
         }
         with _in_file(self.source):
-            return check_limits(search, known_metrics(search), given)
+            notes = check_limits(search, known_metrics(search), given)
+        if self.searches and self.space.size == 1:
+            name = type(self.space).__name__
+            notes = [f"space: {name} holds one architecture: there is nothing to choose", *notes]
+        return notes
 
     def _reference_values(self, search: Search, given: ReferenceValue | None) -> ReferenceValue:
         """Return what gives a reference's values: what is counted is counted at once."""

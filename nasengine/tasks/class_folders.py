@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,8 @@ class ClassFolders(DataSource):
     (images with the same pixels stay in one split), or `root` holds `train/CLASS/...` and
     `validation/CLASS/...` (and `test`), which are then taken as they are.
     """
+
+    targets: ClassVar[Literal["masks", "labels", ""]] = "labels"
 
     root: SpecPath
     """Folder that holds a folder for each class, or `train`, `validation` (and `test`)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,8 @@ class Classification(SourcedTask):
     >>> task.input_shape, task.outputs, task.metrics[0].name
     ((3, 32, 32), 8, 'accuracy')
     """
+
+    targets: ClassVar[Literal["masks", "labels"]] = "labels"
 
     data: Annotated[DataSource, Nested(DataSource)] = Field(default_factory=Textures)
     """Where the images and labels come from."""

@@ -7,7 +7,7 @@ symposium; conferences.mpi-inf.mpg.de/dagm/2007.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -34,6 +34,8 @@ class Dagm(DataSource):
     share of one sixth. Otherwise `Train` is divided into train and validation, and `Test`, as
     the set's authors made it, is the test split.
     """
+
+    targets: ClassVar[Literal["masks", "labels", ""]] = "masks"
 
     root: SpecPath
     """Folder that holds `Class1`, `Class2`, ..."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -44,6 +44,8 @@ class Folder(DataSource):
     Masks: grey values or the indices of a palette. Those saved as JPEG are cut at half, so they
     can only hold background and one class.
     """
+
+    targets: ClassVar[Literal["masks", "labels", ""]] = "masks"
 
     images: SpecPath
     """Folder of the images."""

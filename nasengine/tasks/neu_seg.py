@@ -7,7 +7,7 @@ steel strip surface defects"; masks: github.com/DHW-Master/NEU_Seg.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -40,6 +40,8 @@ class NeuSeg(DataSource):
     and all others are trained on. A search chooses by validation; set `test` to hold out images
     that nothing is chosen by.
     """
+
+    targets: ClassVar[Literal["masks", "labels", ""]] = "masks"
 
     root: SpecPath
     """Folder with `images/{training,test}/ID.jpg` and `annotations/{training,test}/ID.png`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -38,6 +38,8 @@ class Segmentation(SourcedTask):
     >>> task.input_shape, task.outputs, task.metrics[0].name
     ((3, 32, 32), 1, 'iou')
     """
+
+    targets: ClassVar[Literal["masks", "labels"]] = "masks"
 
     data: Annotated[DataSource, Nested(DataSource)] = Field(default_factory=SurfaceDefects)
     """Where the images and masks come from."""

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
+from pydantic import model_validator
+
 from nasengine.task import DataSource, Splits, Task
+
+_PER = {"masks": "masks (a class for every pixel)", "labels": "labels (a class for every image)"}
 
 
 class SourcedTask(Task):
-    """A task whose samples are those of its `data`."""
+    """A task whose samples are those of its `data`.
 
+    Attributes
+    ----------
+    targets
+        Which targets the loss takes: those of another kind are refused.
+    """
+
+    targets: ClassVar[Literal["masks", "labels"]]
     data: DataSource
+
+    @model_validator(mode="after")
+    def _check_targets(self) -> SourcedTask:
+        given = self.data.targets
+        if given and given != self.targets:
+            other = "segmentation" if given == "masks" else "classification"
+            raise ValueError(
+                f"{type(self).__name__.lower()} needs {_PER[self.targets]}, and data of "
+                f"{type(self.data).__name__} are {_PER[given]}: name other data, or the "
+                f"task {other}"
+            )
+        return self
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """(outputs, H, W) of the input's size for masks, (outputs,) for labels."""
+        return (self.outputs, *self.data.shape[1:]) if self.targets == "masks" else (self.outputs,)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

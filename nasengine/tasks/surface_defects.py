@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,8 @@ class SurfaceDefects(DataSource):
     >>> tuple(splits.train.inputs.shape), tuple(splits.train.targets.shape)
     ((2, 3, 32, 32), (2, 32, 32))
     """
+
+    targets: ClassVar[Literal["masks", "labels", ""]] = "masks"
 
     size: int = Field(96, ge=16, le=1024)
     """Height and width in pixels."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,8 @@ class Textures(DataSource):
     >>> tuple(splits.train.inputs.shape), splits.validation.targets.tolist()
     ((4, 3, 32, 32), [0, 1])
     """
+
+    targets: ClassVar[Literal["masks", "labels", ""]] = "labels"
 
     size: int = Field(32, ge=16, le=256)
     """Height and width in pixels."""

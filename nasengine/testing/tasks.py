@@ -95,6 +95,8 @@ class DataSourceContract:
             assert samples.inputs.isfinite().all()
             assert 0 <= float(samples.inputs.min()) <= float(samples.inputs.max()) <= 1
             assert tuple(samples.targets.shape) in {(number,), (number, *source.shape[1:])}
+            if source.targets:
+                assert samples.targets.ndim == (3 if source.targets == "masks" else 1), name
             assert samples.targets.dtype == torch.int64
             assert int(samples.targets.min()) >= 0
             assert int(samples.targets.max()) < len(source.classes)
