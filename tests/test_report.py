@@ -148,6 +148,22 @@ def test_it_says_whether_the_search_won(finished: Path) -> None:
         (["better than a: 1", "level with b: 2"], "mixed", "Better than a, level with b"),
         (["level with a: 1"], "level", "Level with a"),
         (
+            ["ahead of a: x 2 against 1 on the split that chose it: the best of 3 trials"],
+            "ahead, not proven",
+            "Ahead of a by firsts, on the split that chose it",
+        ),
+        (
+            ["better than a: 2 against 1 (one seed: a small difference may be chance); 3x the y"],
+            "ahead, not proven",
+            "Ahead of a by firsts",
+        ),
+        (["behind a: 1", "behind b: 2"], "behind, not proven", "Behind a and b by firsts"),
+        (
+            ["level with a: 1", "all 4 trials are level: firsts 1 in each"],
+            "trials level",
+            "All 4 trials are level; level with a by firsts",
+        ),
+        (
             ["against a: not compared, x is not measured of both"],
             "finished",
             "not compared with a reference",
@@ -162,6 +178,7 @@ def test_a_lost_or_level_search_is_not_called_won(
     path.write_text(json.dumps({**told, "verdict": verdict}))
     header = Page(re.search(r"<header>.*</header>", report(copy), re.S)[0]).text  # type: ignore[index]
     assert header.startswith(badge)
+    assert 'class="badge won"' not in report(copy)
     assert sentence in header
 
 

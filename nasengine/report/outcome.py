@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -13,7 +14,15 @@ from .charts import Axis, Series, strips
 from .html import MISSING, TIMES, Html, bullets, details, facts, grid, join, section, table, tag
 from .record import Record
 
-_WORDS = {"better": "won", "worse": "lost", "level": "level"}
+_BADGES = {
+    "better than": "the search won",
+    "worse than": "the search lost",
+    "level with": "level",
+    "ahead of": "ahead, not proven",
+    "behind": "behind, not proven",
+}
+_VERDICT = re.compile(rf"({'|'.join(_BADGES)}) ([^:]*)")
+_ALL_LEVEL = re.compile(r"all \d+ trials are level:")
 
 
 def headline(record: Record) -> Html:
@@ -22,35 +31,44 @@ def headline(record: Record) -> Html:
     if not record.finished:
         done = f"Not finished: {len(record.history)} trials so far"
         return _header(record, "open", "unfinished", done)
-    outcomes = {_WORDS[line.partition(" ")[0]] for line in verdict if _decided(line)}
-    heads = _heads(verdict)
     goal = record.goals[0] if record.goals else "the goal"
-    if not outcomes:
+    found = [read for line in verdict if (read := _read(line))]
+    equal = next((line.partition(":")[0] for line in verdict if _ALL_LEVEL.match(line)), "")
+    if not found and not equal:
         said = "Finished; not compared with a reference"
         return _header(record, "open", "finished", said)
-    kind, badge = "level", "mixed"
-    if outcomes == {"won"}:
-        kind, badge = "won", "the search won"
-    elif outcomes == {"lost"}:
-        kind, badge = "lost", "the search lost"
-    elif outcomes == {"level"}:
-        badge = "level"
-    sentence = f"{heads} by {goal}"
+    badges = {badge for _, _, badge in found}
+    badge = "trials level" if equal else badges.pop() if len(badges) == 1 else "mixed"
+    kind = {"the search won": "won", "the search lost": "lost"}.get(badge, "level")
+    sentence = "; ".join(filter(None, [equal, _heads(found)])) + f" by {goal}{_where(verdict)}"
     return _header(record, kind, badge, sentence[0].upper() + sentence[1:])
 
 
-def _decided(line: str) -> bool:
-    return line.partition(" ")[0] in _WORDS
+def _read(line: str) -> tuple[str, str, str] | None:
+    """Return how a line of the verdict says that it stands, to what, and the badge for that."""
+    found = _VERDICT.match(line)
+    if found is None:
+        return None
+    words = found[1]
+    if "(one seed: a small difference may be chance)" in line:  # As runs of before have it.
+        words = {"better than": "ahead of", "worse than": "behind"}.get(words, words)
+    return words, found[2], _BADGES[words]
 
 
-def _heads(verdict: Iterable[str]) -> str:
-    """Join ``better than a: ...``, ``better than b: ...`` to ``better than a and b``."""
+def _where(verdict: Iterable[str]) -> str:
+    text = " ".join(verdict)
+    for split in ("the test split", "the split that chose it", "the measurement that chose it"):
+        if f" on {split}" in text:
+            return f", on {split}"
+    return ""
+
+
+def _heads(found: Iterable[tuple[str, str, str]]) -> str:
+    """Join ``better than a``, ``better than b`` to ``better than a and b``."""
     grouped: dict[str, list[str]] = {}
-    for line in verdict:
-        if _decided(line):
-            word, small, rest = line.split(" ", 2)
-            grouped.setdefault(f"{word} {small}", []).append(rest.partition(":")[0])
-    return ", ".join(f"{start} {_listed(names)}" for start, names in grouped.items())
+    for words, name, _ in found:
+        grouped.setdefault(words, []).append(name)
+    return ", ".join(f"{words} {_listed(names)}" for words, names in grouped.items())
 
 
 def _listed(names: list[str]) -> str:

@@ -6,8 +6,8 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from nasengine.errors import NasengineError, RunFolderError
 from nasengine.files import make_folder, write_atomically, write_json
 from nasengine.quantities import format_quantity
 from nasengine.runs.experiment import known_metrics
-from nasengine.statistics import Difference, difference
+from nasengine.runs.verdict import Judged, ties
 from nasengine.task import Samples
 from nasengine.trial import Measurement, Metric, Trial
 
@@ -41,12 +41,19 @@ class Comparison:
         The metrics that were optimised, the primary first.
     counted
         The metrics without chance: measured again, they are the same.
+    tests
+        Goal to the metric that is the same on the test split, where its estimator knows one; it
+        is measured only where the data have that split.
+    trials
+        The primary goal's value of every complete trial.
     """
 
     metrics: Mapping[str, Metric]
     networks: Mapping[str, Mapping[str, Measurement]]
     goals: tuple[str, ...]
     counted: frozenset[str] = frozenset()
+    tests: Mapping[str, str] = field(default_factory=dict)
+    trials: Sequence[float] = ()
 
     def ratio(self, metric: str, reference: str) -> float:
         """Return searched / reference; NaN where one is missing or the reference is 0."""
@@ -55,33 +62,38 @@ class Comparison:
         return mine.value / other.value if mine and other and other.value else math.nan
 
     def verdict(self) -> list[str]:
-        """Say plainly, against each reference, whether the search won."""
-        return [self._against(name) for name in self.networks if name != "searched"]
+        """Say plainly, against each reference, whether the search won, and which trials tie."""
+        goal = self.goals[0]
+        said = [self._against(name) for name in self.networks if name != "searched"]
+        mine = self.networks["searched"].get(goal)
+        if mine is None:
+            return said
+        text = f"{goal} {format_quantity(mine.value, self.metrics[goal].unit)}"
+        return said + ties(self.trials, mine.value, text, alone=len(self.goals) == 1)
 
     def _against(self, reference: str) -> str:
-        goal = self.goals[0]
-        mine, other = (self.networks[n].get(goal) for n in ("searched", reference))
+        judged = self._judged(reference)
+        mine, other = (self.networks[n].get(judged.metric) for n in ("searched", reference))
         if mine is None or other is None:
-            return f"against {reference}: not compared, {goal} is not measured of both"
-        metric = self.metrics[goal]
-        gain = (mine.value - other.value) * (1 if metric.direction == "max" else -1)
-        found = _over_seeds(mine, other)
+            return f"against {reference}: not compared, {judged.metric} is not measured of both"
+        metric = self.metrics[judged.metric]
+        direction = self.metrics[self.goals[0]].direction
+        gain = (mine.value - other.value) * (1 if direction == "max" else -1)
         values = (
-            f"{goal} {format_quantity(mine.value, metric.unit)} "
+            f"{judged.metric} {format_quantity(mine.value, metric.unit)} "
             f"against {format_quantity(other.value, metric.unit)}"
         )
-        if found is not None and found.low <= 0 <= found.high:
-            said = (
-                f"level with {reference}: {values}, within the noise between seeds "
-                f"(95% interval of the difference: {found.low:+.3g} to {found.high:+.3g})"
-            )
-        elif gain == 0:
-            said = f"level with {reference}: {values}"
-        else:
-            said = f"{'better' if gain > 0 else 'worse'} than {reference}: {values}"
-            if found is None and goal not in self.counted:
-                said += " (one seed: a small difference may be chance)"
-        return said + self._costs(reference)
+        return judged.say(reference, values, gain, mine, other) + self._costs(reference)
+
+    def _judged(self, reference: str) -> Judged:
+        """Judge by the test split where both have one: the other has chosen the winner."""
+        goal = self.goals[0]
+        test = self.tests.get(goal)
+        both = (self.networks["searched"], self.networks[reference])
+        if test is not None and all(test in found for found in both):
+            return Judged(test, split="test")
+        split = "validation" if test is not None else ""
+        return Judged(goal, goal in self.counted, split, len(self.trials), len(self.goals))
 
     def _costs(self, reference: str) -> str:
         ratios = [
@@ -93,15 +105,6 @@ class Comparison:
             and math.isfinite(self.ratio(name, reference))
         ]
         return f"; {', '.join(ratios)}" if ratios else ""
-
-
-def _over_seeds(a: Measurement, b: Measurement) -> Difference | None:
-    """Return the difference of means over seeds and its interval; None for single seeds."""
-    first, second = (m.details.get("values", ()) for m in (a, b))
-    if min(len(first), len(second)) < 2:
-        return None
-    # Equal seeds do not make two architectures' trainings alike: they are no pairs.
-    return difference(first, second, paired=False)
 
 
 def compare(outcome: Outcome) -> Comparison:
@@ -116,7 +119,22 @@ def compare(outcome: Outcome) -> Comparison:
     metrics |= {g.metric: replace(metrics[g.metric], direction=g.goal) for g in asked if g.goal}
     estimators = outcome.search.estimators
     counted = frozenset(n for n in metrics if estimators[n.partition(".")[0]].counts)
-    return Comparison(metrics, networks, tuple(goal.metric for goal in asked), counted)
+    goals = tuple(goal.metric for goal in asked)
+    complete = outcome.history.complete
+    values = [t.value(goals[0]) for t in complete if goals[0] in t.measurements]
+    return Comparison(metrics, networks, goals, counted, _tests(outcome.search, goals), values)
+
+
+def _tests(search: Search, goals: Sequence[str]) -> dict[str, str]:
+    """Return goal to the metric that is the same on the test split, where there is one."""
+    found = {}
+    for goal in goals:
+        key, _, name = goal.partition(".")
+        names = [metric.name for metric in search.estimators[key].metrics(search)]
+        test = f"test_{name or names[0]}"
+        if test in names:
+            found[goal] = f"{key}.{test}"
+    return found
 
 
 FROM_WEIGHTS = ("weights.safetensors", "predictions.png", "model.py", "model.onnx")

@@ -1,0 +1,142 @@
+"""What is called won: an interval that excludes 0, or a count; noise is called what it is."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from nasengine.cli import main
+from nasengine.runs.result import Comparison
+from nasengine.runs.verdict import Judged
+from nasengine.statistics import difference
+from nasengine.trial import Measurement, Metric
+
+METRICS = {name: Metric(name, "", "max") for name in ("acc", "acc.test_accuracy")}
+TESTS = {"acc": "acc.test_accuracy"}
+
+
+def measured(value: float, test: float | None = None, **details: object) -> dict[str, Measurement]:
+    found = {"acc": Measurement(value, details)}
+    if test is not None:
+        found["acc.test_accuracy"] = Measurement(test, {"values": details.get("tests", [test])})
+    return found
+
+
+def said(
+    mine: dict[str, Measurement],
+    other: dict[str, Measurement],
+    trials: tuple[float, ...] = (),
+    tests: dict[str, str] = TESTS,
+) -> list[str]:
+    networks = {"searched": mine, "big": other}
+    return Comparison(METRICS, networks, ("acc",), tests=tests, trials=trials).verdict()
+
+
+FOURTEEN = (0.281, *[0.1 + i / 100 for i in range(13)])
+
+
+def test_the_best_of_many_on_the_split_that_chose_it_is_ahead_and_no_more() -> None:
+    (line,) = said(measured(0.281), measured(0.156), FOURTEEN)
+    assert line == (
+        "ahead of big: acc 0.281 against 0.156 on the split that chose it: "
+        "the best of 14 trials; no test split"
+    )
+    (line,) = said(measured(0.281), measured(0.156), FOURTEEN, tests={})
+    assert "on the measurement that chose it: the best of 14 trials" in line
+    assert said(measured(0.1), measured(0.2), (0.1, 0.0))[0].startswith("behind big: acc 0.1")
+
+
+def test_where_there_is_a_test_split_it_decides() -> None:
+    (line,) = said(measured(0.9, test=0.4), measured(0.5, test=0.6), (0.9, 0.1))
+    assert line.startswith("behind big: acc.test_accuracy 0.400 against 0.600 on the test split")
+    seeds = measured(0.9, test=0.8, tests=[0.80, 0.81, 0.79])
+    against = measured(0.9, test=0.5, tests=[0.50, 0.51, 0.49])
+    (line,) = said(seeds, against, FOURTEEN)
+    assert line.startswith("better than big: acc.test_accuracy 0.800") and "widened" not in line
+    # Measured of one of the two alone, it says nothing.
+    assert "on the split that chose it" in said(measured(0.9, 0.9), measured(0.5), FOURTEEN)[0]
+
+
+def answers(right: int, of: int = 32) -> list[float]:
+    return [1.0] * right + [0.0] * (of - right)
+
+
+def test_samples_give_an_interval_that_knows_of_how_many_it_is_the_best() -> None:
+    mine, other = measured(0.281, per_sample=answers(9)), measured(0.156, per_sample=answers(5))
+    # 4 of 32 images: for one network given beforehand the interval excludes 0, only just.
+    alone = difference(answers(9), answers(5), paired=True)
+    assert alone.low > 0
+    assert said(mine, other, (0.281,))[0].startswith("better than big")
+    line = said(mine, other, FOURTEEN)[0]
+    assert line.startswith("level with big") and "noise between samples" in line
+    assert "widened for the choice among 14 trials" in line
+    large = said(measured(0.9, per_sample=answers(29)), other, (0.9, *FOURTEEN))[0]
+    assert large.startswith("better than big") and "over samples" in large
+
+
+def test_samples_that_say_the_contrary_of_the_metric_prove_nothing() -> None:
+    mine, other = measured(0.1, per_sample=answers(29)), measured(0.2, per_sample=answers(5))
+    assert said(mine, other)[0].startswith("level with big")
+    gaps = measured(0.9, per_sample=[None, 1.0, None])
+    assert said(gaps, measured(0.5, per_sample=[0.0, None, 1.0]))[0].startswith("ahead of big")
+
+
+def test_the_best_of_many_by_chance_alone_seldom_wins() -> None:
+    """Twenty equal networks on noise: the best of them is called better in few of 200 searches."""
+    rng = random.Random(0)
+
+    def coins() -> list[float]:
+        return [float(rng.random() < 0.5) for _ in range(40)]
+
+    def mean(values: list[float]) -> float:
+        return sum(values) / len(values)
+
+    won = 0
+    for _ in range(200):
+        best, other = max((coins() for _ in range(20)), key=mean), coins()
+        judged = Judged("acc", split="validation", trials=20)
+        pair = [Measurement(mean(v), {"per_sample": v}) for v in (best, other)]
+        line = judged.say("big", "", mean(best) - mean(other), *pair)
+        won += line.startswith("better")
+    assert won <= 10
+
+
+def test_what_is_counted_is_exact_and_all_equal_is_told() -> None:
+    networks = {"searched": {"acc": Measurement(2.0)}, "big": {"acc": Measurement(1.0)}}
+    exact = Comparison(METRICS, networks, ("acc",), frozenset({"acc"}), trials=(2.0, 1.0))
+    assert exact.verdict() == ["better than big: acc 2.000 against 1.000"]
+    lines = said(measured(0.125), measured(0.125), (0.125,) * 4)
+    assert lines == [
+        "level with big: acc 0.125 against 0.125",
+        "all 4 trials are level: acc 0.125 in each; the earliest is taken",
+    ]
+    assert said(measured(0.2), measured(0.2), (0.2, 0.2, 0.1))[1].startswith("2 of 3 trials share")
+
+
+@pytest.mark.parametrize("test", [0, 8])
+def test_a_run_is_judged_by_its_test_split_where_it_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, test: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = {"name": "surface_defects", "size": 32, "train": 4, "validation": 8, "test": test}
+    spec = {
+        "name": "judged",
+        "references": ["big"],
+        "space": {"name": "nasengine.testing.stubs:TinySpace"},
+        "task": {"name": "segmentation", "data": data},
+        "strategy": {"name": "random"},
+        "estimators": {"iou": {"name": "trained", "iterations": 4, "batch": 2}},
+        "objectives": {"iou": "max"},
+        "budget": {"trials": 2},
+    }
+    (tmp_path / "spec.toml").write_text(tomli_w.dumps(spec))
+    assert main(["run", "spec.toml", "--quiet"]) == 0
+    told = json.loads((tmp_path / "runs" / "judged-1" / "best" / "metrics.json").read_text())
+    assert ("iou.test_iou" in told["metrics"]) == bool(test)
+    assert ("iou.test_iou " in told["verdict"][0]) == bool(test)
+    page = (tmp_path / "runs" / "judged-1" / "report.html").read_text()
+    assert 'class="badge won"' not in page
