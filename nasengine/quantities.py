@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from nasengine.errors import SpecError, did_you_mean
@@ -117,7 +117,7 @@ class Quantity:
         )
 
 
-def parse_quantity(given: object, *, where: str) -> Quantity:
+def parse_quantity(given: object, *, where: str, unit: str = COUNT) -> Quantity:
     """Read a number, a number with a unit, or a percentage of a reference network.
 
     Parameters
@@ -126,6 +126,8 @@ def parse_quantity(given: object, *, where: str) -> Quantity:
         From the spec.
     where
         The key path, for errors.
+    unit
+        The unit of the metric that it is about, which may be one of its own (``nJ``).
 
     Raises
     ------
@@ -140,6 +142,8 @@ def parse_quantity(given: object, *, where: str) -> Quantity:
     1500000000.0
     >>> parse_quantity("60% of unet", where="at_most").reference
     'unet'
+    >>> parse_quantity("20k nJ", where="at_most", unit="nJ").to("nJ", where="at_most")
+    20000.0
     >>> parse_quantity("5 MS", where="at_most")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
@@ -160,11 +164,20 @@ def parse_quantity(given: object, *, where: str) -> Quantity:
         if value <= 0:
             raise SpecError(f"{where}: {text!r:.80}: a percentage above 0 is needed")
         return Quantity(value / 100, RATIO, relative.group(1), text=text)
-    unit = re.sub(r"\s+", " ", rest.strip())
-    if unit not in UNITS:
-        raise SpecError(f"{where}: {text!r:.80}: unknown unit {unit!r:.40}; {_nearest(unit)}")
-    dimension, size = UNITS[unit]
-    return Quantity(_finite(value * size, text, where), dimension, scaled=unit != "", text=text)
+    units = {**_own_units(unit), **UNITS}
+    found = re.sub(r"\s+", " ", rest.strip())
+    if found not in units:
+        near = _nearest(found, units, "" if unit in UNITS else unit)
+        raise SpecError(f"{where}: {text!r:.80}: unknown unit {found!r:.40}; {near}")
+    dimension, size = units[found]
+    return Quantity(_finite(value * size, text, where), dimension, scaled=found != "", text=text)
+
+
+def _own_units(unit: str) -> dict[str, tuple[str, float]]:
+    """Return a metric's own unit as it is, and counted (``20k nJ``, as it is written)."""
+    if not unit or unit in UNITS:
+        return {}
+    return {f"{prefix} {unit}".strip(): (unit, size) for prefix, size in _PREFIXES.items()}
 
 
 def _finite(value: float | str, given: object, where: str) -> float:
@@ -177,10 +190,10 @@ def _finite(value: float | str, given: object, where: str) -> float:
     return number
 
 
-def _nearest(unit: str) -> str:
-    guess = did_you_mean(unit, [name for name in UNITS if name]).partition("?")
+def _nearest(unit: str, units: Iterable[str], own: str) -> str:
+    guess = did_you_mean(unit, [name for name in units if name]).partition("?")
     start = f"{guess[0]}? Allowed" if guess[1] else "allowed"
-    return f"{start}: {_SUGGESTED}"
+    return f"{start}: {own}{', ' if own else ''}{_SUGGESTED}"
 
 
 def format_count(value: float) -> str:
@@ -244,12 +257,17 @@ def format_quantity(value: float, unit: str) -> str:
     ('1.97M', '1.20G')
     >>> format_quantity(4.312, "ms"), format_quantity(2**21, "bytes"), format_quantity(0.7123, "")
     ('4.31 ms', '2.0 MiB', '0.712')
+    >>> format_quantity(3126.12, "nJ"), format_quantity(20_800, "nJ"), format_quantity(2e-5, "nJ")
+    ('3126.12 nJ', '20.80k nJ', '2e-05 nJ')
     """
     if not math.isfinite(value):
         return str(value)
     if unit in _WRITERS:
         return _WRITERS[unit](value)
-    return f"{value:.2f} {unit}" if 0.01 <= abs(value) < 10_000 else f"{value:.3g} {unit}"
+    if 0.01 <= abs(value) < 10_000:
+        return f"{value:.2f} {unit}"
+    is_count = 10_000 <= abs(value) < 1e15
+    return f"{format_count(value)} {unit}" if is_count else f"{value:.3g} {unit}"
 
 
 def _format_ratio(value: float) -> str:

@@ -222,8 +222,8 @@ def _resolve(key: str, goal: CostGoal, search: Search, limit: float | None) -> C
 
 
 def _target(given: float | str, where: str, key: str, search: Search) -> float:
-    quantity = parse_quantity(given, where=where)
     table = search.cost_table(key)
+    quantity = parse_quantity(given, where=where, unit=table.unit)
     reference_value = None
     if quantity.reference:
         try:
