@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,8 +143,8 @@ def read_architecture(path: Path, space: SearchSpace) -> Architecture:
     Parameters
     ----------
     path
-        A file of ``{"format": 1, "space": ..., "choices": {slot: choice}}``; the choices may be
-        baselines.
+        A file of ``{"format": 1, "space": ..., "choices": {slot: choice}}``, or of the choices
+        alone, ``{slot: choice}``; they may be baselines.
     space
         The space that it must belong to.
 
@@ -153,6 +154,8 @@ def read_architecture(path: Path, space: SearchSpace) -> Architecture:
         Naming the file, and the key, slot or choice that is wrong.
     """
     content = _json_object(path)
+    if not {"format", "choices"} - set(space.fillings) & set(content) and content:
+        return check_architecture(content, space.fillings, where=str(path))
     allowed = {"format", "space", "choices"}
     for key in content:
         if key not in allowed:
@@ -171,6 +174,33 @@ def read_architecture(path: Path, space: SearchSpace) -> Architecture:
     if not isinstance(choices, dict):
         raise ArchitectureError(f"{path}: choices: an object of slots is needed")
     return check_architecture(choices, space.fillings, where=str(path))
+
+
+def parse_choices(text: str, space: SearchSpace, *, where: str = "architecture") -> Architecture:
+    """Read an architecture from text, and check it against its space.
+
+    Parameters
+    ----------
+    text
+        ``first=conv,second=relu``, as `SearchSpace.format` writes it, or ``first conv, second
+        relu``, as a run's table shows it; the choices may be baselines.
+    space
+        The space that it must belong to.
+    where
+        What to call the architecture in an error.
+
+    Raises
+    ------
+    ArchitectureError
+        If the text is no list of choices, or naming the slot or choice that is wrong.
+    """
+    parts = [re.split(r"\s*=\s*|\s+", part.strip(), maxsplit=1) for part in text.split(",")]
+    if any(len(part) != 2 for part in parts):
+        raise ArchitectureError(f"{where}: {text!r:.80} is no list of slot=choice,slot=choice")
+    twice = {part[0] for part in parts if [p[0] for p in parts].count(part[0]) > 1}
+    if twice:
+        raise ArchitectureError(f"{where}: slot {min(twice)!r:.80} stands twice")
+    return check_architecture(dict(parts), space.fillings, where=where)
 
 
 def _json_object(path: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import tempfile
 import threading
@@ -12,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nasengine.architecture import Architecture, read_architecture
+from nasengine.architecture import Architecture, parse_choices, read_architecture
 from nasengine.cli import tables
 from nasengine.cli.plain import PlainConsole
 from nasengine.cli.terminal import TerminalReporter
@@ -60,10 +59,8 @@ def _go_on(
     try:
         outcome = session.go_on(experiment, run_folder, TerminalReporter(quiet=quiet), stop)
     except Interrupted:
-        print(
-            f"interrupted; to go on: nasengine resume {shlex.quote(str(run_folder.path))}",
-            file=sys.stderr,
-        )
+        command = session.resume_command(run_folder.path)
+        print(f"interrupted; to go on: {command}", file=sys.stderr)
         raise
     tables.show_outcome(PlainConsole(), outcome, run_folder.path)
     return 0
@@ -137,7 +134,7 @@ def chosen_estimators(experiment: Experiment, names: str) -> Mapping[str, Estima
 
 
 def _architecture(space: SearchSpace, given: str) -> Architecture:
-    """Read a reference's name, a JSON file, or the space's own architecture string."""
+    """Read a reference's name, a JSON file, choices, or the space's own architecture string."""
     if given in space.references():
         return space.reference(given)
     path = Path(given)
@@ -146,7 +143,14 @@ def _architecture(space: SearchSpace, given: str) -> Architecture:
     try:
         return space.architecture(space.parse(given), where="--architecture")
     except ArchitectureError as error:
-        raise ArchitectureError(f"--architecture: {error}") from error
+        if _lists_choices(given, space):
+            return parse_choices(given, space, where="--architecture")
+        raise ArchitectureError(f"--architecture: {error}; or slot=choice,...") from error
+
+
+def _lists_choices(text: str, space: SearchSpace) -> bool:
+    """Return whether a text is meant as choices: an equals sign, or a slot as its first word."""
+    return "=" in text or text.partition(" ")[0] in space.decisions
 
 
 def _as_json(

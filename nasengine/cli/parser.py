@@ -76,8 +76,9 @@ def _add_runs(commands: Commands) -> None:
     measure.add_argument(
         "--architecture",
         required=True,
-        metavar="NAME_OR_FILE",
-        help="a reference network, the space's own architecture string, or a JSON file",
+        metavar="ARCHITECTURE",
+        help="a reference network, choices (slot=choice,slot=choice), a JSON file of them, or the "
+        "space's own architecture string",
     )
     measure.add_argument("--estimators", metavar="A,B", help="only these of the spec's estimators")
     measure.add_argument("--json", action="store_true", help="print JSON")

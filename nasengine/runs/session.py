@@ -133,24 +133,47 @@ def go_on(
     return whole_run.run(experiment, folder, reporter, stop)
 
 
+def resume_command(folder: Path) -> str:
+    """Return the command that goes on with a run, your own code passed again."""
+    sources = dict.fromkeys(_own_sources(folder).values())
+    code = [word for source in sources for word in ("--code", _from_here(source))]
+    return shlex.join(["nasengine", "resume", str(folder), *code])
+
+
+def _own_sources(folder: Path) -> dict[str, str]:
+    """Return the files and modules of your own that a run's spec names, by the key's path."""
+    named = {path: name.rpartition(":") for path, name in plugin_names(folder).items()}
+    return {path: source for path, (source, colon, _) in named.items() if colon}
+
+
+def _from_here(source: str) -> str:
+    here = Path.cwd()
+    is_below = source.endswith(".py") and Path(source).is_relative_to(here)
+    return str(Path(source).relative_to(here)) if is_below else source
+
+
 def _own_code(folder: RunFolder, given: Sequence[str]) -> list[str]:
     """Return overrides for plugins that are the user's own code, each passed again by the user.
 
     Raises
     ------
     RunFolderError
-        If the run needs code that was not passed: a folder alone never makes code run.
+        If the run needs code that was not passed, or there is no such file: a folder alone never
+        makes code run.
     """
+    for code in given:
+        if code.endswith(".py") and not Path(code).is_file():
+            raise RunFolderError(f"--code {code}: no such file: {Path(code).resolve()}")
+    names = plugin_names(folder.path)
     overrides = []
-    for path, name in plugin_names(folder.path).items():
-        source, colon, attribute = name.rpartition(":")
-        if not colon:
-            continue
-        match = [code for code in given if code == source or Path(code).name == Path(source).name]
+    for path, source in _own_sources(folder.path).items():
+        attribute = names[path].rpartition(":")[2]
+        match = [code for code in given if str(Path(code).resolve()) == source or code == source]
+        match += [code for code in given if Path(code).name == Path(source).name]
         if not match:
             raise RunFolderError(
                 f"{folder.path}: {path} is your own code; if you trust it, pass it again: "
-                f"--code {shlex.quote(source)}"
+                f"{resume_command(folder.path)}"
             )
         located = str(Path(match[0]).resolve()) if source.endswith(".py") else source
         overrides.append(f"{path}={located}:{attribute}")
