@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import logging
 import platform
 import threading
 import warnings
@@ -207,6 +208,8 @@ def _exported(network: nn.Module, x: Tensor) -> bytes:
             contextlib.redirect_stdout(io.StringIO()),
         ):
             warnings.simplefilter("ignore")
+            # It says for every export that torchvision is not installed.
+            logging.getLogger("torch.onnx._internal.exporter._registration").setLevel("ERROR")
             program = torch.onnx.export(network, (x.clone(),), dynamo=True, verbose=False)
     except Exception as error:
         line = str(error).strip().splitlines()[:1]
