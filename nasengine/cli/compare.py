@@ -8,14 +8,14 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-
+from nasengine.cli.columns import print_columns
 from nasengine.cli.plain import PlainConsole
 from nasengine.cli.terminal import TerminalReporter
 from nasengine.errors import Interrupted, SearchFailed
 from nasengine.runs.spec import check_spec, override, read_toml
 from nasengine.studies.ablation import cells, parse_vary, run_ablation, write_description
 from nasengine.studies.comparison import (
+    SPARE,
     Row,
     baseline_of,
     header,
@@ -66,9 +66,4 @@ def compare(options: argparse.Namespace, _: threading.Event) -> int:
 
 
 def _show(found: Sequence[Row], baseline: Row) -> None:
-    table = Table()
-    for title in header(found, baseline):
-        table.add_column(title, justify="left" if title == "setting" else "right")
-    for cells_of_row in lines(found, baseline):
-        table.add_row(*cells_of_row)
-    PlainConsole().print(table)
+    print_columns(PlainConsole(), header(found, baseline), lines(found, baseline), SPARE)
