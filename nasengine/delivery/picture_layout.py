@@ -117,7 +117,7 @@ def _cells(graph: SpaceGraph) -> list[tuple[int, int, str, list[str]]]:
     """
     regions = [region for region in repeated_regions(graph) if len(region[3]) > 1]
     keys = list(dict.fromkeys(sorted(key for key, *_ in regions)))
-    return [(keys.index(key) + 1, *rest) for key, *rest in regions]
+    return [(keys.index(key) + 1, index, start, names) for key, index, start, names in regions]
 
 
 def _network_boxes(
