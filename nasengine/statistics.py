@@ -136,3 +136,21 @@ def agreement(predicted: Sequence[float], measured: Sequence[float]) -> dict[str
         "kendall": float(kendalltau(predicted, measured).statistic) if varies else math.nan,
         "mean_relative_error": mean(errors),
     }
+
+
+def spearman_interval(correlation: float, count: int) -> tuple[float, float]:
+    """Return the 95% interval of a Spearman correlation by Fisher's z (Bonett and Wright 2000).
+
+    NaN where it has none: of fewer than four pairs, or of a perfect correlation, about whose
+    spread the pairs say nothing.
+
+    Examples
+    --------
+    >>> [round(bound, 2) for bound in spearman_interval(0.8, 10)]
+    [0.24, 0.96]
+    """
+    if count < 4 or not abs(correlation) < 1:
+        return math.nan, math.nan
+    middle = math.atanh(correlation)
+    margin = 1.959964 * math.sqrt((1 + correlation**2 / 2) / (count - 3))
+    return math.tanh(middle - margin), math.tanh(middle + margin)

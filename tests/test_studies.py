@@ -63,6 +63,25 @@ def test_wrong_estimators_are_named(
     assert told in capsys.readouterr().err
 
 
+def test_few_samples_are_told_with_their_interval(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*CORRELATE, "--samples", "3"]) == 0
+    shown = capsys.readouterr()
+    assert "n = 3" in shown.out and "interval" not in shown.out
+    assert "3 architectures are too few to judge a ranking by" in shown.err
+    # All there are: nothing is left to be unsure of.
+    assert main([*CORRELATE, "--samples", "9"]) == 0
+    assert "too few" not in capsys.readouterr().err
+    table = tables()
+    table["space"] = {"name": "light_sdi", "width": 2}
+    spec.write_text(tomli_w.dumps({**table, "references": []}))
+    assert main([*CORRELATE, "--samples", "10"]) == 0
+    shown = capsys.readouterr()
+    assert "n = 10" in shown.out and "[95% interval -" in shown.out
+    assert "too few" not in shown.err
+
+
 def test_too_few_samples_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*CORRELATE, "--samples", "2"]) == 2
     assert "--samples: at least 3" in capsys.readouterr().err

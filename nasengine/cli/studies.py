@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 import threading
 from pathlib import Path
@@ -15,8 +16,12 @@ from nasengine.errors import SpecError, did_you_mean
 from nasengine.estimator import Estimator
 from nasengine.runs.experiment import Experiment, known_metrics
 from nasengine.runs.run import threads
+from nasengine.statistics import spearman_interval
 from nasengine.studies.correlation import correlate as correlate_estimators
 from nasengine.studies.correlation import plot
+
+FEW = 10
+"""Architectures under which a rank correlation says next to nothing, unless they are all."""
 
 
 def write_table(options: argparse.Namespace, stop: threading.Event) -> int:
@@ -67,11 +72,21 @@ def correlate(options: argparse.Namespace, stop: threading.Event) -> int:
     said = found.agreement()
     for reason, count in found.failed.items():
         reporter.warn(f"{count} not measured: {reason}")
+    if len(found.values) < min(FEW, search.space.size):
+        reporter.warn(
+            f"{len(found.values)} architectures are too few to judge a ranking by: "
+            f"take --samples {FEW} or more"
+        )
     if output is not None:
         plot(found, units, output / "scatter.png")
     if options.json:
         print(json.dumps({"architectures": len(found.values), **said}, indent=2))
     else:
-        print(f"{first} ranks what {second} measures, on {len(found.values)} architectures:")
-        print(f"  Spearman {said['spearman']:.3f}, Kendall {said['kendall']:.3f}")
+        count = len(found.values)
+        print(f"{first} ranks what {second} measures, on {count} architectures:")
+        low, high = spearman_interval(said["spearman"], count)
+        sure = "" if math.isnan(low) else f" [95% interval {low:.3f} to {high:.3f}]"
+        print(
+            f"  Spearman {said['spearman']:.3f}{sure}, Kendall {said['kendall']:.3f}, n = {count}"
+        )
     return 0
