@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from nasengine.architecture import Architecture
 from nasengine.canonical import meanings
 from nasengine.estimator import CostTable
 from nasengine.network import build_network
+from nasengine.operations import Zero
 from nasengine.shapes import Shape, make_module
 
 if TYPE_CHECKING:
-    from nasengine.graph import Factory, Node
+    from nasengine.graph import Factory, Node, SpaceGraph
     from nasengine.search import Search
     from nasengine.space import SearchSpace
 
@@ -46,8 +48,64 @@ def counted_table(search: Search, unit: str, count: Count) -> CostTable:
     decisions = {slot.name: slot.decision for slot in search.space.graph.slots}
     whole = connected(search.space)
     total = count(meta_network(search, whole), search.task.input_shape)
-    slots = CostTable(unit, 0.0, costs, decisions)
-    return CostTable(unit, total - slots.predict(whole), costs, decisions)
+    bare = CostTable(
+        unit, 0.0, costs, decisions, **_cuttable(search, count), graph=search.space.graph
+    )
+    return replace(bare, fixed=total - bare.predict(whole))
+
+
+def _cuttable(search: Search, count: Count) -> dict[str, dict[str, float]]:
+    """Count what is not searched, and that a cut connection may take out all the same."""
+    graph, shapes = search.space.graph, search.shapes
+    meaning = meanings(graph)
+    if "zero" not in meaning.values():
+        return {}
+    found: dict[str, dict[str, float]] = {"operations": {}, "sums": {}, "zeros": {}}
+    always = _always_used(graph)
+    for node in graph.nodes:
+        if node.kind == "add":
+            found["sums"][node.name] = float(count(_Sum(), shapes.out[node.name]))
+        elif node.kind == "operation" and node.name not in always:
+            assert node.factory is not None
+            module = _on_meta(graph, node, node.factory, f"operation {node.name!r}")
+            into = [shapes.out[source] for source in node.inputs]
+            found["operations"][node.name] = float(count(_Reading(module, into[1:]), into[0]))
+        elif node.kind == "slot" and "zero" in (meaning[node.name, c] for c in node.candidates):
+            found["zeros"][node.name] = float(count(Zero(), shapes.into[node.name]))
+    return found
+
+
+def _always_used(graph: SpaceGraph) -> set[str]:
+    """Return the nodes through which every path passes: no cut takes them out."""
+    import networkx as nx
+
+    start, end = graph.nodes[0].name, graph.nodes[-1].name
+    above = nx.immediate_dominators(graph.dag, start)
+    found = {end}
+    while end != start:
+        end = above[end]
+        found.add(end)
+    return found
+
+
+class _Sum(nn.Module):
+    """One addition."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x
+
+
+class _Reading(nn.Module):
+    """An operation that reads further tensors, of these shapes."""
+
+    def __init__(self, module: nn.Module, further: Sequence[Shape]) -> None:
+        super().__init__()
+        self.module, self.further = module, further
+
+    def forward(self, x: Tensor) -> Tensor:
+        others = [x.new_empty((x.shape[0], *shape)) for shape in self.further]
+        result: Tensor = self.module(x, *others)
+        return result
 
 
 def fillings(space: SearchSpace) -> list[tuple[Node, str, Factory]]:
@@ -77,7 +135,10 @@ def is_cut(space: SearchSpace, slot: Node, name: str) -> bool:
 def _counted(search: Search, slot: Node, name: str, factory: Factory, count: Count) -> int:
     if is_cut(search.space, slot, name):
         return 0
-    where = f"slot {slot.name!r}, candidate {name!r}"
+    module = _on_meta(search.space.graph, slot, factory, f"slot {slot.name!r}, candidate {name!r}")
+    return count(module, search.shapes.into[slot.name])
+
+
+def _on_meta(graph: SpaceGraph, node: Node, factory: Factory, where: str) -> nn.Module:
     with torch.device("meta"):
-        module = make_module(where, factory, *search.space.graph.channels[slot.name])
-    return count(module.eval(), search.shapes.into[slot.name])
+        return make_module(where, factory, *graph.channels[node.name]).eval()

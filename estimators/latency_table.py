@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -124,19 +124,14 @@ def predict(table: CostTable, space: SearchSpace, architecture: Mapping[str, str
     EstimationFailed
         If the table lacks a candidate, such as a reference network's block.
     """
-    from nasengine.canonical import simplify
-
-    total = table.fixed
-    for name in simplify(space.graph, architecture):
-        if name in table.costs:
-            choice = architecture[table.decisions[name]]
-            if choice not in table.costs[name]:
-                raise EstimationFailed(
-                    f"the latency table has no candidate {choice!r} in slot {name!r}; "
-                    f"{did_you_mean(choice, table.costs[name])}"
-                )
-            total += table.costs[name][choice]
-    return total
+    for name, row in table.costs.items():
+        choice = architecture[table.decisions[name]]
+        if choice not in row:
+            raise EstimationFailed(
+                f"the latency table has no candidate {choice!r} in slot {name!r}; "
+                f"{did_you_mean(choice, row)}"
+            )
+    return replace(table, graph=space.graph).predict(architecture)
 
 
 def write_latency_table(search: Search, setup: Setup, repeats: int, path: Path) -> LatencyTable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,6 +18,7 @@ from nasengine.trial import Measurement, Metric
 if TYPE_CHECKING:
     from torch import fx
 
+    from nasengine.graph import SpaceGraph
     from nasengine.search import Search
     from nasengine.workload import Workload
 
@@ -76,18 +77,51 @@ class CostTable:
         Slot to candidate (choices and baselines) to its cost there.
     decisions
         Slot to the decision that fills it.
+    operations
+        Operations that a cut connection may leave without use, and their part of `fixed`.
+    sums
+        Sums that a cut connection may shorten, and what one addition is of `fixed`.
+    zeros
+        Slot to the cost of a `Zero` that is built after all: where nothing else is to sum.
+    graph
+        The space's, by which `predict` knows what a cut leaves without use; without it, nothing
+        is taken off.
     """
 
     unit: str
     fixed: float
     costs: Mapping[str, Mapping[str, float]]
     decisions: Mapping[str, str]
+    operations: Mapping[str, float] = field(default_factory=dict)
+    sums: Mapping[str, float] = field(default_factory=dict)
+    zeros: Mapping[str, float] = field(default_factory=dict)
+    graph: SpaceGraph | None = field(default=None, repr=False, compare=False)
 
     def predict(self, architecture: Mapping[str, str]) -> float:
-        """Return the cost of a whole network."""
-        return self.fixed + sum(
+        """Return the cost of a whole network, of what `nasengine.canonical.simplify` leaves."""
+        total = self.fixed + sum(
             choices[architecture[self.decisions[slot]]] for slot, choices in self.costs.items()
         )
+        return total if self.graph is None else total - self._cut(self.graph, architecture)
+
+    def _cut(self, graph: SpaceGraph, architecture: Mapping[str, str]) -> float:
+        """Return the cost of all that cut connections leave without use."""
+        from nasengine.canonical import meanings, simplify
+
+        meaning = meanings(graph)
+        if "zero" not in meaning.values():
+            return 0.0
+        left = simplify(graph, architecture)
+        cut = sum(cost for name, cost in self.operations.items() if name not in left)
+        for name, cost in self.sums.items():
+            cut += cost * (len(graph[name].inputs) - max(1, len(left.get(name, ()))))
+        for slot, row in self.costs.items():
+            choice = architecture[self.decisions[slot]]
+            if slot not in left:
+                cut += row[choice]
+            elif meaning[slot, choice] == "zero":
+                cut -= self.zeros.get(slot, 0.0)
+        return cut
 
     def per_decision(self) -> dict[str, dict[str, float]]:
         """Return decision to choice to its cost in all slots that share the decision."""
@@ -105,6 +139,11 @@ class CostTable:
             "fixed": self.fixed,
             "costs": {slot: dict(row) for slot, row in self.costs.items()},
             "decisions": dict(self.decisions),
+            **{
+                name: dict(found)
+                for name in ("operations", "sums", "zeros")
+                if (found := getattr(self, name))
+            },
         }
 
 

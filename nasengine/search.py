@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,6 +157,7 @@ class Search:
                 tables[key] = self.estimators[key].table(self)
                 make_folder(path.parent)
                 write_json(path, tables[key].to_json())
+            tables[key] = replace(tables[key], graph=self.space.graph)
         return tables[key]
 
     @cached_property

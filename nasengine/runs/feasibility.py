@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from nasengine.architecture import Architecture
+from nasengine.canonical import meanings
 from nasengine.errors import SpecError
 from nasengine.estimator import Candidate
 from nasengine.moves import enumerate_all, neighbours, sample
@@ -61,8 +62,9 @@ class Range:
 def metric_range(search: Search, name: str) -> Range | None:
     """Return what a metric comes to over the space; None if that would have to be timed or trained.
 
-    Smallest and largest are exact for a metric with a cost table and in a small space; else they
-    are those of up to 300 networks, drawn by the seed. The median is that of networks drawn.
+    Smallest and largest are exact in a small space, and for a metric with a cost table where no
+    candidate cuts its connection; else they are those of up to 300 networks, drawn by the seed,
+    and of the cheapest and the dearest by the table. The median is that of networks drawn.
 
     Parameters
     ----------
@@ -95,12 +97,37 @@ def counted_value(search: Search, name: str) -> Value | None:
 
 def _range(search: Search, name: str, value: Value) -> Range | None:
     table = table_value(search, name)
-    small = search.space.size <= SAMPLES
+    small, cut = search.space.size <= SAMPLES, has_cuts(search)
     ends = _ends_of_table(search, name, value) if table else []
-    found = [v for _, v in _drawn(search, name, table or value)]
+    found = [v for _, v in _drawn(search, name, value if small and cut else table or value)]
     if not found:
         return None
-    return Range(min([*found, *ends]), median(found), max([*found, *ends]), bool(table) or small)
+    if small and cut:
+        ends = []  # Every network was measured: no prediction widens that.
+    exact = small or (table is not None and not cut)
+    return Range(min([*found, *ends]), median(found), max([*found, *ends]), exact)
+
+
+def has_cuts(search: Search) -> bool:
+    """Say whether a candidate cuts its connection: then costs are no plain sums over slots."""
+    return "zero" in meanings(search.space.graph).values()
+
+
+def _surely_within(search: Search, name: str) -> tuple[float, float]:
+    """Return what no network's cost can be below or above, by the metric's table."""
+    table = search.cost_table(name)
+    rows = table.per_decision()
+    costs = [
+        [rows[d][choice] for choice in choices]
+        for d, choices in search.space.decisions.items()
+        if d in rows
+    ]
+    graph = search.space.graph
+    cut = sum(table.operations.values())
+    cut += sum(cost * (len(graph[name].inputs) - 1) for name, cost in table.sums.items())
+    known = bool(table.operations or table.sums)  # Else `fixed` may hold what a cut takes out.
+    low = table.fixed - cut + sum(min(0.0, *row) for row in costs) if known else -math.inf
+    return low, table.fixed + sum(max(0.0, *row) for row in costs) + sum(table.zeros.values())
 
 
 def has_table(search: Search, name: str) -> bool:
@@ -184,16 +211,28 @@ def check_limits(
             if nearest > sign * asked:
                 reached = _reaching(found, sign * nearest)
                 text = f"{said}; the space's networks have {reached.text(metric.unit)}"
-                # What climbs to a cost is sure enough; a quality may have a peak that none saw.
-                (problems if found.exact or metric.direction == "min" else notes).append(
-                    text if found.exact else f"{text}, as far as was looked"
-                )
+                (
+                    problems if _sure(search, metric, limit.metric, found, sign, asked) else notes
+                ).append(text if found.exact else f"{text}, as far as was looked")
             elif farthest <= sign * asked:
                 whole = "every network" if found.exact else "every network that was drawn"
                 notes.append(f"{said}: {whole} of the space meets it ({found.text(metric.unit)})")
     if problems:
         raise SpecError("\n".join(problems))
     return notes
+
+
+def _sure(search: Search, metric: Metric, name: str, found: Range, sign: int, asked: float) -> bool:
+    """Say whether it is sure enough that nothing meets a limit that nothing was seen to meet."""
+    if found.exact:
+        return True
+    if not has_cuts(search):
+        # What climbs to a cost is sure enough; a quality may have a peak that none saw.
+        return metric.direction == "min"
+    if not has_table(search, name):
+        return False
+    low, high = _surely_within(search, name)
+    return low > asked if sign > 0 else high < asked
 
 
 def _said(where: str, written: object, asked: float, unit: str) -> str:

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from nasengine.architecture import Architecture
-from nasengine.canonical import meanings
 from nasengine.errors import SpecError
 from nasengine.estimator import CostTable
 from nasengine.moves import enumerate_all, neighbours, sample
 from nasengine.objectives import Objective
 from nasengine.quantities import format_quantity
 from nasengine.runs import feasibility
-from nasengine.runs.feasibility import Value, counted_value, has_table, table_value
+from nasengine.runs.feasibility import Value, counted_value, has_cuts, has_table, table_value
 from nasengine.search import Search
 from nasengine.trial import Metric
 
@@ -65,10 +64,12 @@ def check_together(search: Search, metrics: Mapping[str, Metric]) -> list[str]:
     SpecError
         Naming the limits, and what the nearest network has.
     """
+    # What a cut leaves without use is surely left out where networks are measured.
+    table = (lambda *_: None) if has_cuts(search) else table_value
     values = {
         limit.metric: value
         for limit in search.objectives.limits
-        if (value := table_value(search, limit.metric) or counted_value(search, limit.metric))
+        if (value := table(search, limit.metric) or counted_value(search, limit.metric))
     }
     limits = [limit for limit in search.objectives.limits if limit.metric in values]
     if sum((o.at_most is not None) + (o.at_least is not None) for o in limits) < 2:
@@ -149,7 +150,7 @@ class _Looked:
         decisions, rng = self.search.space.decisions, self.search.stream("limits", "together")
         exact = all(has_table(self.search, limit.metric) for limit in self.limits)
         # What a cut leaves without use costs less than its table says.
-        exact = exact and "zero" not in meanings(self.search.space.graph).values()
+        exact = exact and not has_cuts(self.search)
         if self.search.space.size <= (_EVERY if exact else _SAMPLES):
             yield from enumerate_all(decisions)
             self.proven = exact  # Reached only where all were looked at.
