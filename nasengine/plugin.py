@@ -140,6 +140,8 @@ def load_class(contract: type[P], name: str, folder: Path | None = None) -> type
             raise PluginError(f"{source} has no {attribute!r}; {did_you_mean(attribute, classes)}")
     else:
         point = installed(kind).get(name)
+        if name.endswith(".py"):
+            raise PluginError(_without_class(contract, name, folder))
         if point is None:
             raise PluginError(
                 f"unknown {kind} {name!r}; {did_you_mean(name, installed(kind))}; "
@@ -149,6 +151,34 @@ def load_class(contract: type[P], name: str, folder: Path | None = None) -> type
     if not _keeps(found, contract):
         raise PluginError(f"{kind} {name!r} is not a subclass of nasengine.{contract.__name__}")
     return found  # type: ignore[no-any-return]
+
+
+def _without_class(contract: type[Plugin], name: str, folder: Path | None) -> str:
+    """Say which class a file's name lacks, from the file's text: nothing in it runs."""
+    path = ((folder or Path()) / name).resolve()
+    if not path.is_file():
+        return f"no such file: {path}"
+    try:
+        found = _classes(path.read_text(encoding="utf-8"), contract.__name__)
+    except (OSError, ValueError, SyntaxError, RecursionError):
+        found = []
+    wanted = " or ".join(repr(f"{name}:{cls}") for cls in found) or repr(f"{name}:MyClass")
+    return f"{name!r} names a file alone; its class is needed too, as in {wanted}"
+
+
+def _classes(source: str, contract: str) -> list[str]:
+    """Return a source's classes that have the contract's name among their bases' names."""
+    import ast
+
+    kept = {contract}
+    found = []
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            bases = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+            if bases & kept:
+                kept.add(node.name)
+                found.append(node.name)
+    return found
 
 
 def _keeps(value: object, contract: type[Plugin]) -> bool:
@@ -280,13 +310,27 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> list[
             allowed = fields_at(model, problem["loc"][:-1])
             lines.append(f"{path}: unknown key; {did_you_mean(str(problem['loc'][-1]), allowed)}")
         elif problem["type"] == "missing":
-            lines.append(f"{path}: missing")
+            lines.append(f"{path}: missing{_elsewhere(problem, model)}")
+        elif problem["type"] in ("dict_type", "model_type"):
+            lines.append(f"{path}: a table is needed; got {problem['input']!r:.200}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             lines.append(
                 f"{path}: {message[:1].lower()}{message[1:]}; got {problem['input']!r:.200}"
             )
     return lines
+
+
+def _elsewhere(problem: Mapping[str, Any], model: type[BaseModel]) -> str:
+    """Say that a missing key stands in a table above it, which TOML takes it to be part of."""
+    *place, key = problem["loc"]
+    if not isinstance(problem["input"], Mapping) or key == "name":
+        return ""
+    for table, held in problem["input"].items():
+        if isinstance(held, Mapping) and key in held and key not in fields_at(model, [table]):
+            inside = ".".join(str(part) for part in (*place, table))
+            return f"; {key} stands in the table [{inside}]: what follows its line is part of it"
+    return ""
 
 
 def _names(location: Sequence[str | int], model: type[BaseModel]) -> list[str]:

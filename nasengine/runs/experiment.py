@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel
 
@@ -99,8 +99,11 @@ class Experiment:
         """Build an experiment from the tables of a spec; see `load`."""
         tables, paths = override(table, assignments)
         notes = [note for path in paths for note in _swap(tables, path, paths, folder)]
-        spec = check_spec(tables)
         made = _Builder(folder)
+        try:
+            spec = check_spec(tables)
+        except SpecError as error:
+            made.refuse(error, tables)
         space = made(SearchSpace, spec.space, "space")
         task = made(Task, spec.task, "task")
         strategy = made(Strategy, spec.strategy, "strategy")
@@ -192,7 +195,9 @@ class Experiment:
             return tuple(known)[:2]
         for name in self.spec.references:
             if name not in known:
-                raise SpecError(f"references: no network {name!r}; {did_you_mean(name, known)}")
+                with _in_file(self.source):
+                    near = _nearest_reference(name, known)
+                    raise SpecError(f"references: no network {name!r}; {near}")
         return self.spec.references
 
     @property
@@ -290,7 +295,8 @@ class Experiment:
         items = []
         for name, wanted in self.spec.objectives.items():
             if name not in metrics:
-                raise SpecError(f"objectives.{name}: no such metric; {did_you_mean(name, metrics)}")
+                near = _nearest_metric(name, metrics)
+                raise SpecError(f"objectives.{name}: no such metric; {near}")
             table = wanted if isinstance(wanted, GoalTable) else GoalTable(goal=wanted)
             where = f"objectives.{name}"
             if table.goal is None and table.at_most is None and table.at_least is None:
@@ -321,7 +327,7 @@ class Experiment:
             return quantity.to(metric.unit, where=where)
         known = self.space.references()
         if quantity.reference not in known:
-            near = did_you_mean(quantity.reference, known)
+            near = _nearest_reference(quantity.reference, known)
             raise SpecError(f"{where}: no reference network {quantity.reference!r}; {near}")
         value = reference_value(quantity.reference, name)
         if value is None:
@@ -384,6 +390,22 @@ class Experiment:
         return value
 
 
+def _nearest_metric(name: str, metrics: Mapping[str, Metric]) -> str:
+    """Say which metrics there are, first the one of that name; never a test metric."""
+    own = sorted((full for full, m in metrics.items() if m.name == name), key=len)
+    untested = [full for full in metrics if not full.rpartition(".")[2].startswith("test_")]
+    listed = ", ".join(sorted(metrics))
+    if own:
+        return f"did you mean {own[0]!r}? Allowed: {listed}"
+    guess, close, _ = did_you_mean(name, untested).partition("?")
+    return f"{guess}? Allowed: {listed}" if close else f"allowed: {listed}"
+
+
+def _nearest_reference(name: str, known: Iterable[str]) -> str:
+    names = [*known]
+    return did_you_mean(name, names) if names else "the space has no reference networks"
+
+
 def known_metrics(search: Search) -> dict[str, Metric]:
     """Return every metric that a search's estimators measure, by its full name."""
     found = {}
@@ -408,6 +430,16 @@ class _Builder:
         except (SpecError, PluginError) as error:
             self._problems.append(error)
             return None
+
+    def refuse(self, error: SpecError, tables: Mapping[str, Any]) -> NoReturn:
+        """Raise what is wrong with the spec's own keys, and with its plugins' as far as named."""
+        self._problems.append(error)
+        for kind, contract in _CONTRACTS.items():
+            table = tables.get(kind)
+            if isinstance(table, Mapping) and "name" in table:
+                self(contract, table, kind)
+        self.raise_if_any()
+        raise error
 
     def raise_if_any(self) -> None:
         if self._problems:

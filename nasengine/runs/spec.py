@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -11,9 +12,13 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     StringConstraints,
+    Tag,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 
@@ -29,8 +34,35 @@ else:
 MAX_BYTES = 1_000_000
 
 Table = dict[str, Any]
-RunName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+def _in_words(words: str) -> WrapValidator:
+    """Say what a pattern means, in place of the pattern."""
+
+    def check(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(value)
+        except ValidationError:
+            raise ValueError(f"{words} needed") from None
+
+    return WrapValidator(check)
+
+
+RunName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"),
+    _in_words("1 to 64 letters, digits, '-' and '_', the first a letter or digit, are"),
+]
+Key = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z][a-z0-9_]*$"),
+    _in_words("a name of small letters, digits and '_', the first a letter, is"),
+]
+Device = Annotated[
+    str,
+    StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$"),
+    _in_words("auto, cpu, cuda or cuda:N (as in cuda:1) is"),
+]
 
 
 class _Strict(BaseModel):
@@ -48,6 +80,17 @@ class GoalTable(_Strict):
     """Upper limit: a number in the metric's unit, `"5 ms"`, `"20M"` or `"60% of unet"`."""
     at_least: float | str | None = None
     """Lower limit, written like `at_most`."""
+
+
+def _form(given: Any) -> str:
+    return "[table]" if isinstance(given, (Mapping, GoalTable)) else "[goal]"
+
+
+# Told apart first: else an error of one form is told with those of the other.
+Goal = Annotated[
+    Annotated[Literal["max", "min"], Tag("[goal]")] | Annotated[GoalTable, Tag("[table]")],
+    Discriminator(_form),
+]
 
 
 class BudgetTable(_Strict):
@@ -126,7 +169,7 @@ class Spec(_Strict):
     """Names the run's folder: letters, digits, `-` and `_`, at most 64."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Where all randomness comes from."""
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: Device = "auto"
     """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`."""
     threads: int | None = Field(None, ge=1)
     """Threads of torch on the CPU; by default as many as torch chooses."""
@@ -140,7 +183,7 @@ class Spec(_Strict):
     """The strategy: `name` and its settings."""
     estimators: dict[Key, Table] = Field(min_length=1)
     """Estimators by key; `name` may be left out where it is the key."""
-    objectives: dict[str, Literal["max", "min"] | GoalTable] = Field(min_length=1)
+    objectives: dict[str, Goal] = Field(min_length=1)
     """What is wanted, by metric: `"max"`, `"min"`, or a table with limits."""
     budget: BudgetTable
     """When the search ends."""
@@ -172,7 +215,22 @@ def read_toml(path: Path) -> Table:
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        raise SpecError(f"{path}: not TOML: {error or 'nested too deep'}") from error
+        raise SpecError(f"{path}: not TOML: {_said(error, text)}") from error
+
+
+def _said(error: Exception, text: str) -> str:
+    """Say what is no TOML: keys as they are written, and that text needs quotes."""
+    told = re.sub(
+        r"\((?:'[^']*'(?:, |,)?)+\)",
+        lambda keys: ".".join(re.findall(r"'([^']*)'", keys.group())),
+        str(error) or "nested too deep",
+    )
+    at = re.search(r"Invalid value \(at line (\d+), column (\d+)\)", told)
+    lines = text.replace("\r\n", "\n").split("\n")
+    if at is None or int(at[1]) > len(lines):
+        return told
+    bare = re.match(r"[A-Za-z_][\w./:-]*", lines[int(at[1]) - 1][int(at[2]) - 1 :])
+    return f'{told}; text needs quotes: "{bare.group()}"' if bare else told
 
 
 def override(table: Mapping[str, Any], assignments: Iterable[str]) -> tuple[Table, list[str]]:
@@ -192,7 +250,7 @@ def override(table: Mapping[str, Any], assignments: Iterable[str]) -> tuple[Tabl
     Raises
     ------
     SpecError
-        If an assignment has no key or no ``=``, or its path leads through a value.
+        Every assignment that has no key or no ``=``, or whose path leads through a value.
 
     Examples
     --------
@@ -200,20 +258,29 @@ def override(table: Mapping[str, Any], assignments: Iterable[str]) -> tuple[Tabl
     ({'seed': 3, 'task': {'data': {'name': 'neu_seg'}}}, ['seed', 'task.data.name'])
     """
     result = deepcopy(dict(table))
-    paths = []
+    paths, problems = [], []
     for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        keys = [key.strip() for key in path.split(".")]
-        if not equals or not all(keys):
-            raise SpecError(f"--set {assignment!r}: key.path=value is needed")
-        place: Any = result
-        for key in keys[:-1]:
-            place = place.setdefault(key, {})
-            if not isinstance(place, dict):
-                raise SpecError(f"--set {assignment!r}: {key!r} is a value, not a table")
-        place[keys[-1]] = parse_value(text.strip())
-        paths.append(".".join(keys))
+        try:
+            paths.append(_assign(result, assignment))
+        except SpecError as error:
+            problems.append(str(error))
+    if problems:
+        raise SpecError("\n".join(problems))
     return result, paths
+
+
+def _assign(tables: Table, assignment: str) -> str:
+    path, equals, text = assignment.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    if not equals or not all(keys):
+        raise SpecError(f"--set {assignment!r}: key.path=value is needed")
+    place: Any = tables
+    for key in keys[:-1]:
+        place = place.setdefault(key, {})
+        if not isinstance(place, dict):
+            raise SpecError(f"--set {assignment!r}: {key!r} is a value, not a table")
+    place[keys[-1]] = parse_value(text.strip())
+    return ".".join(keys)
 
 
 def parse_value(text: str) -> Any:
