@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from nasengine.errors import InputError, PluginError, SpaceError, SpecError, did_you_mean
+from nasengine.errors import PluginError, SpaceError, SpecError, did_you_mean
 from nasengine.estimator import Estimator
 from nasengine.objectives import Objective, Objectives
-from nasengine.plugin import Plugin, build, load_class
+from nasengine.plugin import Plugin
 from nasengine.quantities import Quantity, parse_quantity
 from nasengine.reporter import Reporter
+from nasengine.runs.composition import Builder, swap
 from nasengine.runs.engine import by_effort, full_name, measure
 from nasengine.runs.execution import Job
 from nasengine.runs.limits_together import check_limits
@@ -24,7 +25,7 @@ from nasengine.runs.spec import GoalTable, Spec, Table, check_spec, override, re
 from nasengine.search import Budget, Search
 from nasengine.space import SearchSpace
 from nasengine.strategy import Strategy
-from nasengine.task import DataSource, Task
+from nasengine.task import Task
 from nasengine.trial import Metric, Status
 
 T = TypeVar("T")
@@ -98,8 +99,8 @@ class Experiment:
     ) -> Experiment:
         """Build an experiment from the tables of a spec; see `load`."""
         tables, paths = override(table, assignments)
-        notes = [note for path in paths for note in _swap(tables, path, paths, folder)]
-        made = _Builder(folder)
+        notes = [note for path in paths for note in swap(tables, path, paths, folder)]
+        made = Builder(folder)
         try:
             spec = check_spec(tables)
         except SpecError as error:
@@ -417,38 +418,8 @@ def known_metrics(search: Search) -> dict[str, Metric]:
     return found
 
 
-class _Builder:
-    """Builds plugins and collects what is wrong with them, to tell it all at once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._problems: list[InputError] = []
-
-    def __call__(self, contract: type[Any], settings: Mapping[str, Any], where: str) -> Any:
-        try:
-            return build(contract, settings, where=where, folder=self._folder)
-        except (SpecError, PluginError) as error:
-            self._problems.append(error)
-            return None
-
-    def refuse(self, error: SpecError, tables: Mapping[str, Any]) -> NoReturn:
-        """Raise what is wrong with the spec's own keys, and with its plugins' as far as named."""
-        self._problems.append(error)
-        for kind, contract in _CONTRACTS.items():
-            table = tables.get(kind)
-            if isinstance(table, Mapping) and "name" in table:
-                self(contract, table, kind)
-        self.raise_if_any()
-        raise error
-
-    def raise_if_any(self) -> None:
-        if self._problems:
-            kind = type(self._problems[0])
-            raise kind("\n".join(str(problem) for problem in self._problems))
-
-
 def _sure(value: T | None) -> T:
-    assert value is not None  # `_Builder.raise_if_any` came before.
+    assert value is not None  # `Builder.raise_if_any` came before.
     return value
 
 
@@ -483,42 +454,6 @@ def _in_part(where: str) -> Iterator[None]:
         if text.startswith(where.partition(".")[0]):
             raise
         raise SpecError(f"{where}: {text}") from error
-
-
-_CONTRACTS: dict[str, type[Plugin]] = {
-    "space": SearchSpace,
-    "task": Task,
-    "strategy": Strategy,
-    "task.data": DataSource,
-}
-
-
-def _swap(tables: Table, path: str, paths: Sequence[str], folder: Path) -> list[str]:
-    """Drop, after an overridden plugin name, the settings that only the old plugin had."""
-    where, _, last = path.rpartition(".")
-    estimates = where.rpartition(".")[0] in ("estimators", "final.estimators")
-    contract = Estimator if estimates else _CONTRACTS.get(where)
-    if last != "name" or contract is None:
-        return []
-    table: Any = tables
-    for key in where.split("."):
-        table = table[key]
-    try:
-        fields = load_class(contract, str(table["name"]), folder).model_fields
-    except PluginError:
-        return []  # Building it says what is wrong, with the key's path.
-    dropped = [
-        key
-        for key in table
-        if key != "name"
-        and key not in fields
-        and not any(f"{p}.".startswith(f"{where}.{key}.") for p in paths)
-    ]
-    for key in dropped:
-        del table[key]
-    if not dropped:
-        return []
-    return [f"{where} is now {table['name']!r}, which has no {', '.join(dropped)}: dropped"]
 
 
 def _plain(value: Any) -> Any:
