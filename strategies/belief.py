@@ -248,12 +248,12 @@ def _anywhere(graph: SpaceGraph, seed: int, count: int) -> list[Architecture]:
 
 
 def last_refresh(number: int) -> int:
-    """Return since when the kernel stands: it is chosen after 10 more trials, later a fifth more.
+    """Return since when the kernel stands: chosen after 10 more trials, then a fifth, 50 at most.
 
     Examples
     --------
     >>> [last_refresh(n) for n in (15, 20, 59, 120, 1000)]
-    [10, 20, 50, 103, 952]
+    [10, 20, 50, 103, 953]
     """
     at = 10
     while number - at >= (step := min(max(10, at // 5), STANDS)):

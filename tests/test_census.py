@@ -53,7 +53,7 @@ def test_check_reads_the_data_counts_and_draws(
     assert [found[split]["samples"] for split in ("train", "validation", "test")] == [6, 2, 2]
     assert found["train"]["classes"]["defect"] == {"samples": 6, "share": 0.25}
     with Image.open(picture) as image:
-        assert image.size == (4 + 6 * 36, 4 + 2 * 36)
+        assert image.size == (4 + 6 * 100, 4 + 2 * 100)  # enlarged to 96 pixels
 
     (tmp_path / "images" / "plate_3.png").write_bytes(b"no image")
     assert main(["check", spec, *given, "--data"]) == 2

@@ -129,7 +129,8 @@ def test_its_supernet_computes_what_the_engines_does(space):
         nn.init.normal_(alpha)
     inputs = search.splits.train.inputs[:2]
     mixtures = {name: Mixture(torch.softmax(alpha, 0)) for name, alpha in theirs.alphas.items()}
-    torch.testing.assert_close(theirs.space(inputs), ours(inputs, mixtures))
+    # Sums in another order, in float32.
+    torch.testing.assert_close(theirs.space(inputs), ours(inputs, mixtures), rtol=1e-4, atol=1e-4)
     shared = {id(p) for p in theirs.weights} & {id(a) for a in theirs.alphas.values()}
     assert not shared
     assert len(theirs.weights) == len(list(ours.parameters()))
