@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,31 @@ _DAMAGE = (
     SafetensorError,
 )
 """What reading a damaged file raises."""
+
+
+class SavePace:
+    """When a checkpoint is due, so that saving takes 2% of the time at most.
+
+    Parameters
+    ----------
+    seconds
+        Between checkpoints, more where saving takes longer than 2% of that; 0 saves always.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = self._pause = seconds
+        self._saved = time.monotonic()
+
+    def save_if_due(self, save: Callable[[], None], *, at_once: bool) -> bool:
+        """Save if it is time, or at once; say whether it was done."""
+        started = time.monotonic()
+        if not at_once and started - self._saved < self._pause:
+            return False
+        save()
+        self._saved = time.monotonic()
+        self._pause = self._seconds and max(self._seconds, 50 * (self._saved - started))
+        return True
+
 
 _TENSOR = "__tensor__"
 _PAIRS = "__pairs__"

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nasengine.checkpoint import load_checkpoint, save_checkpoint
+from nasengine.checkpoint import SavePace, load_checkpoint, save_checkpoint
 from nasengine.errors import EstimationFailed
 from nasengine.passes import Precision, choose_precision, prepare_checked
 from nasengine.randomness import derive_seed, torch_seed
@@ -231,8 +231,7 @@ class Training:
 
     def _loop(self, search: Search) -> None:
         title = " ".join(str(label) for label in self.labels)
-        self._saved = time.monotonic()
-        self._pause = self.save_seconds
+        self._pace = SavePace(self.save_seconds)
         total = self.recipe.iterations
         with search.reporter.progress(title, total, self.step) as progress:
             while not self._finished:
@@ -285,11 +284,7 @@ class Training:
         search.reporter.record("training", facts)
 
     def _save_if_due(self, search: Search) -> None:
-        started = time.monotonic()
-        if search.stop.is_set() or started - self._saved >= self._pause:
-            self._save()
-            self._saved = time.monotonic()
-            self._pause = max(self.save_seconds, 50 * (self._saved - started))
+        if self._pace.save_if_due(self._save, at_once=search.stop.is_set()):
             search.pause_point()
 
     def _save(self) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from nasengine.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
+from nasengine.checkpoint import SavePace, load_checkpoint, remove_checkpoint, save_checkpoint
 from nasengine.files import write_json
 
 from .alphas import derive, entropies, flat, margins, unsure
@@ -108,7 +108,7 @@ class GradientSearch:
 
     def _loop(self) -> None:
         settings = self.settings
-        saved, pause = time.monotonic(), settings.save_seconds
+        pace = SavePace(settings.save_seconds)
         bar = self.search.reporter.progress("gradient search", settings.iterations, self.iteration)
         with bar as progress:
             while self.iteration < settings.iterations and not self.reason:
@@ -117,13 +117,7 @@ class GradientSearch:
                 self.seconds += time.perf_counter() - started
                 self._mind_budget()
                 progress.advance(1, loss=loss)
-                if self.search.stop.is_set() or time.monotonic() - saved >= pause:
-                    started = time.monotonic()
-                    self._save()
-                    saved = time.monotonic()
-                    pause = settings.save_seconds and max(
-                        settings.save_seconds, 50 * (saved - started)
-                    )
+                if pace.save_if_due(self._save, at_once=self.search.stop.is_set()):
                     self.search.pause_point()
 
     def _mind_budget(self) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from nasengine.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
+from nasengine.checkpoint import SavePace, load_checkpoint, remove_checkpoint, save_checkpoint
 from nasengine.errors import SearchFailed
 from nasengine.files import write_json
 from nasengine.randomness import torch_seed
@@ -136,7 +136,7 @@ class NniSearch:
     def begin(self, of_alphas: torch.optim.Optimizer) -> None:
         """Go on from the checkpoint, if there is one."""
         self._of_alphas = of_alphas
-        self._saved, self._pause = time.monotonic(), self.settings.save_seconds
+        self._pace = SavePace(self.settings.save_seconds)
         if self._state is not None:
             self._restore(self._state)
             self._state = None
@@ -179,8 +179,10 @@ class NniSearch:
         if self.iteration % self.settings.log_every == 0 or self._ended:
             self._log()
         self._progress.advance(1, loss=loss)
-        if not self._ended:
-            self._save_if_due()
+        if not self._ended and self._pace.save_if_due(
+            self._save, at_once=self.search.stop.is_set()
+        ):
+            self.search.pause_point()
         return self._ended
 
     @property
@@ -201,15 +203,6 @@ class NniSearch:
         }
         self._losses = []
         self.search.reporter.record("darts", facts)
-
-    def _save_if_due(self) -> None:
-        started = time.monotonic()
-        if self.search.stop.is_set() or started - self._saved >= self._pause:
-            self._save()
-            self._saved = time.monotonic()
-            wanted = self.settings.save_seconds
-            self._pause = wanted and max(wanted, 50 * (self._saved - started))
-            self.search.pause_point()
 
     def _save(self) -> None:
         # By decision: NNI hands its optimiser the alphas in the order of their addresses.
