@@ -58,18 +58,18 @@ def measure(repeats: int, folder: Path) -> dict[str, list[float]]:
     class Timed(NniSearch):
         """Takes turns."""
 
-        def begin(self, of_alphas: Any) -> None:
-            super().begin(of_alphas)
-            self.ended = time.perf_counter()
+        def prepare(self, of_alphas: Any) -> None:
+            super().prepare(of_alphas)
+            self.last = time.perf_counter()
 
         def after(self) -> bool:
             ends = super().after()
-            seconds["nni_darts"].append(time.perf_counter() - self.ended)
+            seconds["nni_darts"].append(time.perf_counter() - self.last)
             for name, work in works.items():
                 started = time.perf_counter()
                 work()
                 seconds[name].append(time.perf_counter() - started)
-            self.ended = time.perf_counter()
+            self.last = time.perf_counter()
             return ends
 
     Timed(NniDarts(iterations=repeats + 1, batch=CASE.batch), search).run()

@@ -1,9 +1,8 @@
-"""One search by NNI's DARTS: what the engine does around its steps, and the result.
+"""One search by NNI's DARTS: what the engine does around its steps.
 
-A search that was killed and called again goes on from its last checkpoint and ends with the same
-alphas, bit for bit on the CPU: PyTorch Lightning begins anew with the iterations that are left,
-and weights, alphas, optimisers and batches are put where they were. Its own checkpoints, which
-are pickles, are off.
+A search that was killed goes on as every other: PyTorch Lightning begins anew with the iterations
+that are left, and weights, alphas, optimisers and batches are put where they were. Its own
+checkpoints, which are pickles, are off.
 """
 
 from __future__ import annotations
@@ -11,33 +10,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nasengine.checkpoint import SavePace, load_checkpoint, remove_checkpoint, save_checkpoint
 from nasengine.errors import SearchFailed
-from nasengine.files import write_json
 from nasengine.randomness import torch_seed
 from nasengine.training import keep_strides
 
-from .alphas import derive, entropies, flat, margins, unsure
+from .alpha_search import AlphaSearch
+from .alphas import flat
 from .draws import Batch, make_draws
-from .gradient_result import Result, fingerprint_of, read_result, refuse_other
+from .nni_darts import NniDarts
 from .nni_silence import silent
 from .search_steps import make_optimiser
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-    from nasengine.search import Search
-
-    from .nni_darts import NniDarts
-
-
-class NniSearch:
-    """One search by NNI's DARTS, from its last checkpoint if there is one.
+class NniSearch(AlphaSearch[NniDarts]):
+    """One search by NNI's steps.
 
     Parameters
     ----------
@@ -47,53 +38,24 @@ class NniSearch:
         Space, task, seed, device, folder.
     """
 
-    def __init__(self, settings: NniDarts, search: Search) -> None:
-        self.settings = settings
-        self.search = search
-        self.iteration = 0
-        self.seconds = 0.0
-        self.reason = ""
-        self._first = 0
-        self._trajectory: list[Tensor] = []
-        self._losses: list[float] = []
-        self._alpha_loss: float | None = None
+    file = "nni_darts"
+    rate = "alpha_learning_rate"
 
-    def run(self) -> Result:
-        """Return the result: at once if the search has ended before.
+    @property
+    def alphas(self) -> Mapping[str, Tensor]:
+        """The alphas by decision: (choices,)."""
+        return self.supernet.alphas
 
-        Raises
-        ------
-        SearchFailed
-            If a loss is NaN or infinite.
-        SpecError
-            If the batch does not fit the data.
-        RunFolderError
-            If the checkpoint is of other settings.
-        Interrupted
-            If the run was asked to stop, after a checkpoint.
-        """
-        finished = read_result(self._result_path, self._fingerprint)
-        if finished is not None:
-            return finished
+    def search_on(self) -> None:
+        """Let NNI search to the end, from where the last checkpoint is."""
         self._draws = make_draws(self.settings, self.search)
         with silent(), torch_seed(self.search.seed, "nni_darts"):
-            exported = self._train()
-        self._tell_doubts()
-        result = self._write_result(exported)
-        remove_checkpoint(self._checkpoint_path)
-        return result
+            self._exported = self._train()
 
-    @property
-    def _result_path(self) -> Path:
-        return self.search.checkpoints / "nni_darts.json"
-
-    @property
-    def _checkpoint_path(self) -> Path:
-        return self.search.checkpoints / "nni_darts.safetensors"
-
-    @property
-    def _fingerprint(self) -> dict[str, Any]:
-        return fingerprint_of(self.settings, self.search)
+    def _facts_of_result(self) -> dict[str, Any]:
+        decisions = self.search.space.decisions
+        exported = {name: decisions[name][index] for name, index in self._exported.items()}
+        return {**super()._facts_of_result(), "exported": exported}
 
     def _train(self) -> dict[str, int]:
         """Let NNI train from the last checkpoint to the end; return its export."""
@@ -101,17 +63,12 @@ class NniSearch:
 
         search, total = self.search, self.settings.iterations
         self.supernet = make_supernet(search.space.graph, self.settings.alpha_learning_rate)
-        self._trajectory = [flat(self.supernet.alphas)]
-        self._state = load_checkpoint(self._checkpoint_path, search.reporter.warn)
-        if self._state is None:
-            choices = {name: list(names) for name, names in search.space.decisions.items()}
-            search.reporter.record("darts_choices", {"choices": choices})
-        else:
-            refuse_other(self._state["fingerprint"], self._fingerprint, self._checkpoint_path)
-            self._first = self.iteration = self._state["iteration"]
+        self._state = self.begin()
+        if self._state is not None:
             for draws, batches in zip(self._draws, self._state["batches"], strict=True):
                 draws.batches.load_state_dict(batches)
-        loaders = [Loader(draws, self._first, total - self._first) for draws in self._draws]
+        first = self.iteration
+        loaders = [Loader(draws, first, total - first) for draws in self._draws]
         title = "gradient search (NNI)"
         with search.reporter.progress(title, total, self.iteration) as self._progress:
             try:
@@ -122,7 +79,7 @@ class NniSearch:
                 # What PyTorch Lightning makes of Ctrl-C, and of SIGTERM between two iterations.
                 if isinstance(error.__context__, KeyboardInterrupt):
                     raise KeyboardInterrupt from error
-                self._save()
+                self.save()
                 search.pause_point()
                 raise
 
@@ -133,10 +90,9 @@ class NniSearch:
         self._of_weights = make_optimiser(self.supernet.weights, self.settings.weights)
         return self._of_weights
 
-    def begin(self, of_alphas: torch.optim.Optimizer) -> None:
+    def prepare(self, of_alphas: torch.optim.Optimizer) -> None:
         """Go on from the checkpoint, if there is one."""
         self._of_alphas = of_alphas
-        self._pace = SavePace(self.settings.save_seconds)
         if self._state is not None:
             self._restore(self._state)
             self._state = None
@@ -161,98 +117,34 @@ class NniSearch:
                 f"{self.settings.iterations} (learning rate of the weights "
                 f"{self.settings.weights.learning_rate:g}); the checkpoint before is kept"
             )
-        if of_alphas:
-            self._alpha_loss = value
-        else:
-            self._losses.append(value)
+        self.note_loss(value, of_alphas)
+        if not of_alphas:
+            self._loss = value
         return loss
 
     def after(self) -> bool:
         """Log and save; say whether to end before the last iteration."""
-        self.iteration += 1
-        self._trajectory.append(flat(self.supernet.alphas))
-        self.seconds += time.perf_counter() - self._started
-        budget = self.search.budget.seconds
-        if budget is not None and self.seconds >= budget:
-            self.reason = f"the budget of {budget:g} s is spent"
-        loss = self._losses[-1]
-        if self.iteration % self.settings.log_every == 0 or self._ended:
-            self._log()
-        self._progress.advance(1, loss=loss)
-        if not self._ended and self._pace.save_if_due(
-            self._save, at_once=self.search.stop.is_set()
-        ):
-            self.search.pause_point()
-        return self._ended
+        self.trajectory.append(flat(self.alphas))
+        self.end_iteration(time.perf_counter() - self._started)
+        self._progress.advance(1, loss=self._loss)
+        if not self.ended:
+            self.save_if_due()
+        return self.ended
 
-    @property
-    def _ended(self) -> bool:
-        return bool(self.reason) or self.iteration == self.settings.iterations
-
-    def _log(self) -> None:
-        alphas = self.supernet.alphas
-        facts = {
-            "iteration": self.iteration,
-            "seconds": self.seconds,
-            "task_loss": sum(self._losses) / len(self._losses),
-            "alpha_loss": self._alpha_loss,
-            "alphas": {name: alpha.tolist() for name, alpha in alphas.items()},
-            "margins": margins(alphas),
-            "entropy": entropies(alphas),
-            "derived": dict(derive(alphas, self.search.space.decisions)),
-        }
-        self._losses = []
-        self.search.reporter.record("darts", facts)
-
-    def _save(self) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the steps need to go on, besides what every search keeps."""
         # By decision: NNI hands its optimiser the alphas in the order of their addresses.
         moments = {n: self._of_alphas.state.get(a, {}) for n, a in self.supernet.alphas.items()}
-        state = {
-            "fingerprint": self._fingerprint,
-            "iteration": self.iteration,
-            "seconds": self.seconds,
+        return {
             "supernet": self.supernet.space.state_dict(),
             "of_weights": self._of_weights.state_dict(),
             "of_alphas": moments,
-            "trajectory": torch.stack(self._trajectory),
-            "losses": self._losses,
-            "alpha_loss": self._alpha_loss,
             "batches": [draws.batches.state_dict() for draws in self._draws],
         }
-        save_checkpoint(self._checkpoint_path, state)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        self.seconds, self._alpha_loss = state["seconds"], state["alpha_loss"]
-        self._losses, self._trajectory = list(state["losses"]), list(state["trajectory"].unbind())
         self.supernet.space.load_state_dict(state["supernet"])
         self._of_weights.load_state_dict(state["of_weights"])
         keep_strides(self._of_weights)
         for name, alpha in self.supernet.alphas.items():
             self._of_alphas.state[alpha] = dict(state["of_alphas"][name])
-
-    def _tell_doubts(self) -> None:
-        decisions, reporter = self.search.space.decisions, self.search.reporter
-        if self.reason:
-            reporter.note(f"ended after {self.iteration} iterations: {self.reason}")
-        doubtful = unsure(torch.stack(self._trajectory), decisions)
-        if doubtful:
-            reporter.warn(
-                f"within noise: at {len(doubtful)} of {len(decisions)} slots the best alpha leads "
-                f"the second by less than two standard errors of its updates "
-                f"({', '.join(doubtful)}); more iterations, or a larger alpha_learning_rate"
-            )
-
-    def _write_result(self, exported: Mapping[str, int]) -> Result:
-        decisions = self.search.space.decisions
-        alphas = {name: alpha.detach().cpu() for name, alpha in self.supernet.alphas.items()}
-        facts = {
-            "fingerprint": self._fingerprint,
-            "alphas": {name: alpha.tolist() for name, alpha in alphas.items()},
-            "exported": {name: decisions[name][index] for name, index in exported.items()},
-            "iterations": self.iteration,
-            "seconds": self.seconds,
-            "reason": self.reason,
-            "trajectory": torch.stack(self._trajectory).tolist(),
-        }
-        write_json(self._result_path, facts)
-        return Result(alphas, self.iteration, self.reason)

@@ -67,7 +67,7 @@ class Steps(Protocol):
     def optimiser(self) -> torch.optim.Optimizer:
         """Return what trains the weights, which are on their device."""
 
-    def begin(self, of_alphas: torch.optim.Optimizer) -> None:
+    def prepare(self, of_alphas: torch.optim.Optimizer) -> None:
         """Prepare, before the first iteration."""
 
     def before(self) -> None:
@@ -94,7 +94,7 @@ class Training(LightningModule):  # type: ignore[misc]
     def on_train_start(self) -> None:
         """Go on from a checkpoint."""
         marked = [o for o in self.trainer.optimizers if getattr(o, "is_arch_optimizer", False)]
-        self.steps.begin(marked[0])
+        self.steps.prepare(marked[0])
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Set the learning rate."""

@@ -209,7 +209,7 @@ def test_a_batch_beyond_the_data_is_refused():
 def test_alphas_take_a_step_in_every_so_manieth_iteration():
     search = GradientSearch(strategy(iterations=10, arch_every=3), make_search())
     search.run()
-    assert len(search._trajectory) == 1 + 3
+    assert len(search.trajectory) == 1 + 3
 
 
 class Broken(TinySegmentation):
