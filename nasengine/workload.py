@@ -42,11 +42,14 @@ class Workload:
         Samples in a step.
     whole
         Whether a step runs every candidate of a supernet, or single networks.
+    part
+        One channel in so many goes through the candidates of a whole supernet.
     """
 
     steps: int
     batch: int
     whole: bool = False
+    part: int = 1
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,12 @@ def estimate(search: Search, strategy: Strategy) -> Estimate:
     if not once and not each:
         return Estimate(0.0, 0.0, 0.0)
     network, single = _median(search)
-    whole = _cost_of_supernet(search) if any(w.whole for w in once) else single
+    supernets = {w.part: _cost_of_supernet(search, w.part) for w in once if w.whole}
     sizes = {min(work.batch, _BATCH) for work in [*once, *each]}
     per_sample = _seconds_per_sample(network, search, sorted(sizes))
 
     def cost(work: Workload) -> _Cost:
-        return whole if work.whole else single
+        return supernets[work.part] if work.whole else single
 
     def seconds(work: Workload) -> float:
         share = cost(work).macs / max(1.0, single.macs)
@@ -152,13 +155,13 @@ def _cost(network: nn.Module, search: Search, *further: object) -> _Cost:
     return _Cost(counter.macs / 2, sum(kept.values()) / 2)
 
 
-def _cost_of_supernet(search: Search) -> _Cost:
+def _cost_of_supernet(search: Search, part: int) -> _Cost:
     import torch
 
     from nasengine.supernet import Mixture, Supernet
 
     with torch.device("meta"):
-        supernet = Supernet(search.space.graph)
+        supernet = Supernet(search.space.graph, part)
         mixtures = {
             name: Mixture(torch.empty(len(choices)))
             for name, choices in search.space.decisions.items()

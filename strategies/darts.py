@@ -199,7 +199,7 @@ class Darts(Strategy):
 
         of_alphas = self.iterations // self.arch_every * (4 if self.order == 2 else 1)
         steps = (self.iterations + of_alphas) * max(1, self.paths)
-        return Workload(steps, self.batch, whole=not self.paths)
+        return Workload(steps, self.batch, whole=not self.paths, part=self.partial_channels)
 
     def propose(self, history: History, count: int, search: Search) -> Sequence[Architecture]:
         """Search, or read what an earlier call found; return what was derived and is not measured.

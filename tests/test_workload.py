@@ -13,6 +13,7 @@ from nasengine.estimator import Estimator
 from nasengine.plugin import load_class
 from nasengine.runs.engine import Engine
 from nasengine.runs.storage import Storage
+from nasengine.space import SearchSpace
 from nasengine.strategy import Strategy
 from nasengine.testing.stubs import CountingEstimator, TinySpace, tiny_search
 from nasengine.workload import Workload, estimate
@@ -43,6 +44,14 @@ def test_a_search_takes_about_what_was_estimated(tmp_path: Path) -> None:
     assert took / 6 < expected.seconds(1, 0) < took * 6
     assert expected.search_seconds > 0
     assert expected.trial_seconds > 0
+
+
+def test_partial_channels_are_estimated_as_the_smaller_supernet_that_they_are() -> None:
+    search = tiny_search(load_class(SearchSpace, "nas_bench_201")(width=8, classes=3))
+    make = load_class(Strategy, "darts")
+    whole, part = (estimate(search, make(partial_channels=part)) for part in (1, 4))
+    assert part.bytes < 0.6 * whole.bytes
+    assert part.search_seconds < whole.search_seconds
 
 
 def test_more_steps_and_samples_take_proportionally_more(tmp_path: Path) -> None:
