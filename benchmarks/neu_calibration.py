@@ -70,7 +70,7 @@ def train(job: tuple[str, str, int, str, int, int]) -> dict[str, object]:
         )
         architecture = search.space.reference(network)
         started = time.process_time()
-        found = trained.measure(Candidate(architecture, search, "reference", {}), search)
+        found = trained.measure(Candidate(architecture, search, "reference", {}))
         return {
             "defect": defect,
             "network": network,

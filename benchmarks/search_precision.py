@@ -55,7 +55,7 @@ def search_once(given: Any, seed: int, precision: str, folder: Path) -> tuple[An
     found = GradientSearch(settings, search).run()
     architecture = derive(found.alphas, space.decisions)
     candidate = Candidate(architecture, search, "winner", {})
-    iou = trained.measure(candidate, search)["iou"].value
+    iou = trained.measure(candidate)["iou"].value
     return torch.stack(list(found.alphas.values())), tuple(architecture.values()), iou
 
 

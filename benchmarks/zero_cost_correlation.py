@@ -87,7 +87,7 @@ def score(
         for name, estimator in by.items():
             started = time.perf_counter()
             try:
-                value = estimator.measure(candidate, search)[name].value
+                value = estimator.measure(candidate)[name].value
             except EstimationFailed:
                 value = float("-inf")  # as good as no network
             row[name] = [value, time.perf_counter() - started]
@@ -110,7 +110,7 @@ def tell(
         column=TARGETS[0],
         further={TARGETS[1]: Column(column=TARGETS[1])},
     )
-    truth = [table.measure(tiny_candidate(search, cell), search) for cell in cells]
+    truth = [table.measure(tiny_candidate(search, cell)) for cell in cells]
     print(f"NAS-Bench-201, {len(cells)} distinct cells, seed {given.seed}, 16 channels, 5 cells")
     print(f"torch {torch.__version__}, 1 thread, {given.batch} textures of 32x32")
     print("kendall / spearman with the accuracy after 200 epochs; s a cell; cells without a score")

@@ -32,7 +32,7 @@ class Flops(Estimator):
         """Return the one metric."""
         return (Metric("flops", "MACs", "min"),)
 
-    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
         """Count the derived network, with the share of each operation in the details.
 
         Raises
@@ -43,6 +43,7 @@ class Flops(Estimator):
         from ._mac_counter import count_macs
         from ._tables import meta_network
 
+        search = candidate.search
         network = meta_network(search, candidate.architecture)
         counter = count_macs(network, search.task.input_shape)
         if counter.uncounted and not self.allow_uncounted:

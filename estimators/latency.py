@@ -75,7 +75,7 @@ class Latency(Estimator):
             return (median, fps)
         return (median, Metric("p90", "ms", "min"), Metric("spread", "", "min"), fps)
 
-    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
         """Time the derived network in eval mode, end to end.
 
         Raises
@@ -83,6 +83,7 @@ class Latency(Estimator):
         EstimationFailed
             If the engine cannot run it, or its readings cannot be trusted, with the reason.
         """
+        search = candidate.search
         if self.table_file is not None:
             return self._predicted(candidate, search)
         from . import _engines, _timing

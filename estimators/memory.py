@@ -37,7 +37,7 @@ class Memory(Estimator):
         names = ("memory", "activations", "training", "training_activations")
         return tuple(Metric(name, "bytes", "min") for name in names)
 
-    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
         """Follow one forward pass, and one training step, of the derived network.
 
         Training holds the weights, the optimiser's states, and at its peak activations and
@@ -46,6 +46,7 @@ class Memory(Estimator):
         from ._liveness import inference_peak, training_peak, weight_bytes
         from ._tables import meta_network
 
+        search = candidate.search
         network, shape = meta_network(search, candidate.architecture), search.task.input_shape
         weights, trainable = weight_bytes(network)
         inference = inference_peak(network, (self.batch, *shape))

@@ -73,7 +73,7 @@ class OneShot(RecipeSettings, Estimator):
         paths = choices if self.sampling == "fair" else 1
         return Workload(recipe.iterations * paths, recipe.batch)
 
-    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
         """Train the supernet if it is not, inherit its weights, recalibrate, validate.
 
         Raises
@@ -83,6 +83,7 @@ class OneShot(RecipeSettings, Estimator):
         """
         from ._supernet_scores import inherited, recalibrate, trained_supernet
 
+        search = candidate.search
         weights = trained_supernet(self, search)
         network = inherited(candidate.architecture, weights, search)
         recalibrate(network, self, search)

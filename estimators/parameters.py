@@ -35,11 +35,11 @@ class Parameters(Estimator):
         """Return the one metric."""
         return (Metric("parameters", "parameters", "min"),)
 
-    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
         """Count the parameters of the derived network."""
         from ._tables import meta_network
 
-        count = count_parameters(meta_network(search, candidate.architecture))
+        count = count_parameters(meta_network(candidate.search, candidate.architecture))
         return {"parameters": Measurement(float(count))}
 
     def table(self, search: Search) -> CostTable:

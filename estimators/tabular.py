@@ -92,7 +92,7 @@ class Tabular(Estimator):
 
         return read_rows(self.file, self.key, tuple(c.column for c in self.columns.values()))
 
-    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
         """Look an architecture up.
 
         Raises
@@ -100,7 +100,7 @@ class Tabular(Estimator):
         EstimationFailed
             Naming the row that is missing, or the column that is empty there.
         """
-        text = search.space.format(candidate.architecture)
+        text = candidate.search.space.format(candidate.architecture)
         values = self.rows.get(text)
         if values is None:
             raise EstimationFailed(f"{self.file}: no row has {self.key} = {text!r}")

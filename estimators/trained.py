@@ -97,7 +97,7 @@ class Trained(RecipeSettings, Estimator):
         steps = round(self.seeds * recipe.iterations * self.resolution**2)
         return Workload(max(1, steps), recipe.batch)
 
-    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
         """Train with every seed, and measure.
 
         Raises
@@ -107,6 +107,7 @@ class Trained(RecipeSettings, Estimator):
         """
         from ._training_runs import deliver, remove_checkpoints, train_once
 
+        search = candidate.search
         runs = [train_once(self, candidate, search, seed) for seed in range(self.seeds)]
         direction = self.metrics(search)[0].direction
         primary = self.primary(search)

@@ -40,7 +40,7 @@ class ZeroCost(Estimator):
         """Return the proxy."""
         return (Metric(self.proxy, "", "max"),)
 
-    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
         """Probe the network, initialised from the candidate's seed.
 
         Raises
@@ -54,6 +54,7 @@ class ZeroCost(Estimator):
 
         from .zero_cost_proxies import PROXIES
 
+        search = candidate.search
         network = candidate.network("zero-cost").to(search.device)
         with (
             torch_seed(search.seed, candidate.label, "zero-cost") as generator,

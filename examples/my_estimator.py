@@ -12,7 +12,7 @@ class Convolutions(Estimator):
         """Name the metric, its unit, and which way is better."""
         return (Metric("convolutions", "", "min"),)
 
-    def measure(self, candidate, search):
+    def measure(self, candidate):
         """Count them in the derived network."""
         kinds = [type(module).__name__ for module in candidate.network().modules()]
         return {"convolutions": Measurement(float(kinds.count("Conv2d")))}

@@ -165,7 +165,7 @@ class Estimator(Plugin):
         """Return what it measures, the primary metric first."""
 
     @abstractmethod
-    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
         """Measure a candidate: a measurement for every metric, by the metric's own name.
 
         Raises

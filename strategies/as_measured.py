@@ -71,7 +71,7 @@ class Readings:
                 label = f"derived-{number}"
                 with guarded(search.seed, label, key):
                     candidate = Candidate(derived.architecture, search, label, {})
-                    taken.append(float(estimator.measure(candidate, search)[primary].value))
+                    taken.append(float(estimator.measure(candidate)[primary].value))
         except StorageError:
             raise
         except Exception as error:  # noqa: BLE001 a candidate may raise anything; its trial will tell

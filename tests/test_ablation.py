@@ -71,7 +71,7 @@ class Unless(Estimator):
     def metrics(self, search):
         return (Metric("q", "", "max"),)
 
-    def measure(self, candidate, search):
+    def measure(self, candidate):
         if candidate.label.startswith("reference"):
             raise EstimationFailed("no row")
         return {"q": Measurement(1.0)}

@@ -34,11 +34,11 @@ class Timed(Estimator):
         counted = search.cost_table("parameters")
         return CostTable("ms", counted.fixed, counted.costs, counted.decisions)
 
-    def measure(self, candidate, search):
+    def measure(self, candidate):
         self.taken.append(candidate.label)
         if self.broken:
             raise EstimationFailed("the middle half of the readings spans 90%")
-        predicted = search.cost_table("timed").predict(candidate.architecture)
+        predicted = candidate.search.cost_table("timed").predict(candidate.architecture)
         more = 1 + self.each * list(candidate.architecture.values()).count("double_dw_conv")
         return {"time": Measurement(self.factor * more * predicted)}
 
@@ -116,8 +116,8 @@ def test_a_table_that_is_right_costs_one_derivation(make_search):
 
 def test_readings_that_something_else_slowed_do_not_count(make_search):
     class Slowed(Timed):
-        def measure(self, candidate, search):
-            found = super().measure(candidate, search)["time"].value
+        def measure(self, candidate):
+            found = super().measure(candidate)["time"].value
             return {"time": Measurement(found * (9 if candidate.label == "derived-1" else 1))}
 
     target = targets(make_search(Timed()))[4]
@@ -153,12 +153,12 @@ def test_a_resumed_search_measures_nothing_again_and_derives_the_same(make_searc
     count = 0
 
     class Stopping(Timed):
-        def measure(self, candidate, search):
+        def measure(self, candidate):
             nonlocal count
             count += 1
             if count == 4:
-                search.stop.set()
-            return super().measure(candidate, search)
+                candidate.search.stop.set()
+            return super().measure(candidate)
 
     with pytest.raises(Interrupted):
         held(replace(search, estimators={"timed": Stopping(factor=1.2, each=0.02)}), **given)

@@ -91,6 +91,7 @@ def test_a_finished_run_resumes_to_nothing_and_more_budget_goes_on(
     assert "is finished" in capsys.readouterr().out
     assert trials(folder) == before
     assert main(["resume", str(folder), *code, "--set", "budget.trials=4"]) == 0
+    assert "so far: 3 of 4 trials" in capsys.readouterr().out
     assert trials(folder)[:3] == before
     assert len(trials(folder)) == 4
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from nasengine.trial import Metric
 
 METRICS = {
     "iou": Metric("iou", "", "max"),
+    "iou.test_iou": Metric("test_iou", "", "max"),
     "flops": Metric("flops", "", "min"),
     "latency": Metric("latency", "ms", "min"),
 }
@@ -45,6 +47,29 @@ def test_a_row_without_the_goal_is_last_and_says_nothing(tmp_path: Path) -> None
     assert told(table, "unet (reference)")["darts"]["wins"] == "-"
     write_comparison(table, table[1], tmp_path)
     assert "| unet (reference) | 1 | - | - | - | - |" in (tmp_path / "comparison.md").read_text()
+
+
+def with_test(setting: str, seed: int, iou: float, test: float | None) -> Summary:
+    values = {"iou": iou} if test is None else {"iou": iou, "iou.test_iou": test}
+    summary = found(setting, seed, "iou iou.test_iou", **values)
+    return replace(summary, tests={"iou": "iou.test_iou"})
+
+
+def test_rows_are_judged_on_the_test_split_where_all_have_one(tmp_path: Path) -> None:
+    random = [with_test("random", 0, 0.5, 0.45), with_test("random", 1, 0.5, 0.45)]
+    lucky = [with_test("darts", 0, 0.6, 0.35), with_test("darts", 1, 0.6, 0.35)]
+    table = rows([*random, *lucky])
+    cells = told(table)
+    assert list(cells) == ["random", "darts"]
+    assert list(cells["darts"])[2] == "iou.test_iou"
+    assert cells["darts"]["iou.test_iou"] == "0.350 ± 0.000"
+    assert cells["darts"]["iou"] == "0.600 ± 0.000"
+    assert cells["darts"]["gain over random [95% interval]"].startswith("-0.1 ")
+    assert cells["darts"]["wins"] == "0/2"
+    write_comparison(table, table[0], tmp_path)
+    cells = told(rows([*random, lucky[0], with_test("darts", 1, 0.6, None)]))
+    assert list(cells) == ["darts", "random"]
+    assert list(cells["darts"])[2] == "iou"
 
 
 def test_seeds_are_paired_where_both_were_measured() -> None:

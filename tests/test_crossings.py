@@ -37,14 +37,14 @@ class Timed(Estimator):
     def metrics(self, search):
         return (Metric("timed", "", "min"),)
 
-    def measure(self, candidate, search):
+    def measure(self, candidate):
         return {"timed": Measurement(2.0 if "double" in candidate.architecture.values() else 1.0)}
 
 
 class Dying(Timed):
     """Takes its process down with it."""
 
-    def measure(self, candidate, search):
+    def measure(self, candidate):
         os._exit(3)
 '''
 

@@ -76,7 +76,7 @@ def search_of(space: SearchSpace, **limits: float) -> Search:
 
 def measured(search: Search, name: str, architecture: object) -> float:
     candidate = Candidate(architecture, search, "x", {})  # type: ignore[arg-type]
-    return search.estimators[name].measure(candidate, search)[name].value
+    return search.estimators[name].measure(candidate)[name].value
 
 
 @pytest.mark.parametrize("name", ["parameters", "flops"])

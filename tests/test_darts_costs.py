@@ -30,8 +30,8 @@ class Tabled(Estimator):
     def metrics(self, search):
         return (Metric("price", "ms", "min"),)
 
-    def measure(self, candidate, search):
-        return {"price": Measurement(self.table(search).predict(candidate.architecture))}
+    def measure(self, candidate):
+        return {"price": Measurement(self.table(candidate.search).predict(candidate.architecture))}
 
     def table(self, search):
         costs = {

@@ -42,7 +42,7 @@ class Misbehaving(Estimator):
     def metrics(self, search: Search) -> tuple[Metric, ...]:
         return (Metric("quality", "", "max"), Metric("second", "", "max"))
 
-    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
         if candidate.architecture["first"] == "conv":
             _misbehave(self.behaviour)
         return {"quality": Measurement(1.0), "second": Measurement(2.0)}
@@ -86,7 +86,7 @@ def test_a_misbehaving_candidate_fails_alone(tmp_path: Path, behaviour: str, rea
 
 def test_bad_data_is_the_users_matter_and_ends_the_run(tmp_path: Path) -> None:
     class Unreadable(Misbehaving):
-        def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+        def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
             raise DataError("image.png: truncated")
 
     with pytest.raises(DataError, match=r"image\.png"):
@@ -96,7 +96,7 @@ def test_bad_data_is_the_users_matter_and_ends_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_no_number_fails_the_trial(tmp_path: Path, value: float) -> None:
     class Odd(Misbehaving):
-        def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+        def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
             return {"quality": Measurement(value)}
 
     engine = engine_for(tmp_path, {"quality": Odd()})
@@ -112,7 +112,7 @@ def test_cheap_estimators_run_first_and_a_broken_limit_spares_the_dear(tmp_path:
     class Dear(Misbehaving):
         effort = 2
 
-        def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+        def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
             calls.append(candidate.label)
             return {"quality": Measurement(1.0), "second": Measurement(0.0)}
 
@@ -157,8 +157,8 @@ def test_a_spent_time_budget_ends_the_search(tmp_path: Path) -> None:
 
 def test_a_stopped_search_ends_before_the_next_estimator_and_goes_on_later(tmp_path: Path) -> None:
     class Stopping(Misbehaving):
-        def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
-            search.stop.set()
+        def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
+            candidate.search.stop.set()
             return {"quality": Measurement(1.0)}
 
     engine = engine_for(tmp_path, {"quality": Stopping()})
@@ -216,7 +216,7 @@ def test_references_are_measured_once_and_break_no_limit(tmp_path: Path) -> None
 
 def test_what_a_trial_prints_or_seeds_does_not_change_the_next(tmp_path: Path) -> None:
     class Rude(Misbehaving):
-        def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+        def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
             import torch
 
             torch.manual_seed(len(candidate.label))

@@ -50,7 +50,7 @@ class Row(EstimatorContract):
             foreign = any(drawn[name] not in c for name, c in search.space.decisions.items())
             if foreign and not self.baselines:
                 with pytest.raises(EstimationFailed, match="is no candidate"):
-                    estimator.measure(candidate, search)
+                    estimator.measure(candidate)
                 continue
             self.test_what_is_declared_is_measured(estimator, search, candidate)
         self.test_the_table_covers_the_space(estimator, search)
@@ -166,11 +166,11 @@ class Forgetful(CountingEstimator):
 class Meddling(CountingEstimator):
     """Draws from torch's global generator."""
 
-    def measure(self, candidate: Candidate, search: Search):
+    def measure(self, candidate: Candidate):
         import torch
 
         torch.rand(1)
-        return super().measure(candidate, search)
+        return super().measure(candidate)
 
 
 def test_the_suite_can_fail(tmp_path):

@@ -137,7 +137,7 @@ class Faulty(Estimator):
     def metrics(self, search: Search) -> tuple[Metric, ...]:
         return (Metric("quality", "", "max"),)
 
-    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
         draw = stream(0, "fault", *sorted(candidate.architecture.items()))
         if draw.random() < self.share:
             return FAULTS[draw.choice(self.faults)]()  # type: ignore[no-any-return]
@@ -213,7 +213,7 @@ def test_all_failed_is_exit_status_1_with_the_reasons_counted(
         "class Broken(Estimator):\n"
         "    def metrics(self, search):\n"
         "        return (Metric('quality', '', 'max'),)\n"
-        "    def measure(self, candidate, search):\n"
+        "    def measure(self, candidate):\n"
         "        raise EstimationFailed('the loss is nan')\n"
     )
     table = tables()
@@ -268,7 +268,7 @@ def test_what_a_candidate_does_to_the_process_is_undone(tmp_path: Path) -> None:
         def metrics(self, search: Search) -> tuple[Metric, ...]:
             return (Metric("quality", "", "max"),)
 
-        def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+        def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
             seen[self.behaviour].append(snapshot())
             if self.behaviour == "rude":
                 rude()
@@ -321,7 +321,7 @@ def test_a_failed_candidate_gives_back_what_it_held(tmp_path: Path) -> None:
         def metrics(self, search: Search) -> tuple[Metric, ...]:
             return (Metric("quality", "", "max"),)
 
-        def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+        def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
             network = torch.nn.Linear(100, 100)
             network.itself = [network]  # type: ignore[assignment] # a cycle, as hooks make them
             held.append(weakref.ref(network))
@@ -355,7 +355,7 @@ class Wild(Estimator):
     def metrics(self, search):
         return (Metric("quality", "", "max"),)
 
-    def measure(self, candidate, search):
+    def measure(self, candidate):
         draw = stream(1, "wild", *sorted(candidate.architecture.items()))
         if draw.random() < 0.3:
             kind = draw.choice(["segfault", "abort", "exit", "sys.exit", "hang", "nan", "raise"])
@@ -425,7 +425,7 @@ def test_a_latency_of_zero_does_not_win_by_itself(tmp_path: Path) -> None:
         def metrics(self, search: Search) -> tuple[Metric, ...]:
             return (Metric("quality", "ms", "min"),)
 
-        def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+        def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
             return {"quality": Measurement(0.0)}
 
     estimators = {"quality": Instant()}

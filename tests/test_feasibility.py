@@ -30,10 +30,10 @@ class Firsts(Estimator):
     def metrics(self, search: Search) -> tuple[Metric, ...]:
         return (Metric("firsts", "", "min"), Metric("seconds", "", "max"))
 
-    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
         if self.hole in candidate.architecture.values():
             raise EstimationFailed("a hole")
-        choices = search.space.decisions.items()
+        choices = candidate.search.space.decisions.items()
         count = sum(candidate.architecture[d] == c[0] for d, c in choices)
         return {"firsts": Measurement(float(count)), "seconds": Measurement(9.0 - count)}
 
@@ -43,7 +43,7 @@ class Timed(Firsts):
 
     effort = 1
 
-    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
         raise AssertionError("nothing dear is asked before the search")
 
 

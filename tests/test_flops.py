@@ -77,7 +77,7 @@ def test_a_whole_network_as_ptflops_counts_its_modules():
             backend="pytorch",
             backend_specific_config={"count_functional": False},
         )
-        measurement = Flops().measure(candidate, search)["flops"]
+        measurement = Flops().measure(candidate)["flops"]
         # ptflops sees modules alone; interpolation as a function is counted here.
         interpolated = sum(
             count
@@ -147,10 +147,10 @@ def test_what_cannot_be_counted_is_named():
     search = tiny_search(FftSpace(), estimators={})
     candidate = tiny_candidate(search, Architecture({"only": "fft"}))
     with pytest.raises(EstimationFailed, match=r"_fft_c2c.*allow_uncounted"):
-        Flops().measure(candidate, search)
+        Flops().measure(candidate)
     with pytest.raises(SpecError, match="_fft_c2c"):
         Flops().table(search)
-    allowed = Flops(allow_uncounted=True).measure(candidate, search)["flops"]
+    allowed = Flops(allow_uncounted=True).measure(candidate)["flops"]
     assert any("_fft_c2c" in name for name in allowed.details["uncounted"])
 
 
@@ -161,7 +161,7 @@ def test_the_table_predicts_exactly(space):
     assert table.unit == "MACs"
     sampled = [moves.sample(space.decisions, search.stream("test", i)) for i in range(4)]
     for architecture in [*sampled, *(space.reference(name) for name in space.references())]:
-        value = Flops().measure(tiny_candidate(search, architecture), search)["flops"].value
+        value = Flops().measure(tiny_candidate(search, architecture))["flops"].value
         assert table.predict(architecture) == pytest.approx(value, rel=1e-12)
 
 
@@ -183,7 +183,7 @@ def test_nas_bench_201_has_published_the_convolutions_and_the_classifier(real_da
     for index in range(5):
         architecture = moves.sample(whole, search.stream("test", index))
         candidate = tiny_candidate(search, architecture)
-        published = table.measure(candidate, search)["cifar10_flops"].value
-        counted = Flops().measure(candidate, search)["flops"].details["operations"]
+        published = table.measure(candidate)["cifar10_flops"].value
+        counted = Flops().measure(candidate)["flops"].details["operations"]
         assert "none" not in architecture.values()
         assert counted["convolution"] + counted["addmm"] == published

@@ -163,7 +163,7 @@ def test_a_table_without_an_architecture_fails_that_trial_alone(tmp_path: Path) 
     estimator = Tabular(file=path, key="key", column="accuracy")
     search = tiny_search(estimators={"accuracy": estimator}, folder=tmp_path)
     with pytest.raises((EstimationFailed, InputError)):
-        estimator.measure(tiny_candidate(search), search)
+        estimator.measure(tiny_candidate(search))
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def fake_clock(monkeypatch, values):
 
 
 def test_what_is_measured(search):
-    found = Latency(**QUICK).measure(tiny_candidate(search), search)
+    found = Latency(**QUICK).measure(tiny_candidate(search))
     latency, samples = found["latency"].value, found["latency"].details["samples"]
     assert list(found) == ["latency", "p90", "spread", "fps"]
     assert 0 < min(samples) <= latency <= found["p90"].value <= max(samples)
@@ -60,7 +60,7 @@ def test_what_is_measured(search):
 
 
 def test_a_batch_is_counted_in_frames(search):
-    found = Latency(**QUICK, batch=4).measure(tiny_candidate(search), search)
+    found = Latency(**QUICK, batch=4).measure(tiny_candidate(search))
     assert found["fps"].value == pytest.approx(4e3 / found["latency"].value)
 
 
@@ -74,7 +74,7 @@ def test_threads_and_modes_are_put_back(search, monkeypatch):
         return real(*args)
 
     monkeypatch.setattr(_timing, "read", spying)
-    Latency(**{**QUICK, "threads": wanted}).measure(tiny_candidate(search), search)
+    Latency(**{**QUICK, "threads": wanted}).measure(tiny_candidate(search))
     assert seen == [(wanted, True)]
     assert torch.get_num_threads() == before
     assert not torch.is_inference_mode_enabled()
@@ -139,7 +139,7 @@ def test_folding_takes_the_batch_norms_away(search):
 def test_compile_runs_what_torch_compiles_and_reports_why_it_cannot(search, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda network, dynamic: network)
     latency = Latency(**QUICK, engine="compile")
-    assert latency.measure(tiny_candidate(search), search)["latency"].value > 0
+    assert latency.measure(tiny_candidate(search))["latency"].value > 0
 
     def broken(network, dynamic):
         def run(x):
@@ -149,7 +149,7 @@ def test_compile_runs_what_torch_compiles_and_reports_why_it_cannot(search, monk
 
     monkeypatch.setattr(torch, "compile", broken)
     with pytest.raises(EstimationFailed, match=r"torch\.compile failed: RuntimeError: no C"):
-        latency.measure(tiny_candidate(search), search)
+        latency.measure(tiny_candidate(search))
 
 
 def test_a_missing_onnxruntime_says_what_to_install(search, monkeypatch):
@@ -179,9 +179,7 @@ def test_an_untraceable_network_cannot_be_folded():
 def test_readings_that_cannot_be_trusted_fail_with_the_reason(search, monkeypatch, ticks, reason):
     fake_clock(monkeypatch, ticks)
     with pytest.raises(EstimationFailed, match=f"3 attempts: .*{reason}"):
-        Latency(repeats=8, seconds=0.0, threads=1, max_spread=0.1).measure(
-            tiny_candidate(search), search
-        )
+        Latency(repeats=8, seconds=0.0, threads=1, max_spread=0.1).measure(tiny_candidate(search))
 
 
 def test_a_bad_reading_is_taken_again():
@@ -308,7 +306,7 @@ def test_a_table_from_elsewhere_predicts_and_says_so(search, made_elsewhere):
     latency.check(search)
     table = latency.table(search)
     candidate = tiny_candidate(search, search.space.reference("big"))
-    found = latency.measure(candidate, search)
+    found = latency.measure(candidate)
     assert list(found) == [metric.name for metric in latency.metrics(search)] == ["latency", "fps"]
     assert found["latency"].value == pytest.approx(table.predict(candidate.architecture))
     assert found["latency"].details["predicted"] is True
@@ -371,7 +369,7 @@ def test_a_reference_block_that_the_table_lacks_fails_that_candidate(search, mad
     latency = Latency(table=made_elsewhere)
     latency.check(search)
     with pytest.raises(EstimationFailed, match="no candidate 'double' in slot"):
-        latency.measure(tiny_candidate(search, search.space.reference("big")), search)
+        latency.measure(tiny_candidate(search, search.space.reference("big")))
 
 
 def test_steady_machines_predict_whole_networks():

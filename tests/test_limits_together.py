@@ -40,8 +40,8 @@ class Sum(Estimator):
         decisions = {slot.name: slot.decision for slot in search.space.graph.slots}
         return CostTable("", 0.0, rows, decisions)
 
-    def measure(self, candidate, search):
-        return {"sum": Measurement(self.table(search).predict(candidate.architecture))}
+    def measure(self, candidate):
+        return {"sum": Measurement(self.table(candidate.search).predict(candidate.architecture))}
 
 
 def limited(space, *limits: Objective, **estimators: Estimator) -> list[str]:
@@ -107,7 +107,7 @@ def test_a_single_limit_and_what_is_timed_are_not_asked() -> None:
     class Timed(Sum):
         effort = 1
 
-        def measure(self, candidate, search):
+        def measure(self, candidate):
             raise AssertionError("nothing dear is asked before the search")
 
     pair = (Objective("up", at_most=1), Objective("down", at_most=1))

@@ -119,11 +119,11 @@ def test_convolutions_take_scratch_memory_on_top(name, training):
 def test_the_estimator_adds_weights_and_states():
     search = tiny_search(TinySpace(), estimators={})
     candidate = tiny_candidate(search)
-    found = {name: m.value for name, m in Memory().measure(candidate, search).items()}
+    found = {name: m.value for name, m in Memory().measure(candidate).items()}
     weights, trainable = weight_bytes(candidate.network())
     assert found["memory"] == weights + found["activations"]
     assert found["training"] == weights + 2 * trainable + found["training_activations"]
-    larger = Memory(batch=4).measure(candidate, search)
+    larger = Memory(batch=4).measure(candidate)
     assert larger["activations"].value == pytest.approx(4 * found["activations"], rel=0.01)
-    momentum = Memory(optimizer_states=1).measure(candidate, search)
+    momentum = Memory(optimizer_states=1).measure(candidate)
     assert found["training"] - momentum["training"].value == trainable

@@ -98,7 +98,7 @@ def test_the_same_seed_gives_the_same_scores(sampling: Any, tmp_path: Path) -> N
         # The order in which networks are scored does not matter.
         for architecture in architectures if name == "a" else architectures[::-1]:
             candidate = tiny_candidate(search, architecture)
-            scores.append((name, architecture, estimator.measure(candidate, search)))
+            scores.append((name, architecture, estimator.measure(candidate)))
     first, second = ({a: m for n, a, m in scores if n == name} for name in ("a", "b"))
     assert first == second
     assert len({m["loss"].value for m in first.values()}) == 4
@@ -107,12 +107,12 @@ def test_the_same_seed_gives_the_same_scores(sampling: Any, tmp_path: Path) -> N
 def test_the_supernet_is_trained_once_and_left_as_it_was(tmp_path: Path) -> None:
     estimator = OneShot(**FAST)
     search = search_for(tmp_path, estimator)
-    estimator.measure(tiny_candidate(search), search)
+    estimator.measure(tiny_candidate(search))
     files = {path.name: path.read_bytes() for path in search.checkpoints.glob("*.safetensors")}
     before = {name: t.clone() for name, t in trained_supernet(estimator, search).items()}
     assert len(files) == 1
     for architecture in enumerate_all(search.space.decisions):
-        estimator.measure(tiny_candidate(search, architecture), search)
+        estimator.measure(tiny_candidate(search, architecture))
     after = trained_supernet(estimator, search)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert {
@@ -215,7 +215,7 @@ def test_references_with_baseline_blocks_fail_with_the_reason(tmp_path: Path) ->
     search = search_for(tmp_path, estimator, space=TinySpace())
     candidate = Candidate(search.space.reference("big"), search, "reference-big", {})
     with pytest.raises(EstimationFailed, match="slot 'first': 'double' is no candidate"):
-        estimator.measure(candidate, search)
+        estimator.measure(candidate)
 
 
 def test_check_refuses(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_scores_rank_a_crippled_choice_last(tmp_path: Path) -> None:
     estimator = OneShot(iterations=150, batch=4, learning_rate=0.05)
     search = search_for(tmp_path, estimator, space=Crippling())
     loss = {
-        architecture["slot"]: estimator.measure(tiny_candidate(search, architecture), search)
+        architecture["slot"]: estimator.measure(tiny_candidate(search, architecture))
         for architecture in enumerate_all(search.space.decisions)
     }
     worst = loss.pop("none")["loss"].value

@@ -27,7 +27,7 @@ class Energy(Estimator):
     def metrics(self, search):
         return (Metric("energy", "nJ", "min"),)
 
-    def measure(self, candidate, search):
+    def measure(self, candidate):
         return {"energy": Measurement(20_800.0)}
 '''
 

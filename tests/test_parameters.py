@@ -39,7 +39,7 @@ def _identity(i, o):
 
 
 def measured(search, architecture):
-    return Parameters().measure(tiny_candidate(search, architecture), search)["parameters"].value
+    return Parameters().measure(tiny_candidate(search, architecture))["parameters"].value
 
 
 def test_shared_parameters_count_once_and_frozen_ones_not():

@@ -435,8 +435,8 @@ class Sleepy(Estimator):
     def metrics(self, search):
         return (Metric("quality", "", "max"),)
 
-    def measure(self, candidate, search):
-        (search.folder / "asleep").touch()
+    def measure(self, candidate):
+        (candidate.search.folder / "asleep").touch()
         time.sleep(600)
 '''
 

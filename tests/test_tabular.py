@@ -60,14 +60,14 @@ def test_every_format_gives_the_same(tmp_path, search, name):
     estimator.check(search)
     assert [metric.name for metric in estimator.metrics(search)] == ["val", "seconds"]
     for row, architecture in zip(rows(), enumerate_all(search.space.decisions), strict=True):
-        found = estimator.measure(tiny_candidate(search, architecture), search)
+        found = estimator.measure(tiny_candidate(search, architecture))
         assert (found["val"].value, found["seconds"].value) == (row["val"], row["time"])
 
 
 def test_columns_in_json(tmp_path, search):
     columns = {name: [row[name] for row in rows()] for name in ("arch", "val")}
     estimator = table(write(tmp_path / "t.json", columns))
-    assert estimator.measure(tiny_candidate(search), search)["val"].value == 10.0
+    assert estimator.measure(tiny_candidate(search))["val"].value == 10.0
 
 
 def test_from_a_spec_relative_to_it(tmp_path, search):
@@ -75,7 +75,7 @@ def test_from_a_spec_relative_to_it(tmp_path, search):
     settings = {"name": "tabular", "file": "t.json", "key": "arch", "column": "val"}
     settings["further"] = {"seconds": {"column": "time", "direction": "min"}}
     estimator = build(Estimator, settings, where="estimators.accuracy", folder=tmp_path)
-    assert estimator.measure(tiny_candidate(search), search)["val"].value == 10.0
+    assert estimator.measure(tiny_candidate(search))["val"].value == 10.0
 
 
 def test_a_missing_row_is_named_before_and_at_the_measurement(tmp_path, search):
@@ -93,7 +93,7 @@ def test_a_missing_row_is_named_before_and_at_the_measurement(tmp_path, search):
         and f"1 of 4 architectures have no row, and will fail: {gone!r}" in Keeping.warnings[0]
     )
     with pytest.raises(EstimationFailed, match=f"no row has arch = '{gone}'"):
-        estimator.measure(tiny_candidate(search), search)
+        estimator.measure(tiny_candidate(search))
 
 
 def test_an_empty_value_fails_its_own_row_alone(tmp_path, search):
@@ -101,9 +101,9 @@ def test_an_empty_value_fails_its_own_row_alone(tmp_path, search):
     records[0]["val"] = None
     estimator = table(write(tmp_path / "t.json", records))
     with pytest.raises(EstimationFailed, match=r"'val'.* is nan"):
-        estimator.measure(tiny_candidate(search), search)
+        estimator.measure(tiny_candidate(search))
     other = next(a for a in enumerate_all(search.space.decisions) if a["second"] == "conv")
-    assert estimator.measure(tiny_candidate(search, other), search)["val"].value == 11.0
+    assert estimator.measure(tiny_candidate(search, other))["val"].value == 11.0
 
 
 def test_a_table_of_another_space_is_refused(tmp_path, search):
@@ -157,8 +157,8 @@ def test_no_content_breaks_out_of_our_errors(tmp_path_factory, content, suffix):
 def test_a_look_up_takes_microseconds(tmp_path, search):
     estimator = table(write(tmp_path / "t.json", rows()))
     candidate = tiny_candidate(search)
-    estimator.measure(candidate, search)
-    best = min(_seconds(lambda: estimator.measure(candidate, search)) for _ in range(5))
+    estimator.measure(candidate)
+    best = min(_seconds(lambda: estimator.measure(candidate)) for _ in range(5))
     assert best < 200e-6
 
 

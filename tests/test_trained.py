@@ -65,7 +65,7 @@ def test_measures_what_it_declares(tmp_path: Path) -> None:
     estimator = Trained(seeds=2, **FAST)
     search = search_for(tmp_path, estimator)
     candidate = tiny_candidate(search)
-    found = estimator.measure(candidate, search)
+    found = estimator.measure(candidate)
     names = ["iou", "error", "loss", "test_iou", "test_error", "test_loss", "seconds"]
     assert [metric.name for metric in estimator.metrics(search)] == names
     assert list(found) == names
@@ -83,7 +83,7 @@ def test_the_weights_delivered_are_the_best_seed_s(tmp_path: Path) -> None:
     estimator = Trained(seeds=3, learning_rate=0.05, iterations=20, batch=4)
     search = search_for(tmp_path, estimator)
     candidate = tiny_candidate(search)
-    found = estimator.measure(candidate, search)
+    found = estimator.measure(candidate)
     weights = load_file(candidate.weights_path)
     assert any("running_mean" in name for name in weights)
     network = build_network(search.space.graph, candidate.architecture)
@@ -101,7 +101,7 @@ def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         search = search_for(tmp_path / name, estimator, seed=seed)
         candidate = tiny_candidate(search)
-        found = estimator.measure(candidate, search)
+        found = estimator.measure(candidate)
         results.append((untimed(found), candidate.weights_path.read_bytes()))
     assert results[0] == results[1]
     assert results[0] != results[2]
@@ -125,14 +125,14 @@ def test_a_stopped_measurement_resumes_to_the_same_figures(at: int, tmp_path: Pa
     for name in ("plain", "stopped"):
         (tmp_path / name).mkdir()
     plain = search_for(tmp_path / "plain", estimator)
-    wanted = estimator.measure(tiny_candidate(plain), plain)
+    wanted = estimator.measure(tiny_candidate(plain))
     reporter = StopAt(at)
     search = replace(search_for(tmp_path / "stopped", estimator), reporter=reporter)
     reporter.search = search  # type: ignore[assignment]
     with pytest.raises(Interrupted):
-        estimator.measure(tiny_candidate(search), search)
+        estimator.measure(tiny_candidate(search))
     search.stop.clear()
-    found = estimator.measure(tiny_candidate(search), search)
+    found = estimator.measure(tiny_candidate(search))
     assert untimed(found) == untimed(wanted)
     # One record a step: 12 in all, and none of them twice.
     assert reporter.left == at - 12
@@ -141,7 +141,7 @@ def test_a_stopped_measurement_resumes_to_the_same_figures(at: int, tmp_path: Pa
 def test_metric_picks_the_primary_and_its_direction(tmp_path: Path) -> None:
     estimator = Trained(metric="error", seeds=2, learning_rate=0.05, iterations=10, batch=4)
     search = search_for(tmp_path, estimator)
-    found = estimator.measure(tiny_candidate(search), search)
+    found = estimator.measure(tiny_candidate(search))
     assert estimator.metrics(search)[0] == Metric("error", "", "min")
     values = found["error"].details["values"]
     assert found["error"].details["delivered_seed"] == values.index(min(values))
@@ -159,7 +159,7 @@ def test_fidelity_trains_on_less(tmp_path: Path) -> None:
     estimator = Trained(resolution=0.5, data_fraction=0.5, **FAST)
     search = search_for(tmp_path, estimator, task=Watching())
     estimator.check(search)
-    estimator.measure(tiny_candidate(search), search)
+    estimator.measure(tiny_candidate(search))
     # 6 steps, validation, test: all at half the size.
     assert seen == [(4, 1, 8, 8)] * 7 + [(3, 1, 8, 8)]
 
@@ -180,7 +180,7 @@ def test_data_fraction_draws_some_of_the_samples(tmp_path: Path) -> None:
 def test_early_stopping_ends_a_training(tmp_path: Path) -> None:
     estimator = Trained(iterations=200, batch=4, patience=1, validate_every=2, learning_rate=1e-9)
     search = search_for(tmp_path, estimator)
-    found = estimator.measure(tiny_candidate(search), search)
+    found = estimator.measure(tiny_candidate(search))
     assert found["iou"].details["steps"][0] < 200
 
 
@@ -200,7 +200,7 @@ def test_check_refuses(settings: dict[str, Any], message: str, tmp_path: Path) -
 def test_without_a_test_split_there_are_no_test_figures(tmp_path: Path) -> None:
     estimator = Trained(**FAST)
     search = search_for(tmp_path, estimator, task=TinySegmentation())
-    assert list(estimator.measure(tiny_candidate(search), search)) == ["iou", "loss", "seconds"]
+    assert list(estimator.measure(tiny_candidate(search))) == ["iou", "loss", "seconds"]
 
 
 def test_metrics_are_known_without_the_data(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_candidate_that_diverges_fails_with_a_reason(tmp_path: Path) -> None:
     estimator = Trained(**FAST)
     search = search_for(tmp_path, estimator, task=Diverging())
     with pytest.raises(EstimationFailed, match="the loss is nan at step 1"):
-        estimator.measure(tiny_candidate(search), search)
+        estimator.measure(tiny_candidate(search))
 
 
 def test_references_with_baseline_blocks_are_trained(tmp_path: Path) -> None:
@@ -247,4 +247,4 @@ def test_references_with_baseline_blocks_are_trained(tmp_path: Path) -> None:
     search = search_for(tmp_path, estimator, space=TinySpace())
     big: Architecture = search.space.reference("big")
     candidate = Candidate(big, search, "reference-big", {})
-    assert 0 <= estimator.measure(candidate, search)["iou"].value <= 1
+    assert 0 <= estimator.measure(candidate)["iou"].value <= 1

@@ -32,7 +32,7 @@ class Misbehaving(Estimator):
     def metrics(self, search):
         return (Metric("quality", "", "max"),)
 
-    def measure(self, candidate, search):
+    def measure(self, candidate):
         print("noise on stdout")
         if candidate.architecture["first"] == "conv":
             if self.behaviour == "segfault":
@@ -50,7 +50,7 @@ class Misbehaving(Estimator):
                     os.kill(os.getpid(), signal.SIGKILL)
             elif self.behaviour == "data":
                 raise DataError("image.png: truncated")
-        with search.reporter.progress("measuring", 2) as progress:
+        with candidate.search.reporter.progress("measuring", 2) as progress:
             progress.advance(2, done=1.0)
         network = candidate.network()
         value = sum(float(p.detach().double().sum()) for p in network.parameters())

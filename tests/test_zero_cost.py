@@ -121,7 +121,7 @@ def test_every_proxy_measures_a_space_and_repeats_itself(proxy, tmp_path):
     search = tiny_search(estimators={}, folder=tmp_path)
     estimator = ZeroCost(proxy=proxy, batch=4)
     values = [
-        estimator.measure(tiny_candidate(search, label=label), search)[proxy].value
+        estimator.measure(tiny_candidate(search, label=label))[proxy].value
         for label in ("trial-0", "trial-0", "trial-1")
     ]
     assert values[0] == values[1] and math.isfinite(values[0])
@@ -139,7 +139,7 @@ def test_richer_cells_score_higher_than_empty_ones(proxy, tmp_path):
         names = [c for c in space.decisions[edges[0]] if choice.endswith(c) or c == choice]
         architecture = Architecture(dict.fromkeys(edges, names[0]))
         candidate = tiny_candidate(search, architecture)
-        score[choice] = ZeroCost(proxy=proxy, batch=8).measure(candidate, search)[proxy].value
+        score[choice] = ZeroCost(proxy=proxy, batch=8).measure(candidate)[proxy].value
     assert score["nor_conv_3x3"] > score["skip_connect"]
 
 
@@ -157,7 +157,7 @@ def _conv(i, o):
 def test_a_proxy_that_does_not_suit_fails_with_the_reason(tmp_path):
     search = tiny_search(Bare(), estimators={}, folder=tmp_path)
     with pytest.raises(EstimationFailed, match="naswot: the network has no ReLU"):
-        ZeroCost(proxy="naswot").measure(tiny_candidate(search), search)
+        ZeroCost(proxy="naswot").measure(tiny_candidate(search))
 
 
 def test_a_score_that_is_not_finite_fails(tmp_path, monkeypatch):
@@ -166,4 +166,4 @@ def test_a_score_that_is_not_finite_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(zero_cost_proxies, "PROXIES", {"snip": lambda network, probe: math.nan})
     search = tiny_search(estimators={}, folder=tmp_path)
     with pytest.raises(EstimationFailed, match="snip: the score is nan"):
-        ZeroCost(proxy="snip").measure(tiny_candidate(search), search)
+        ZeroCost(proxy="snip").measure(tiny_candidate(search))

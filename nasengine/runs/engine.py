@@ -108,7 +108,7 @@ def by_effort(estimators: Mapping[str, Estimator]) -> list[tuple[str, Estimator]
 
 def _measured_by(key: str, estimator: Estimator, candidate: Candidate) -> dict[str, Measurement]:
     primary, *others = (metric.name for metric in estimator.metrics(candidate.search))
-    measured = estimator.measure(candidate, candidate.search)
+    measured = estimator.measure(candidate)
     if primary not in measured:
         raise EstimationFailed(f"{primary} is not among what was measured")
     for name in measured:

@@ -87,7 +87,7 @@ def counted_value(search: Search, name: str) -> Value | None:
 
     def value(architecture: Architecture) -> float | None:
         try:
-            found = estimator.measure(Candidate(architecture, search, "range", {}), search)
+            found = estimator.measure(Candidate(architecture, search, "range", {}))
         except Exception:  # noqa: BLE001 a candidate may raise anything; the search will tell
             return None
         return found[own].value if own in found and math.isfinite(found[own].value) else None

@@ -115,14 +115,18 @@ def compare(outcome: Outcome) -> Comparison:
     # Some metrics need what this run may not have (a test split).
     metrics = {n: m for n, m in known_metrics(outcome.search).items() if n in measured}
     asked = outcome.search.objectives.goals
+    goals = tuple(goal.metric for goal in asked)
+    tests = _tests(outcome.search, goals)
     # What a search is asked for goes before what a metric usually is better for.
-    metrics |= {g.metric: replace(metrics[g.metric], direction=g.goal) for g in asked if g.goal}
+    for goal in asked:
+        for name in metrics.keys() & {goal.metric, tests.get(goal.metric)}:
+            if goal.goal:
+                metrics[name] = replace(metrics[name], direction=goal.goal)
     estimators = outcome.search.estimators
     counted = frozenset(n for n in metrics if estimators[n.partition(".")[0]].counts)
-    goals = tuple(goal.metric for goal in asked)
     complete = outcome.history.complete
     values = [t.value(goals[0]) for t in complete if goals[0] in t.measurements]
-    return Comparison(metrics, networks, goals, counted, _tests(outcome.search, goals), values)
+    return Comparison(metrics, networks, goals, counted, tests, values)
 
 
 def _tests(search: Search, goals: Sequence[str]) -> dict[str, str]:
@@ -243,6 +247,7 @@ def _metrics(outcome: Outcome) -> dict[str, Any]:
 
     return {
         "goals": list(comparison.goals),
+        "tests": dict(comparison.tests),
         "metrics": {
             name: {"unit": metric.unit, "direction": metric.direction}
             for name, metric in comparison.metrics.items()

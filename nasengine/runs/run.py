@@ -13,6 +13,7 @@ from nasengine.errors import SpecError, StorageError
 from nasengine.files import write_json
 from nasengine.history import History
 from nasengine.objectives import Objectives
+from nasengine.quantities import format_duration
 from nasengine.reporter import Reporter
 from nasengine.runs.engine import Engine, best_or_fail, measure
 from nasengine.runs.execution import Executor, InProcess
@@ -80,6 +81,8 @@ def run(
         if not len(engine.history):
             for note in experiment.check_limits(engine.search):
                 engine.search.reporter.note(note)
+        else:
+            engine.search.reporter.note(_so_far(engine))
         history = engine.run()
         seconds = engine.seconds
         winner = best_or_fail(engine.search, history)
@@ -94,6 +97,14 @@ def run(
         _report(folder, final.reporter)
         folder.storage.set_fact("finished", True)
         return outcome
+
+
+def _so_far(engine: Engine) -> str:
+    """Say where a run that goes on is."""
+    ended = sum(trial.status is not Status.RUNNING for trial in engine.history)
+    trials = engine.search.budget.trials
+    of = "" if trials is None else f" of {trials}"
+    return f"so far: {ended}{of} trials, {format_duration(engine.seconds)} of search"
 
 
 def _report(folder: RunFolder, reporter: Reporter) -> None:

@@ -196,57 +196,66 @@ def baseline_of(table: Sequence[Row], name: str | None) -> Row:
 def header(table: Sequence[Row], baseline: Row) -> list[str]:
     """Return the titles of `lines`."""
     gain = f"gain over {baseline.name} [95% interval]"
-    measured = ["setting", "seeds", _goal(table), gain, *SPARE, "wins", *_others(table)]
+    measured = ["setting", "seeds", judged(table), gain, *SPARE, "wins", *_others(table)]
     return [*measured, "trials", "search time"]
 
 
 def lines(table: Sequence[Row], baseline: Row) -> list[list[str]]:
-    """Return the comparison as cells of text, best primary goal first, the unmeasured last.
+    """Return the comparison as cells of text, the best first, the unmeasured last.
 
-    The gain is positive when better; see `nasengine.statistics.difference` for its interval and
-    for the bootstrap's beside it. An interval that holds 0 shows no difference.
+    The gain is by `judged`, positive when better; see `nasengine.statistics.difference` for its
+    interval and for the bootstrap's beside it. An interval that holds 0 shows no difference.
     """
-    goal, others = _goal(table), _others(table)
-    return [_line(row, baseline, goal, others) for row in _ranked(table)]
+    metric, others = judged(table), _others(table)
+    return [_line(row, baseline, metric, others) for row in _ranked(table)]
 
 
-def _goal(table: Sequence[Row]) -> str:
-    return table[0].goals[0]
+def judged(table: Sequence[Row]) -> str:
+    """Return the metric that rows are judged by: the goal's on the test split where all have it.
+
+    A winner was chosen by the goal, so that its own value there is too good, and by how much
+    differs between strategies.
+    """
+    goal = table[0].goals[0]
+    runs = [run for row in table for run in row.runs.values() if goal in run.values]
+    tests = {run.tests.get(goal, "") for run in runs}
+    test = tests.pop() if len(tests) == 1 else ""
+    return test if test and all(test in run.values for run in runs) else goal
 
 
 def _others(table: Sequence[Row]) -> list[str]:
-    """Return the metrics beside the goal that any row has."""
+    """Return the metrics beside the judged one that any row has."""
     shown = dict.fromkeys(metric for row in table for metric in row.shown)
-    return [metric for metric in shown if metric != _goal(table)]
+    return [metric for metric in shown if metric != judged(table)]
 
 
 def _ranked(table: Sequence[Row]) -> list[Row]:
-    goal = _goal(table)
-    sign = -1.0 if table[0].metric(goal).direction == "max" else 1.0
+    metric = judged(table)
+    sign = -1.0 if table[0].metric(metric).direction == "max" else 1.0
 
     def rank(row: Row) -> tuple[bool, float]:
-        value = row.mean(goal)
+        value = row.mean(metric)
         return (True, 0.0) if math.isnan(value) else (False, sign * value)
 
     return sorted(table, key=rank)
 
 
-def _line(row: Row, baseline: Row, goal: str, others: Sequence[str]) -> list[str]:
-    gain = ["", "", ""] if row is baseline else _gain(row, baseline, goal)
+def _line(row: Row, baseline: Row, metric: str, others: Sequence[str]) -> list[str]:
+    gain = ["", "", ""] if row is baseline else _gain(row, baseline, metric)
     trials = mean([run.trials for run in row.runs.values()])
     seconds = mean([run.seconds for run in row.runs.values()])
     used = [f"{trials:g}", format_duration(seconds)] if trials else ["", ""]
-    cells = [row.name, str(len(row.runs)), row.cell(goal), *gain]
-    return [*cells, *(row.cell(metric) for metric in others), *used]
+    cells = [row.name, str(len(row.runs)), row.cell(metric), *gain]
+    return [*cells, *(row.cell(other) for other in others), *used]
 
 
-def _gain(row: Row, baseline: Row, goal: str) -> list[str]:
+def _gain(row: Row, baseline: Row, metric: str) -> list[str]:
     """Return the gain with its interval, the bootstrap's, and the wins."""
-    found = row.against(baseline, goal)
+    found = row.against(baseline, metric)
     if found is None:
         return [ABSENT, ABSENT, ABSENT]
-    pairs = len(row.pairs(baseline, goal))
-    wins = f"{row.wins(baseline, goal)}/{pairs}" if pairs else ABSENT
+    pairs = len(row.pairs(baseline, metric))
+    wins = f"{row.wins(baseline, metric)}/{pairs}" if pairs else ABSENT
     if math.isnan(found.low):
         return [f"{found.value:+.4g}", ABSENT, wins]
     interval, resampled = (
@@ -263,24 +272,24 @@ def markdown(table: Sequence[Row], baseline: Row) -> str:
 
 
 def plot(table: Sequence[Row], path: Path) -> None:
-    """Draw every run's primary goal by setting, with means and standard deviations."""
+    """Draw every run's judged metric by setting, with means and standard deviations."""
     from matplotlib.figure import Figure
 
-    goal = _goal(table)
-    metric = table[0].metric(goal)
+    name = judged(table)
+    unit = table[0].metric(name).unit
     ordered = _ranked(table)[::-1]
     figure = Figure(figsize=(7, 1.2 + 0.45 * len(ordered)), layout="constrained")
     axes = figure.add_subplot()
     for place, row in enumerate(ordered):
-        values = row.values(goal)
+        values = row.values(name)
         if not values:
             continue
         spread = deviation(values)
         axes.plot(values, [place] * len(values), "o", color="#9db4c8", markersize=5)
         error = 0.0 if math.isnan(spread) else spread
-        axes.errorbar(row.mean(goal), place, xerr=error, fmt="D", color="#1f4e79", capsize=4)
+        axes.errorbar(row.mean(name), place, xerr=error, fmt="D", color="#1f4e79", capsize=4)
     axes.set_yticks(range(len(ordered)), [row.name for row in ordered])
-    axes.set_xlabel(f"{goal} ({metric.unit})" if metric.unit else goal)
+    axes.set_xlabel(f"{name} ({unit})" if unit else name)
     axes.set_title("each run, mean and standard deviation", fontsize=10)
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=150)

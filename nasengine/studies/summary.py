@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Summary:
         The metrics, by name.
     goals
         Those optimised, the primary first.
+    tests
+        Goal to the metric that is the same on the test split, where its estimator knows one.
     trials, seconds
         What the search used, supernet training included.
     """
@@ -45,6 +47,7 @@ class Summary:
     goals: tuple[str, ...]
     trials: int
     seconds: float
+    tests: Mapping[str, str] = field(default_factory=dict)
 
 
 def summarise(folder: Path, setting: Mapping[str, str]) -> Summary:
@@ -70,6 +73,7 @@ def summarise(folder: Path, setting: Mapping[str, str]) -> Summary:
             tuple(found["goals"]),
             found["trials"],
             found["seconds"],
+            dict(found.get("tests", {})),  # Older runs do not say.
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(f"{folder}: not a finished run ({error})") from error
@@ -135,6 +139,7 @@ def summarise_references(folder: Path, trials: Mapping[str, Trial], like: Summar
             like.goals,
             0,
             0.0,
+            like.tests,
         )
         for name, trial in trials.items()
     ]

@@ -97,7 +97,7 @@ class EstimatorContract:
         self, estimator: Estimator, search: Search, candidate: Candidate
     ) -> None:
         """Every metric gets a finite number, explained in JSON values, and nothing else does."""
-        found = estimator.measure(candidate, search)
+        found = estimator.measure(candidate)
         declared = {metric.name for metric in estimator.metrics(search)}
         assert declared - self.optional <= set(found) <= declared
         for name, measurement in found.items():
@@ -108,9 +108,9 @@ class EstimatorContract:
         self, estimator: Estimator, search: Search, candidate: Candidate
     ) -> None:
         """The seed and the candidate's label decide, but for what varies by nature."""
-        first = _values(estimator.measure(candidate, search), self.varying)
+        first = _values(estimator.measure(candidate), self.varying)
         again = tiny_candidate(search, candidate.architecture, candidate.label)
-        assert _values(estimator.measure(again, search), self.varying) == first
+        assert _values(estimator.measure(again), self.varying) == first
 
     def test_torch_is_left_as_it_was(
         self, estimator: Estimator, search: Search, candidate: Candidate
@@ -118,20 +118,20 @@ class EstimatorContract:
         """Random state, threads, gradient mode, dtype and device do not change."""
         assert search.splits  # loading is not the estimator's doing
         before = torch_state()
-        estimator.measure(candidate, search)
+        estimator.measure(candidate)
         assert torch_state() == before
         if estimator.has_table:
             estimator.table(search)
             assert torch_state() == before
 
     def test_the_candidate_builds_the_same_network_after(
-        self, estimator: Estimator, search: Search, candidate: Candidate
+        self, estimator: Estimator, candidate: Candidate
     ) -> None:
         """Nothing that a candidate or its space holds is changed."""
         import torch
 
         before = candidate.network().state_dict()
-        estimator.measure(candidate, search)
+        estimator.measure(candidate)
         after = candidate.network().state_dict()
         assert list(before) == list(after)
         assert all(torch.equal(before[name], after[name]) for name in before)
@@ -166,7 +166,7 @@ class EstimatorContract:
         table, primary = estimator.table(search), estimator.metrics(search)[0].name
         for number, architecture in enumerate(whole_architectures(search)):
             candidate = tiny_candidate(search, architecture, f"trial-{number}")
-            measured = estimator.measure(candidate, search)[primary].value
+            measured = estimator.measure(candidate)[primary].value
             assert table.predict(architecture) == pytest.approx(measured, rel=self.tolerance)
 
 

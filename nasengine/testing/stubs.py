@@ -204,11 +204,11 @@ class CountingEstimator(Estimator):
         """Return the one metric."""
         return (Metric("firsts", "", "min"),)
 
-    def measure(self, candidate: Candidate, search: Search) -> Mapping[str, Measurement]:
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
         """Count."""
         firsts = sum(
             candidate.architecture[decision] == choices[0]
-            for decision, choices in search.space.decisions.items()
+            for decision, choices in candidate.search.space.decisions.items()
         )
         return {"firsts": Measurement(float(firsts))}
 
