@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 import re
 import subprocess
 import sys
@@ -15,9 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasengine.delivery import export
-from nasengine.delivery.export import export_onnx, export_python, python_source, write_onnx
+from nasengine.delivery.export import export_python, python_source
+from nasengine.delivery.onnx_model import export_onnx, write_onnx
+from nasengine.moves import sample
 from nasengine.network import build_network
 from nasengine.operations import Zero
+from nasengine.plugin import load_class
+from nasengine.space import SearchSpace
 from nasengine.spaces.light_sdi import LightSDI
 from nasengine.spaces.nas_bench_201 import NASBench201
 
@@ -176,6 +181,49 @@ def test_onnx_gives_what_torch_gives(tmp_path: Path, capfd: pytest.CaptureFixtur
         inputs = torch.rand(batch, 3, 32, 32)
         (outputs,) = session.run(None, {"input": inputs.numpy()})
         torch.testing.assert_close(torch.from_numpy(outputs), network(inputs).detach())
+
+
+def free_axes(path: Path) -> list[str]:
+    onnx = pytest.importorskip("onnx")
+    shape = onnx.load(path).graph.input[0].type.tensor_type.shape
+    return [dim.dim_param for dim in shape.dim]
+
+
+@pytest.mark.parametrize(("name", "size"), [("light_sdi", 32), ("nas_bench_201", 16)])
+def test_onnx_takes_images_of_any_size_that_the_network_takes(
+    name: str, size: int, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxscript")
+    ort = pytest.importorskip("onnxruntime")
+    space = load_class(SearchSpace, name)(width=4)
+    torch.manual_seed(0)
+    architecture = sample(space.decisions, random.Random(0))
+    network = build_network(space.graph, architecture).eval()
+    facts = write_onnx(network, (3, size, size), tmp_path / "model.onnx")
+    assert facts["any_size"]
+    assert free_axes(tmp_path / "model.onnx") == ["batch", "", "height", "width"]
+    session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    inputs = torch.rand(2, 3, size + 16, size + 48)
+    (outputs,) = session.run(None, {"input": inputs.numpy()})
+    torch.testing.assert_close(torch.from_numpy(outputs), network(inputs).detach())
+
+
+class OfOneSize(nn.Module):
+    """Reads the pixels of images of one size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3 * 8 * 8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x.flatten(1))
+
+
+def test_onnx_is_of_one_size_where_the_network_is(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    facts = write_onnx(OfOneSize().eval(), (3, 8, 8), tmp_path / "model.onnx")
+    assert not facts["any_size"]
+    assert free_axes(tmp_path / "model.onnx") == ["batch", "", "", ""]
 
 
 def test_onnx_says_which_extra_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

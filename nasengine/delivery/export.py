@@ -1,4 +1,4 @@
-"""What a run delivers of its network: ONNX, and a plain-PyTorch file that needs no nasengine.
+"""What a run delivers of its network: a plain-PyTorch file that needs no nasengine.
 
 The file is written from the network as `torch.fx` traces it: its layers of `torch.nn` with their
 settings, and its forward pass. Before it is written, the layers are built anew from exactly what
@@ -8,13 +8,10 @@ the file will say, and must give the network's own outputs.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import inspect
-import logging
 import math
 import re
 import textwrap
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +39,20 @@ class ExportFailed(NasengineError):
     """A network cannot be written in a form; the run's other results are not touched."""
 
 
+def checked_difference(outputs: Tensor, wanted: Tensor, what: str) -> float:
+    """Return the largest difference of outputs; refuse a model in which it is too large."""
+    difference = float((outputs - wanted).abs().max())
+    allowed = _TOLERANCE * max(1.0, float(wanted.abs().max()))
+    if not difference <= allowed:
+        raise ExportFailed(f"{what} differs from the network by {difference:.3g}")
+    return difference
+
+
+def example(input_shape: Sequence[int]) -> Tensor:
+    """Return three random samples: one or two could pass for a broadcast dimension."""
+    return torch.rand(3, *input_shape, generator=torch.Generator().manual_seed(0))
+
+
 def export_python(network: nn.Module, input_shape: Sequence[int], path: Path) -> str:
     """Write a network as a plain-PyTorch file; it loads ``weights.safetensors`` beside it.
 
@@ -63,117 +74,6 @@ def export_python(network: nn.Module, input_shape: Sequence[int], path: Path) ->
     except ExportFailed as error:
         return f"no {path.name}: {error}"
     return ""
-
-
-def export_onnx(network: nn.Module, input_shape: Sequence[int], path: Path) -> str:
-    """Write a network as ONNX; see `write_onnx`.
-
-    Returns
-    -------
-    Why it could not be written; empty when it was.
-    """
-    try:
-        write_onnx(network, input_shape, path)
-    except ExportFailed as error:
-        return f"no {path.name}: {error}"
-    return ""
-
-
-def write_onnx(network: nn.Module, input_shape: Sequence[int], path: Path) -> dict[str, Any]:
-    """Write a network as ONNX, for any batch size, and run it beside torch.
-
-    Parameters
-    ----------
-    network
-        Exported in evaluation mode, from where it is to the CPU.
-    input_shape
-        (C, H, W) of one sample.
-    path
-        The file to write.
-
-    Returns
-    -------
-    ``opset``; ``verified``: whether onnxruntime is installed and ran it; ``max_abs_difference``
-    to torch's outputs on random samples, None where not verified.
-
-    Raises
-    ------
-    ExportFailed
-        If the extra ``onnx`` is not installed, the network has no ONNX form, or its outputs
-        differ from torch's.
-    """
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ExportFailed(f"{' and '.join(missing)} not installed; pip install 'nasengine[onnx]'")
-    example = _example(input_shape)
-    network = network.cpu().eval()
-    program = _onnx_program(network, example)
-    model = program.model_proto
-    data = model.SerializeToString()
-    difference = _onnx_difference(network, data, example)
-    write_atomically(path, data)
-    return {
-        "opset": next(o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}),
-        "verified": difference is not None,
-        "max_abs_difference": difference,
-    }
-
-
-def _onnx_program(network: nn.Module, example: Tensor) -> Any:
-    log = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = log.level
-    with warnings.catch_warnings():
-        # It says that torchvision is not installed, which nothing here needs.
-        log.setLevel(logging.ERROR)
-        # The exporter and onnxscript use deprecated parts of torch and Python themselves.
-        for category in (DeprecationWarning, FutureWarning, UserWarning):
-            for module in (r"torch\.", r"onnxscript", r"onnx_ir", r"copyreg", r"contextlib"):
-                warnings.filterwarnings("ignore", category=category, module=module)
-        try:
-            return torch.onnx.export(
-                network,
-                (example,),
-                dynamo=True,
-                verbose=False,
-                input_names=["input"],
-                output_names=["output"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-            )
-        # The exporter raises a dozen types of its own, by release.
-        except Exception as error:
-            first = str(error).strip().partition("\n")[0]
-            raise ExportFailed(
-                f"torch cannot export it: {type(error).__name__}: {first}"
-            ) from error
-        finally:
-            log.setLevel(level)
-
-
-def _onnx_difference(network: nn.Module, data: bytes, example: Tensor) -> float | None:
-    if importlib.util.find_spec("onnxruntime") is None:
-        return None
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    (outputs,) = session.run(None, {"input": example.numpy()})
-    with torch.inference_mode():
-        wanted = network(example)
-    return _checked_difference(torch.from_numpy(outputs), wanted, "the ONNX model")
-
-
-def _checked_difference(outputs: Tensor, wanted: Tensor, what: str) -> float:
-    difference = float((outputs - wanted).abs().max())
-    allowed = _TOLERANCE * max(1.0, float(wanted.abs().max()))
-    if not difference <= allowed:
-        raise ExportFailed(f"{what} differs from the network by {difference:.3g}")
-    return difference
-
-
-def _example(input_shape: Sequence[int]) -> Tensor:
-    """Return three random samples: one or two could pass for a broadcast dimension."""
-    return torch.rand(3, *input_shape, generator=torch.Generator().manual_seed(0))
 
 
 def python_source(network: nn.Module, input_shape: Sequence[int]) -> str:
@@ -319,9 +219,9 @@ def _verify(network: nn.Module, graph: fx.Graph, input_shape: Sequence[int]) -> 
     if unused:
         raise ExportFailed(f"its forward pass does not use {', '.join(unused)}")
     again.load_state_dict(network.state_dict())
-    example = _example(input_shape)
+    inputs = example(input_shape)
     with torch.inference_mode():
-        _checked_difference(again(example), network(example), "the source")
+        checked_difference(again(inputs), network(inputs), "the source")
 
 
 def _rebuilt(module: nn.Module, where: str) -> nn.Module:

@@ -187,7 +187,8 @@ def _use_weights(search: Search, architecture: Architecture, best: Path) -> list
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from nasengine.delivery.export import export_onnx, export_python
+    from nasengine.delivery.export import export_python
+    from nasengine.delivery.onnx_model import export_onnx
     from nasengine.network import build_network
 
     network = build_network(search.space.graph, architecture)
