@@ -5,9 +5,11 @@
 
 Every target has a search of its own, on images, from nothing; targets are spread evenly over the
 range of the space. The latency table is measured once. "measured" is what the run of that search
-tells its user: the estimator's own reading of what was derived, taken when the search has ended.
+tells its user: the estimator's own reading of what was derived, taken when the search has ended,
+at the pace that the machine had when the table was made (see `nasengine.estimators._yardstick`).
 In the end all derived networks are timed once more in turn, with the whole networks of the table:
-how much slower or faster these are than in the table is the drift of the machine.
+how much slower or faster these are than in the table is the drift of the machine since, which
+"less drift" takes out, independently of the yardstick.
 
 With a folder it goes on from what is there, and with a limit of seconds it ends early, to be called
 again.
@@ -28,7 +30,7 @@ import torch
 
 from nasengine.architecture import Architecture
 from nasengine.estimator import CostTable
-from nasengine.estimators import _engines, _timing
+from nasengine.estimators import _engines, _timing, _yardstick
 from nasengine.estimators.latency_table import LatencyTable, read_latency_table
 from nasengine.files import write_json
 from nasengine.history import History
@@ -81,7 +83,7 @@ def meet(given: argparse.Namespace, folder: Path) -> None:
             if not kept.is_file() and time.monotonic() > end:
                 print(f"{key}: {number} targets are done; call again for the rest")
                 return
-            found.append(met(given, key, table, kept, target))
+            found.append(met(given, key, (table, timed), kept, target))
         drift = again(search, found, timed, given.repeats) if timed is not None else 1.0
         low, high = (format_quantity(v, table.unit) for v in space_range(search, table))
         lines += [
@@ -141,8 +143,15 @@ def targets(search: Search, table: CostTable, count: int) -> list[float]:
     return [low + (high - low) * (i + 0.5) / count for i in range(count)]
 
 
-def met(given: argparse.Namespace, key: str, table: CostTable, kept: Path, target: float) -> Met:
+def met(
+    given: argparse.Namespace,
+    key: str,
+    tables: tuple[CostTable, LatencyTable | None],
+    kept: Path,
+    target: float,
+) -> Met:
     """Search for one target and measure what was derived, as a run does."""
+    table, timed = tables
     if kept.is_file():
         return dict(json.loads(kept.read_text()))
     folder = kept.with_suffix("")
@@ -150,6 +159,9 @@ def met(given: argparse.Namespace, key: str, table: CostTable, kept: Path, targe
     write_json(folder / "tables" / f"{key}.json", table.to_json())
     made = experiment(given, key, target)
     search = made.search(folder)
+    if timed is not None:  # As a run that measures its own table begins.
+        setup = search.estimators[key].setup(search)  # type: ignore[attr-defined]
+        _yardstick.keep_pace(search, setup, timed.pace)
     (architecture,) = made.strategy.propose(History(), 1, search)
     for _ in range(5):  # A reading that cannot be trusted is refused; a busy machine has many.
         measured = measure(search, Job("trial-0", architecture))

@@ -23,6 +23,9 @@ ATTEMPTS = 3
 _WINDOW = 3
 _STABLE = 0.05
 
+_TURN = 3
+"""Timed runs of a call, and of the yardstick, before it is the other's turn."""
+
 
 def clock(device: str) -> Clock:
     """Return the clock of a device, in seconds: it waits for the work that was given to it."""
@@ -37,22 +40,51 @@ def clock(device: str) -> Clock:
 
 
 @dataclass(frozen=True)
+class Yardstick:
+    """What is timed in turn with every other call.
+
+    Parameters
+    ----------
+    run
+        The call.
+    pace
+        The milliseconds that it took when the run began.
+    """
+
+    run: Run
+    pace: float
+
+
+@dataclass(frozen=True)
 class Reading:
     """What repeated runs took.
 
     Parameters
     ----------
-    samples
+    raw
         Milliseconds, in order.
+    slowness
+        How many times as long the yardstick took beside each as when the run began; empty
+        without a yardstick.
 
     Examples
     --------
     >>> reading = Reading((1.0, 2.0, 3.0, 4.0, 5.0))
     >>> reading.median, reading.p90, round(reading.spread, 3)
     (3.0, 4.6, 0.667)
+    >>> Reading((1.0, 2.0, 2.0), (1.0, 2.0, 2.0)).samples
+    (1.0, 1.0, 1.0)
     """
 
-    samples: tuple[float, ...]
+    raw: tuple[float, ...]
+    slowness: tuple[float, ...] = ()
+
+    @property
+    def samples(self) -> tuple[float, ...]:
+        """Milliseconds at the pace that the machine had when the run began."""
+        if not self.slowness:
+            return self.raw
+        return tuple(taken / slow for taken, slow in zip(self.raw, self.slowness, strict=True))
 
     @property
     def median(self) -> float:
@@ -109,7 +141,26 @@ def sample(run: Run, now: Clock, repeats: int, seconds: float = 0.0) -> list[flo
     return taken
 
 
-def read(run: Run, now: Clock, repeats: int, seconds: float, max_spread: float) -> Reading:
+def beside(run: Run, yardstick: Yardstick, now: Clock, repeats: int, seconds: float) -> Reading:
+    """Time a call in turn with a yardstick: as often, and as long, as `sample` does alone."""
+    raw: list[float] = []
+    slowness: list[float] = []
+    while len(raw) < repeats or (sum(raw) < 1e3 * seconds and len(raw) < 10 * repeats):
+        (taken,) = rounds({"yardstick": yardstick.run, "call": run}, now, [_TURN])
+        slow = median(taken["yardstick"]) / yardstick.pace
+        raw += taken["call"]
+        slowness += [slow if 0 < slow < math.inf else 1.0] * _TURN
+    return Reading(tuple(raw), tuple(slowness))
+
+
+def read(
+    run: Run,
+    yardstick: Yardstick | None,
+    now: Clock,
+    repeats: int,
+    seconds: float,
+    max_spread: float,
+) -> Reading:
     """Warm up and time a call; again where the reading cannot be trusted.
 
     Raises
@@ -120,7 +171,11 @@ def read(run: Run, now: Clock, repeats: int, seconds: float, max_spread: float) 
     fault = ""
     for _ in range(ATTEMPTS):
         warm_up(run, now, max(seconds, 1.0))
-        reading = Reading(tuple(sample(run, now, max(repeats, 2), seconds)))
+        repeats = max(repeats, 2)
+        if yardstick is None:
+            reading = Reading(tuple(sample(run, now, repeats, seconds)))
+        else:
+            reading = beside(run, yardstick, now, repeats, seconds)
         fault = reading.fault(max_spread)
         if not fault:
             return reading

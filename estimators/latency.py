@@ -86,17 +86,18 @@ class Latency(Estimator):
         search = candidate.search
         if self.table_file is not None:
             return self._predicted(candidate, search)
-        from . import _engines, _timing
+        from . import _engines, _timing, _yardstick
 
         setup = self.setup(search)
         network = candidate.network("latency")
         with _engines.measuring(setup):
             run = _engines.prepare(network, search.task.input_shape, setup)
-            reading = _timing.read(
-                run, _timing.clock(search.device), self.repeats, self.seconds, self.max_spread
-            )
+            unit = _yardstick.yardstick(search, setup)
+            now = _timing.clock(search.device)
+            reading = _timing.read(run, unit, now, self.repeats, self.seconds, self.max_spread)
+        details = {"samples": reading.raw, "slowness": reading.slowness, **vars(setup)}
         return {
-            "latency": Measurement(reading.median, {"samples": reading.samples, **vars(setup)}),
+            "latency": Measurement(reading.median, details),
             "p90": Measurement(reading.p90),
             "spread": Measurement(reading.spread),
             "fps": Measurement(1e3 * self.batch / reading.median),
@@ -114,7 +115,15 @@ class Latency(Estimator):
         """
         if self.table_file is not None:
             return self._costs(search)
-        return self.measured_table(search).cost_table(search.space)
+        from . import _yardstick
+
+        table, setup = self.measured_table(search), self.setup(search)
+        costs, now = table.cost_table(search.space), table.pace
+        pace = _yardstick.pace(search, setup)
+        if pace is None:
+            _yardstick.keep_pace(search, setup, now)
+            return costs
+        return costs.scaled(pace / now)
 
     def write_table(self, search: Search, path: Path) -> None:
         """Time this device's table into a JSON file; goes on with what the file holds already.

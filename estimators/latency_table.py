@@ -71,6 +71,12 @@ class LatencyTable:
         readings = self.cells[cell]
         return max(0.0, median(readings)) if readings else 0.0
 
+    @property
+    def pace(self) -> float:
+        """Milliseconds of the network that is the yardstick of other readings: the first probe."""
+        _, readings = self.probes[0]
+        return median(readings)
+
     def cost_table(self, space: SearchSpace) -> CostTable:
         """Return the costs; the fixed part is what whole networks took beyond their slots."""
         costs: dict[str, dict[str, float]] = {slot: {} for slot in self.decisions}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -122,6 +122,21 @@ class CostTable:
             elif meaning[slot, choice] == "zero":
                 cut -= self.zeros.get(slot, 0.0)
         return cut
+
+    def scaled(self, factor: float) -> CostTable:
+        """Return the table with every cost so many times as large."""
+
+        def of(row: Mapping[str, float]) -> dict[str, float]:
+            return {name: factor * cost for name, cost in row.items()}
+
+        return replace(
+            self,
+            fixed=factor * self.fixed,
+            costs={slot: of(row) for slot, row in self.costs.items()},
+            operations=of(self.operations),
+            sums=of(self.sums),
+            zeros=of(self.zeros),
+        )
 
     def per_decision(self) -> dict[str, dict[str, float]]:
         """Return decision to choice to its cost in all slots that share the decision."""

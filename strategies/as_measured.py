@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from nasengine.errors import RunFolderError, StorageError
@@ -32,7 +33,7 @@ DERIVATIONS = 6
 """How often at most the best architectures are derived for one target."""
 
 _READINGS = 3
-"""How often each is measured. The lowest counts: what else the machine does only ever adds."""
+"""How often each is measured. The median counts."""
 
 _MARGIN = 0.03
 """How far below a limit to stay, as a share of it: the trial's own reading will be another."""
@@ -77,7 +78,7 @@ class Readings:
         except Exception as error:  # noqa: BLE001 a candidate may raise anything; its trial will tell
             search.reporter.warn(f"{key} of what was derived is not measured: {describe(error)}")
             return None
-        return min(taken)
+        return median(taken)
 
     def _read(self) -> dict[str, dict[str, float | None]]:
         if not self._path.is_file():

@@ -1,0 +1,103 @@
+"""A network of the space that is timed in turn with every other, as a unit of time.
+
+What else a machine does, its clock rate, its neighbours on the same host, change how long a
+network takes from second to second, and change it alike for networks of one kind: on a shared
+virtual machine the times of two networks ranged over a factor of 1.9, their ratio over 4% either
+way. So readings are told at the pace that the machine had when the run began, and those of a
+first and a last trial can be compared.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from nasengine.errors import EstimationFailed, RunFolderError
+from nasengine.files import write_json
+from nasengine.network import build_network
+from nasengine.randomness import torch_seed
+
+from . import _timing
+from ._engines import Setup, device_name, prepare
+from ._latency_cells import probes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nasengine.graph import SpaceGraph
+    from nasengine.search import Search
+
+_prepared: WeakKeyDictionary[SpaceGraph, dict[object, _timing.Run]] = WeakKeyDictionary()
+
+
+def yardstick(search: Search, setup: Setup) -> _timing.Yardstick:
+    """Return the yardstick, with the time that it took when the run began.
+
+    To be called inside `_engines.measuring`.
+
+    Raises
+    ------
+    EstimationFailed
+        If the engine cannot run it, or its readings cannot be trusted.
+    """
+    run = _run(search, setup)
+    kept = _read(_path(search))
+    name = _name(setup)
+    if name not in kept:
+        reading = _timing.read(run, None, _timing.clock(search.device), 30, 1.0, 1.0)
+        keep_pace(search, setup, reading.median)
+        return _timing.Yardstick(run, reading.median)
+    return _timing.Yardstick(run, kept[name])
+
+
+def pace(search: Search, setup: Setup) -> float | None:
+    """Return the milliseconds that the yardstick took when the run began; None before."""
+    return _read(_path(search)).get(_name(setup))
+
+
+def keep_pace(search: Search, setup: Setup, milliseconds: float) -> None:
+    """Keep what the yardstick takes as the unit of this run."""
+    path = _path(search)
+    write_json(path, {**_read(path), _name(setup): milliseconds})
+
+
+def _run(search: Search, setup: Setup) -> _timing.Run:
+    """Return the call that is timed: of the first probe of a table that the engine can run."""
+    graph, shape = search.space.graph, search.task.input_shape
+    kept = _prepared.setdefault(graph, {})
+    key = (setup, shape, search.seed)
+    if key not in kept:
+        failed = EstimationFailed("latency: the space has no network to time")
+        for number, architecture in enumerate(probes(search)):
+            with torch_seed(search.seed, "latency", "probe", number):
+                network = build_network(graph, architecture)
+            try:
+                kept[key] = prepare(network, shape, setup)
+                break
+            except EstimationFailed as error:
+                failed = error
+        else:
+            raise failed
+    return kept[key]
+
+
+def _path(search: Search) -> Path:
+    return search.checkpoints / "latency_pace.json"
+
+
+def _name(setup: Setup) -> str:
+    """Name what a pace is of: another machine or another way of running has its own."""
+    facts = {**asdict(setup), "device_name": device_name(setup.device)}
+    return ", ".join(f"{key} {value}" for key, value in facts.items())
+
+
+def _read(path: Path) -> dict[str, float]:
+    if not path.is_file():
+        return {}
+    try:
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): float(value) for name, value in kept.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RunFolderError(f"{path}: damaged: {error}; remove it to measure again") from error
