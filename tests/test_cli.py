@@ -213,6 +213,23 @@ def test_list_and_schema_know_every_plugin(capsys: pytest.CaptureFixture[str]) -
     assert "did you mean 'spaces'?" in capsys.readouterr().err
 
 
+def test_list_of_a_name_has_its_settings_nested_ones_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["list"]) == 0
+    everything = capsys.readouterr().out
+    assert "  darts " in everything
+    assert "iterations = " not in everything
+    assert main(["list", "darts"]) == 0
+    told = capsys.readouterr().out
+    assert '    weights.optimiser = "sgd"  ' in told
+    assert "evolution" not in told
+    assert main(["list", "strategies"]) == 0
+    assert "    population = " in capsys.readouterr().out
+    assert main(["list", "drats"]) == 2
+    assert "did you mean 'darts'?" in capsys.readouterr().err
+
+
 def test_every_reference_in_the_schema_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     main(["schema"])
     text = capsys.readouterr().out

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import shutil
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from typing import Any
+
+from pydantic import BaseModel
 
 from nasengine.errors import InputError, PluginError, did_you_mean
 from nasengine.estimator import Estimator
@@ -28,21 +32,48 @@ CONTRACTS: dict[str, type[Plugin]] = {
 
 
 def list_plugins(options: argparse.Namespace, _: threading.Event) -> int:
-    """List the installed plugins with their settings."""
-    if options.kind and options.kind not in CONTRACTS:
-        raise InputError(f"list: no kind {options.kind!r}; {did_you_mean(options.kind, CONTRACTS)}")
-    kinds = [options.kind] if options.kind else list(CONTRACTS)
+    """List the installed plugins: all in a line each, those of a kind or a name with settings."""
+    wanted = options.kind_or_name
+    kinds = [wanted] if wanted in CONTRACTS else list(CONTRACTS)
     listed = {kind: dict(_plugins(CONTRACTS[kind])) for kind in kinds}
+    if wanted and wanted not in CONTRACTS:
+        listed = _named(listed, wanted)
     if options.json:
         print(json.dumps(listed, indent=2))
         return 0
     for kind, plugins in listed.items():
         print(kind)
         for name, about in plugins.items():
-            print(f"  {name:18} {about['summary']}")
-            for setting, told in about["settings"].items():
-                print(f"    {setting} = {told['default']}  {told['about']}")
+            _print_wrapped(f"  {name:18} ", about["summary"])
+            for setting, told in about["settings"].items() if wanted else ():
+                _print_wrapped(f"    {setting} = {told['default']}  ", told["about"])
+    if not wanted:
+        print("settings: nasengine list NAME, or a whole kind: nasengine list strategies")
     return 0
+
+
+def _named(listed: dict[str, dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
+    """Return the plugins of one name.
+
+    Raises
+    ------
+    InputError
+        If there is neither a plugin nor a kind of that name.
+    """
+    found = {kind: {name: plugins[name]} for kind, plugins in listed.items() if name in plugins}
+    if not found:
+        known = [*CONTRACTS, *(plugin for plugins in listed.values() for plugin in plugins)]
+        raise InputError(f"list: no plugin or kind {name!r}; {did_you_mean(name, known)}")
+    return found
+
+
+def _print_wrapped(head: str, text: str) -> None:
+    """Print text behind its head, as wide as the terminal; further lines stand further in."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    indent = " " * (len(head) - len(head.lstrip()) + 4)
+    print(
+        textwrap.fill(head + text, max(width, 40), subsequent_indent=indent, break_on_hyphens=False)
+    )
 
 
 def _plugins(contract: type[Plugin]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -59,16 +90,20 @@ def _classes(contract: type[Plugin]) -> Iterator[tuple[str, type[Plugin]]]:
             print(f"warning: {error}", file=sys.stderr)
 
 
-def _settings(cls: type[Plugin]) -> dict[str, dict[str, str]]:
-    found, docs = {}, settings_docs(cls)
+def _settings(cls: type[BaseModel], prefix: str = "") -> dict[str, dict[str, str]]:
+    """Return what each setting is by default and means; those of a table by their paths."""
+    found: dict[str, dict[str, str]] = {}
+    docs = settings_docs(cls)
     for name, field in cls.model_fields.items():
-        default = (
-            "(needed)"
-            if field.is_required()
-            else _toml(field.get_default(call_default_factory=True))
-        )
+        path = prefix + (field.alias or name)
+        needed = field.is_required()
+        default = None if needed else field.get_default(call_default_factory=True)
         about = " ".join(docs.get(name, "").split())
-        found[field.alias or name] = {"default": default, "about": about}
+        if isinstance(default, BaseModel) and not isinstance(default, Plugin):
+            found[path] = {"default": "{ ... }", "about": about}
+            found |= _settings(type(default), f"{path}.")
+        else:
+            found[path] = {"default": "(needed)" if needed else _toml(default), "about": about}
     return found
 
 
@@ -79,7 +114,7 @@ def _toml(value: Any) -> str:
         return "{ ... }"
     if isinstance(value, (bool, int, float, str, list, tuple)):
         return json.dumps(value)
-    return json.dumps(str(value))
+    return "{}" if value == {} else json.dumps(str(value))
 
 
 def print_schema(_: argparse.Namespace, __: threading.Event) -> int:

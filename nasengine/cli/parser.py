@@ -126,7 +126,9 @@ def _add_studies(commands: Commands) -> None:
 def _add_catalog(commands: Commands) -> None:
     listing = commands.add_parser("list", help="the installed plugins and their settings")
     listing.add_argument(
-        "kind", nargs="?", help="only spaces, strategies, estimators, tasks or data"
+        "kind_or_name",
+        nargs="?",
+        help="one of them, or spaces, strategies, estimators, tasks, data: with all settings",
     )
     listing.add_argument("--json", action="store_true", help="print JSON")
     commands.add_parser("schema", help="the spec's JSON Schema, for completion in editors")
