@@ -189,6 +189,8 @@ def measure_gradients(case: Case, folder: Path) -> list[str]:
             f"{_cosine(total, expected):.5f} (worst slot {worst:.5f}); alphas: error "
             f"{_error(own_alphas, alphas):.1e}, cosine {_cosine(own_alphas, alphas):.5f}"
         )
+    plain, fp32 = (torch.cat(list(found[name][0].values())) for name in ("plain", "fp32"))
+    rows.append(f"  fp32 against plain: relative error {_error(fp32, plain):.1e}")
     return rows
 
 
