@@ -159,9 +159,9 @@ def met(
     write_json(folder / "tables" / f"{key}.json", table.to_json())
     made = experiment(given, key, target)
     search = made.search(folder)
-    if timed is not None:  # As a run that measures its own table begins.
+    if timed is not None:  # As in a run that measures its own table.
         setup = search.estimators[key].setup(search)  # type: ignore[attr-defined]
-        _yardstick.keep_pace(search, setup, timed.pace)
+        _yardstick.keep_pace(search, setup, median(timed.yardstick))
     (architecture,) = made.strategy.propose(History(), 1, search)
     for _ in range(5):  # A reading that cannot be trusted is refused; a busy machine has many.
         measured = measure(search, Job("trial-0", architecture))

@@ -48,7 +48,7 @@ class Yardstick:
     run
         The call.
     pace
-        The milliseconds that it took when the run began.
+        The milliseconds that it takes undisturbed.
     """
 
     run: Run
@@ -64,8 +64,7 @@ class Reading:
     raw
         Milliseconds, in order.
     slowness
-        How many times as long the yardstick took beside each as when the run began; empty
-        without a yardstick.
+        How many times as long as undisturbed the yardstick took beside each; empty without one.
 
     Examples
     --------
@@ -81,7 +80,7 @@ class Reading:
 
     @property
     def samples(self) -> tuple[float, ...]:
-        """Milliseconds at the pace that the machine had when the run began."""
+        """Milliseconds at the yardstick's pace."""
         if not self.slowness:
             return self.raw
         return tuple(taken / slow for taken, slow in zip(self.raw, self.slowness, strict=True))
@@ -139,6 +138,16 @@ def sample(run: Run, now: Clock, repeats: int, seconds: float = 0.0) -> list[flo
         run()
         taken.append((now() - start) * 1e3)
     return taken
+
+
+def undisturbed(samples: Sequence[float]) -> float:
+    """Return what a call takes when the machine does little else: the lower quartile.
+
+    What else it does only ever adds. On a quiet machine that is nearly the median.
+    """
+    if not all(math.isfinite(sample) for sample in samples):
+        return math.nan
+    return quantiles(samples, n=4, method="inclusive")[0] if len(samples) > 1 else samples[0]
 
 
 def beside(run: Run, yardstick: Yardstick, now: Clock, repeats: int, seconds: float) -> Reading:

@@ -10,6 +10,8 @@ first and a last trial can be compared.
 from __future__ import annotations
 
 import json
+import math
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -29,31 +31,41 @@ if TYPE_CHECKING:
     from nasengine.graph import SpaceGraph
     from nasengine.search import Search
 
+_LOOKS = 8
+"""How often the yardstick is looked at, before the first reading."""
+
 _prepared: WeakKeyDictionary[SpaceGraph, dict[object, _timing.Run]] = WeakKeyDictionary()
 
 
-def yardstick(search: Search, setup: Setup) -> _timing.Yardstick:
-    """Return the yardstick, with the time that it took when the run began.
+def yardstick(
+    search: Search, setup: Setup, repeats: int, seconds: float
+) -> _timing.Yardstick | None:
+    """Return the yardstick; None where the clock tells nothing of it.
 
-    To be called inside `_engines.measuring`.
+    To be called inside `_engines.measuring`. What it takes is found out once a run, from several
+    looks with pauses between.
 
     Raises
     ------
     EstimationFailed
-        If the engine cannot run it, or its readings cannot be trusted.
+        If the engine cannot run it.
     """
-    run = _run(search, setup)
-    kept = _read(_path(search))
-    name = _name(setup)
-    if name not in kept:
-        reading = _timing.read(run, None, _timing.clock(search.device), 30, 1.0, 1.0)
-        keep_pace(search, setup, reading.median)
-        return _timing.Yardstick(run, reading.median)
-    return _timing.Yardstick(run, kept[name])
+    run, kept = _run(search, setup), pace(search, setup)
+    if kept is None:
+        now, taken = _timing.clock(search.device), list[float]()
+        _timing.warm_up(run, now, max(seconds, 1.0))
+        for _ in range(_LOOKS):
+            taken += _timing.sample(run, now, max(2, repeats // _LOOKS), seconds / 2)
+            time.sleep(seconds / 4)
+        kept = _timing.undisturbed(taken)
+        if not 0 < kept < math.inf:
+            return None
+        keep_pace(search, setup, kept)
+    return _timing.Yardstick(run, kept)
 
 
 def pace(search: Search, setup: Setup) -> float | None:
-    """Return the milliseconds that the yardstick took when the run began; None before."""
+    """Return the milliseconds that the yardstick takes undisturbed; None before they are known."""
     return _read(_path(search)).get(_name(setup))
 
 

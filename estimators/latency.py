@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -70,10 +71,10 @@ class Latency(Estimator):
 
     def metrics(self, search: Search) -> tuple[Metric, ...]:  # noqa: ARG002
         """Return the median first; a prediction has no percentile and no spread."""
-        median, fps = Metric("latency", "ms", "min"), Metric("fps", "1/s", "max")
+        latency, fps = Metric("latency", "ms", "min"), Metric("fps", "1/s", "max")
         if self.table_file is not None:
-            return (median, fps)
-        return (median, Metric("p90", "ms", "min"), Metric("spread", "", "min"), fps)
+            return (latency, fps)
+        return (latency, Metric("p90", "ms", "min"), Metric("spread", "", "min"), fps)
 
     def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
         """Time the derived network in eval mode, end to end.
@@ -92,7 +93,7 @@ class Latency(Estimator):
         network = candidate.network("latency")
         with _engines.measuring(setup):
             run = _engines.prepare(network, search.task.input_shape, setup)
-            unit = _yardstick.yardstick(search, setup)
+            unit = _yardstick.yardstick(search, setup, self.repeats, self.seconds)
             now = _timing.clock(search.device)
             reading = _timing.read(run, unit, now, self.repeats, self.seconds, self.max_spread)
         details = {"samples": reading.raw, "slowness": reading.slowness, **vars(setup)}
@@ -115,15 +116,14 @@ class Latency(Estimator):
         """
         if self.table_file is not None:
             return self._costs(search)
-        from . import _yardstick
+        from . import _timing, _yardstick
 
         table, setup = self.measured_table(search), self.setup(search)
-        costs, now = table.cost_table(search.space), table.pace
         pace = _yardstick.pace(search, setup)
         if pace is None:
-            _yardstick.keep_pace(search, setup, now)
-            return costs
-        return costs.scaled(pace / now)
+            pace = _timing.undisturbed(table.yardstick)
+            _yardstick.keep_pace(search, setup, pace)
+        return table.cost_table(search.space).scaled(pace / median(table.yardstick))
 
     def write_table(self, search: Search, path: Path) -> None:
         """Time this device's table into a JSON file; goes on with what the file holds already.

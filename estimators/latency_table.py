@@ -72,10 +72,9 @@ class LatencyTable:
         return max(0.0, median(readings)) if readings else 0.0
 
     @property
-    def pace(self) -> float:
-        """Milliseconds of the network that is the yardstick of other readings: the first probe."""
-        _, readings = self.probes[0]
-        return median(readings)
+    def yardstick(self) -> list[float]:
+        """The readings of the first probe, which is timed in turn with what a run measures."""
+        return self.probes[0][1]
 
     def cost_table(self, space: SearchSpace) -> CostTable:
         """Return the costs; the fixed part is what whole networks took beyond their slots."""
