@@ -19,7 +19,8 @@ from nasengine.cli.parser import make_parser
 from nasengine.errors import Interrupted, SearchFailed
 from nasengine.history import History
 from nasengine.runs.engine import Engine
-from nasengine.runs.experiment import Experiment, not_yet_measured
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.goals import not_yet_measured
 from nasengine.runs.storage import Storage
 from nasengine.search import Search
 from nasengine.strategy import Strategy

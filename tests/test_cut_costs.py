@@ -16,8 +16,8 @@ from nasengine.estimator import Candidate, CostTable, Estimator
 from nasengine.moves import enumerate_all
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import build
-from nasengine.runs.experiment import known_metrics
 from nasengine.runs.feasibility import SAMPLES, check_limits, metric_range
+from nasengine.runs.goals import known_metrics
 from nasengine.search import Search
 from nasengine.testing.stubs import tiny_search
 

@@ -9,7 +9,7 @@ import pytest
 from test_spec import load, tables
 
 from nasengine.errors import InputError
-from nasengine.runs.experiment import _nearest_metric
+from nasengine.runs.goals import nearest_metric
 from nasengine.runs.spec import read_toml
 from nasengine.trial import Metric
 
@@ -112,5 +112,5 @@ def test_the_nearest_metric_is_the_one_of_that_name_and_never_of_the_test_data()
         "acc": Metric("accuracy", "", "max"),
         "acc.test_accuracy": Metric("test_accuracy", "", "max"),
     }
-    assert _nearest_metric("accuracy", metrics).startswith("did you mean 'acc'? Allowed: acc, acc.")
-    assert "did you mean" not in _nearest_metric("test_acuracy", metrics)
+    assert nearest_metric("accuracy", metrics).startswith("did you mean 'acc'? Allowed: acc, acc.")
+    assert "did you mean" not in nearest_metric("test_acuracy", metrics)

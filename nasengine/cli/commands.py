@@ -27,7 +27,8 @@ from nasengine.plugin import build, installed
 from nasengine.runs import session
 from nasengine.runs.engine import measure as measure_architecture
 from nasengine.runs.execution import Job
-from nasengine.runs.experiment import Experiment, known_metrics
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.goals import known_metrics
 from nasengine.runs.run import threads
 from nasengine.runs.run_folder import RunFolder
 from nasengine.space import SearchSpace

@@ -14,7 +14,8 @@ from nasengine.cli.plain import PlainConsole
 from nasengine.cli.terminal import TerminalReporter
 from nasengine.errors import SpecError, did_you_mean
 from nasengine.estimator import Estimator
-from nasengine.runs.experiment import Experiment, known_metrics
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.goals import known_metrics
 from nasengine.runs.run import threads
 from nasengine.statistics import spearman_interval
 from nasengine.studies.correlation import correlate as correlate_estimators

@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from nasengine.quantities import format_bytes, format_duration, format_quantity
-from nasengine.runs.experiment import Experiment, known_metrics
+from nasengine.runs.experiment import Experiment
 from nasengine.runs.feasibility import metric_range
+from nasengine.runs.goals import known_metrics
 from nasengine.runs.result import compare
 from nasengine.runs.run import Outcome
 from nasengine.search import Search

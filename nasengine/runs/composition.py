@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nasengine.errors import InputError, PluginError, SpecError
+from nasengine.errors import InputError, PluginError, SpaceError, SpecError
 from nasengine.estimator import Estimator
 from nasengine.plugin import Plugin, build, load_class
 from nasengine.runs.spec import Table
@@ -80,3 +81,27 @@ def swap(tables: Table, path: str, paths: Sequence[str], folder: Path) -> list[s
     if not dropped:
         return []
     return [f"{where} is now {table['name']!r}, which has no {', '.join(dropped)}: dropped"]
+
+
+@contextmanager
+def in_file(path: Path | None) -> Iterator[None]:
+    """Put the file's name before every line of what is wrong with the spec."""
+    try:
+        yield
+    except (SpecError, PluginError, SpaceError) as error:
+        text = str(error)
+        if path is None or text.startswith(f"{path}:"):
+            raise
+        raise type(error)(f"{path}: " + text.replace("\n", f"\n{path}: ")) from error
+
+
+@contextmanager
+def in_part(where: str) -> Iterator[None]:
+    """Put the key of the part that refuses before what it says."""
+    try:
+        yield
+    except SpecError as error:
+        text = str(error)
+        if text.startswith(where.partition(".")[0]):
+            raise
+        raise SpecError(f"{where}: {text}") from error

@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from nasengine.errors import PluginError, SpaceError, SpecError, did_you_mean
+from nasengine.errors import SpaceError, SpecError
 from nasengine.estimator import Estimator
-from nasengine.objectives import Objective, Objectives
+from nasengine.objectives import Objectives
 from nasengine.plugin import Plugin
-from nasengine.quantities import Quantity, parse_quantity
 from nasengine.reporter import Reporter
-from nasengine.runs.composition import Builder, swap
-from nasengine.runs.engine import by_effort, full_name, measure
-from nasengine.runs.execution import Job
+from nasengine.runs.composition import Builder, in_file, in_part, swap
+from nasengine.runs.goals import (
+    ReferenceValue,
+    known_metrics,
+    nearest_reference,
+    objectives_of,
+)
 from nasengine.runs.limits_together import check_limits
 from nasengine.runs.spec import GoalTable, Spec, Table, check_spec, override, read_toml
 from nasengine.search import Budget, Search
 from nasengine.space import SearchSpace
 from nasengine.strategy import Strategy
 from nasengine.task import Task
-from nasengine.trial import Metric, Status
 
 T = TypeVar("T")
-
-ReferenceValue = Callable[[str, str], float | None]
-"""Returns (reference network, metric) as measured, for limits such as ``60% of unet``; None
-before it is measured: the limit is left out."""
-
-
-def not_yet_measured(reference: str, metric: str) -> float | None:  # noqa: ARG001
-    """Give no reference's value: limits relative to what is timed or trained are left out."""
-    return None
 
 
 @dataclass(frozen=True)
@@ -89,7 +81,7 @@ class Experiment:
         SpecError, PluginError
             With every problem of the spec, each named by the file and its key's path.
         """
-        with _in_file(path):
+        with in_file(path):
             found = cls.from_table(read_toml(path), path.parent.resolve(), assignments)
             return replace(found, source=path)
 
@@ -196,8 +188,8 @@ class Experiment:
             return tuple(known)[:2]
         for name in self.spec.references:
             if name not in known:
-                with _in_file(self.source):
-                    near = _nearest_reference(name, known)
+                with in_file(self.source):
+                    near = nearest_reference(name, known)
                     raise SpecError(f"references: no network {name!r}; {near}")
         return self.spec.references
 
@@ -244,7 +236,7 @@ class Experiment:
         SpecError, SpaceError
             If parts do not fit together, each problem named by its key.
         """
-        with _in_file(self.source):
+        with in_file(self.source):
             search = Search(
                 self.space,
                 self.task,
@@ -267,8 +259,7 @@ class Experiment:
                 f"graph.slot(name, source, choices) makes one"
             )
         self._check_outputs(search)
-        metrics = known_metrics(search)
-        objectives = self._objectives(metrics, self._reference_values(search, reference_value))
+        objectives = objectives_of(self.spec.objectives, search, reference_value)
         search = replace(search, objectives=objectives)
         parts: list[tuple[str, Strategy | Estimator]] = [
             *([("strategy", self.strategy)] if self.searches else []),
@@ -289,51 +280,6 @@ class Experiment:
     def _check_outputs(self, search: Search) -> None:
         end = next(node.name for node in self.space.graph.nodes if node.kind == "output")
         self.task.check_outputs(search.shapes.out[end])
-
-    def _objectives(
-        self, metrics: Mapping[str, Metric], reference_value: ReferenceValue
-    ) -> Objectives:
-        items = []
-        for name, wanted in self.spec.objectives.items():
-            if name not in metrics:
-                near = _nearest_metric(name, metrics)
-                raise SpecError(f"objectives.{name}: no such metric; {near}")
-            table = wanted if isinstance(wanted, GoalTable) else GoalTable(goal=wanted)
-            where = f"objectives.{name}"
-            if table.goal is None and table.at_most is None and table.at_least is None:
-                raise SpecError(f"{where}: a goal, at_most or at_least is needed")
-            limits = [
-                None
-                if given is None
-                else self._limit(given, f"{where}.{key}", metrics[name], name, reference_value)
-                for key, given in (("at_most", table.at_most), ("at_least", table.at_least))
-            ]
-            if table.goal is not None or limits != [None, None]:
-                items.append(Objective(name, table.goal, *limits))
-        objectives = Objectives(tuple(items))
-        if not objectives.goals:
-            raise SpecError('objectives: one with a goal ("max" or "min") is needed')
-        return objectives
-
-    def _limit(
-        self,
-        given: float | str,
-        where: str,
-        metric: Metric,
-        name: str,
-        reference_value: ReferenceValue,
-    ) -> float | None:
-        quantity: Quantity = parse_quantity(given, where=where, unit=metric.unit)
-        if not quantity.reference:
-            return quantity.to(metric.unit, where=where)
-        known = self.space.references()
-        if quantity.reference not in known:
-            near = _nearest_reference(quantity.reference, known)
-            raise SpecError(f"{where}: no reference network {quantity.reference!r}; {near}")
-        value = reference_value(quantity.reference, name)
-        if value is None:
-            return None
-        return quantity.to(metric.unit, where=where, reference_value=value)
 
     def check_limits(self, search: Search) -> list[str]:
         """Refuse limits that nothing in the space can meet, before anything is trained.
@@ -357,65 +303,12 @@ class Experiment:
             for metric, wanted in self.spec.objectives.items()
             if isinstance(wanted, GoalTable)
         }
-        with _in_file(self.source):
+        with in_file(self.source):
             notes = check_limits(search, known_metrics(search), given)
         if self.searches and self.space.size == 1:
             name = type(self.space).__name__
             notes = [f"space: {name} holds one architecture: there is nothing to choose", *notes]
         return notes
-
-    def _reference_values(self, search: Search, given: ReferenceValue | None) -> ReferenceValue:
-        """Return what gives a reference's values: what is counted is counted at once."""
-        measured = self._measured(search)
-
-        def value(reference: str, metric: str) -> float | None:
-            counted = self.estimators[metric.partition(".")[0]].counts
-            return measured(reference, metric) if counted or not given else given(reference, metric)
-
-        return value
-
-    def _measured(self, search: Search) -> ReferenceValue:
-        """Measure a reference by the one estimator that a relative limit is about."""
-
-        def value(reference: str, metric: str) -> float:
-            key = metric.partition(".")[0]
-            alone = replace(search, estimators={key: self.estimators[key]})
-            job = Job(f"reference-{reference}", self.space.reference(reference))
-            measured = measure(alone, job)
-            if measured.status is not Status.COMPLETE:
-                raise SpecError(
-                    f"objectives.{metric}: {reference} could not be measured: {measured.reason}"
-                )
-            return measured.measurements[metric].value
-
-        return value
-
-
-def _nearest_metric(name: str, metrics: Mapping[str, Metric]) -> str:
-    """Say which metrics there are, first the one of that name; never a test metric."""
-    own = sorted((full for full, m in metrics.items() if m.name == name), key=len)
-    untested = [full for full in metrics if not full.rpartition(".")[2].startswith("test_")]
-    listed = ", ".join(sorted(metrics))
-    if own:
-        return f"did you mean {own[0]!r}? Allowed: {listed}"
-    guess, close, _ = did_you_mean(name, untested).partition("?")
-    return f"{guess}? Allowed: {listed}" if close else f"allowed: {listed}"
-
-
-def _nearest_reference(name: str, known: Iterable[str]) -> str:
-    names = [*known]
-    return did_you_mean(name, names) if names else "the space has no reference networks"
-
-
-def known_metrics(search: Search) -> dict[str, Metric]:
-    """Return every metric that a search's estimators measure, by its full name."""
-    found = {}
-    for key, estimator in by_effort(search.estimators):
-        with _in_part(f"estimators.{key}"):
-            metrics = estimator.metrics(search)
-        for metric in metrics:
-            found[full_name(key, metric.name, metrics[0].name)] = metric
-    return found
 
 
 def _sure(value: T | None) -> T:
@@ -425,35 +318,11 @@ def _sure(value: T | None) -> T:
 
 def _problems(where: str, part: Strategy | Estimator, search: Search) -> list[str]:
     try:
-        with _in_part(where):
+        with in_part(where):
             part.check(search)
     except SpecError as error:
         return [str(error)]
     return []
-
-
-@contextmanager
-def _in_file(path: Path | None) -> Iterator[None]:
-    """Put the file's name before every line of what is wrong with the spec."""
-    try:
-        yield
-    except (SpecError, PluginError, SpaceError) as error:
-        text = str(error)
-        if path is None or text.startswith(f"{path}:"):
-            raise
-        raise type(error)(f"{path}: " + text.replace("\n", f"\n{path}: ")) from error
-
-
-@contextmanager
-def _in_part(where: str) -> Iterator[None]:
-    """Put the key of the part that refuses before what it says."""
-    try:
-        yield
-    except SpecError as error:
-        text = str(error)
-        if text.startswith(where.partition(".")[0]):
-            raise
-        raise SpecError(f"{where}: {text}") from error
 
 
 def _plain(value: Any) -> Any:

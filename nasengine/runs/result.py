@@ -15,7 +15,7 @@ from nasengine.architecture import Architecture, write_architecture
 from nasengine.errors import NasengineError, RunFolderError
 from nasengine.files import make_folder, write_atomically, write_json
 from nasengine.quantities import format_quantity
-from nasengine.runs.experiment import known_metrics
+from nasengine.runs.goals import known_metrics
 from nasengine.runs.verdict import Judged, ties
 from nasengine.task import Samples
 from nasengine.trial import Measurement, Metric, Trial

@@ -17,7 +17,8 @@ from nasengine.quantities import format_duration
 from nasengine.reporter import Reporter
 from nasengine.runs.engine import Engine, best_or_fail, measure
 from nasengine.runs.execution import Executor, InProcess
-from nasengine.runs.experiment import Experiment, known_metrics, not_yet_measured
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.goals import known_metrics, not_yet_measured
 from nasengine.runs.run_folder import RunFolder
 from nasengine.runs.workers import Workers
 from nasengine.search import Search

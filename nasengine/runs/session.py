@@ -14,7 +14,8 @@ from nasengine.errors import RunFolderError, SpecError
 from nasengine.log import LogReporter
 from nasengine.reporter import Reporter
 from nasengine.runs import run as whole_run
-from nasengine.runs.experiment import Experiment, not_yet_measured
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.goals import not_yet_measured
 from nasengine.runs.run import Outcome
 from nasengine.runs.run_folder import RunFolder, plugin_names
 

@@ -92,7 +92,8 @@ def _measure_all(
 ) -> None:
     from nasengine.objectives import Objective, Objectives
     from nasengine.runs.engine import measure
-    from nasengine.runs.experiment import Experiment, not_yet_measured
+    from nasengine.runs.experiment import Experiment
+    from nasengine.runs.goals import not_yet_measured
     from nasengine.runs.run import threads
 
     # What the strategy agrees to, the parent has asked it.

@@ -21,7 +21,8 @@ from typing import Any
 from nasengine.errors import InputError, NasengineError, SpecError
 from nasengine.files import write_json
 from nasengine.reporter import Reporter
-from nasengine.runs.experiment import Experiment, not_yet_measured
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.goals import not_yet_measured
 from nasengine.runs.run import measure_references, run
 from nasengine.runs.run_folder import RunFolder
 from nasengine.runs.spec import Table, parse_value, read_toml

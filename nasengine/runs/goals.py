@@ -1,0 +1,138 @@
+"""A spec's objectives as numbers: limits in their metrics' units, some relative to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from nasengine.errors import SpecError, did_you_mean
+from nasengine.objectives import Objective, Objectives
+from nasengine.quantities import parse_quantity
+from nasengine.runs.composition import in_part
+from nasengine.runs.engine import by_effort, full_name, measure
+from nasengine.runs.execution import Job
+from nasengine.runs.spec import GoalTable
+from nasengine.search import Search
+from nasengine.trial import Direction, Metric, Status
+
+ReferenceValue = Callable[[str, str], float | None]
+"""Returns (reference network, metric) as measured, for limits such as ``60% of unet``; None
+before it is measured: the limit is left out."""
+
+
+def not_yet_measured(reference: str, metric: str) -> float | None:  # noqa: ARG001
+    """Give no reference's value: limits relative to what is timed or trained are left out."""
+    return None
+
+
+def nearest_metric(name: str, metrics: Mapping[str, Metric]) -> str:
+    """Say which metrics there are, first the one of that name; never a test metric."""
+    own = sorted((full for full, m in metrics.items() if m.name == name), key=len)
+    untested = [full for full in metrics if not full.rpartition(".")[2].startswith("test_")]
+    listed = ", ".join(sorted(metrics))
+    if own:
+        return f"did you mean {own[0]!r}? Allowed: {listed}"
+    guess, close, _ = did_you_mean(name, untested).partition("?")
+    return f"{guess}? Allowed: {listed}" if close else f"allowed: {listed}"
+
+
+def nearest_reference(name: str, known: Iterable[str]) -> str:
+    """Say which reference networks there are, the nearest name first."""
+    names = [*known]
+    return did_you_mean(name, names) if names else "the space has no reference networks"
+
+
+def known_metrics(search: Search) -> dict[str, Metric]:
+    """Return every metric that a search's estimators measure, by its full name."""
+    found = {}
+    for key, estimator in by_effort(search.estimators):
+        with in_part(f"estimators.{key}"):
+            metrics = estimator.metrics(search)
+        for metric in metrics:
+            found[full_name(key, metric.name, metrics[0].name)] = metric
+    return found
+
+
+def objectives_of(
+    asked: Mapping[str, Direction | GoalTable], search: Search, given: ReferenceValue | None
+) -> Objectives:
+    """Return a spec's objectives, with limits in the units of their metrics.
+
+    Parameters
+    ----------
+    asked
+        The spec's.
+    search
+        Its space, its estimators.
+    given
+        Gives a reference network's value; by default it is measured here. What is counted is
+        counted here at once.
+
+    Raises
+    ------
+    SpecError
+        If there is no such metric or reference, or a limit is none of its metric.
+    """
+    metrics, reference_value = known_metrics(search), _reference_values(search, given)
+    items = []
+    for name, wanted in asked.items():
+        if name not in metrics:
+            near = nearest_metric(name, metrics)
+            raise SpecError(f"objectives.{name}: no such metric; {near}")
+        table = wanted if isinstance(wanted, GoalTable) else GoalTable(goal=wanted)
+        where = f"objectives.{name}"
+        if table.goal is None and table.at_most is None and table.at_least is None:
+            raise SpecError(f"{where}: a goal, at_most or at_least is needed")
+        limits = [
+            _limit(limit, f"{where}.{key}", name, metrics[name].unit, search, reference_value)
+            for key, limit in (("at_most", table.at_most), ("at_least", table.at_least))
+        ]
+        if table.goal is not None or limits != [None, None]:
+            items.append(Objective(name, table.goal, *limits))
+    objectives = Objectives(tuple(items))
+    if not objectives.goals:
+        raise SpecError('objectives: one with a goal ("max" or "min") is needed')
+    return objectives
+
+
+def _limit(
+    given: float | str | None,
+    where: str,
+    metric: str,
+    unit: str,
+    search: Search,
+    reference_value: ReferenceValue,
+) -> float | None:
+    """Return a limit in its metric's unit; None without one, or before its reference is known."""
+    if given is None:
+        return None
+    quantity = parse_quantity(given, where=where, unit=unit)
+    if not quantity.reference:
+        return quantity.to(unit, where=where)
+    known = search.space.references()
+    if quantity.reference not in known:
+        near = nearest_reference(quantity.reference, known)
+        raise SpecError(f"{where}: no reference network {quantity.reference!r}; {near}")
+    value = reference_value(quantity.reference, metric)
+    return None if value is None else quantity.to(unit, where=where, reference_value=value)
+
+
+def _reference_values(search: Search, given: ReferenceValue | None) -> ReferenceValue:
+    """Return what gives a reference's values: measured by the one estimator that is asked about.
+
+    What is not counted is taken from `given`, where there is one.
+    """
+
+    def value(reference: str, metric: str) -> float | None:
+        key = metric.partition(".")[0]
+        if given is not None and not search.estimators[key].counts:
+            return given(reference, metric)
+        alone = replace(search, estimators={key: search.estimators[key]})
+        measured = measure(alone, Job(f"reference-{reference}", search.space.reference(reference)))
+        if measured.status is not Status.COMPLETE:
+            raise SpecError(
+                f"objectives.{metric}: {reference} could not be measured: {measured.reason}"
+            )
+        return measured.measurements[metric].value
+
+    return value
