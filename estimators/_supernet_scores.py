@@ -19,11 +19,11 @@ from nasengine.architecture import Architecture
 from nasengine.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from nasengine.errors import EstimationFailed
 from nasengine.network import build_network
-from nasengine.passes import Precision
+from nasengine.passes import Precision, lay_channels_last, memory_format
 from nasengine.randomness import torch_seed
 from nasengine.search import Search
 from nasengine.supernet import Mixture, Supernet
-from nasengine.training import Batches, Training, channels_last, memory_format
+from nasengine.training import Batches, Training
 
 if TYPE_CHECKING:
     from .one_shot import OneShot
@@ -157,7 +157,8 @@ def inherited(architecture: Architecture, weights: Weights, search: Search) -> n
         inner = f"{node}.candidates.{choices[node]}.{rest}" if node in choices else name
         state[name] = weights[f"network.{inner}"]
     network.load_state_dict(state)
-    return channels_last(network.to(search.device))
+    lay_channels_last(network.to(search.device))
+    return network
 
 
 def recalibrate(network: nn.Module, settings: OneShot, search: Search) -> None:

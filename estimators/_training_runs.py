@@ -16,12 +16,13 @@ from torch.nn import functional as F
 from nasengine.checkpoint import remove_checkpoint
 from nasengine.errors import EstimationFailed, SpaceError, SpecError
 from nasengine.estimator import Candidate
+from nasengine.evaluation import evaluate, predict, score
 from nasengine.files import write_atomically
 from nasengine.randomness import torch_seed
 from nasengine.search import Search
 from nasengine.shapes import infer_shapes
 from nasengine.task import Samples
-from nasengine.training import EarlyStopping, Training, evaluate, predict, score
+from nasengine.training import EarlyStopping, Training
 
 if TYPE_CHECKING:
     from .trained import Trained

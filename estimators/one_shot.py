@@ -87,7 +87,7 @@ class OneShot(RecipeSettings, Estimator):
         weights = trained_supernet(self, search)
         network = inherited(candidate.architecture, weights, search)
         recalibrate(network, self, search)
-        from nasengine.training import evaluate
+        from nasengine.evaluation import evaluate
 
         found = evaluate(network, search.splits.validation, search)
         return {name: Measurement(value) for name, value in found.items()}

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from nasengine.checkpoint import SavePace, load_checkpoint, save_checkpoint
 from nasengine.errors import EstimationFailed
+from nasengine.optimisers import keep_strides, set_rates, sgd
 from nasengine.passes import Precision, choose_precision, prepare_checked
 from nasengine.randomness import derive_seed, torch_seed
 from nasengine.recipe import PrecisionName, Recipe
@@ -331,57 +331,6 @@ def make_optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return sgd(parameters, recipe.learning_rate, 0.9, recipe.weight_decay)
 
 
-def sgd(
-    parameters: Sequence[Tensor], rate: float, momentum: float, weight_decay: float
-) -> torch.optim.SGD:
-    """Return SGD in one pass over memory, for parameters that need not have gradients every step.
-
-    torch's own fused SGD fails where parameters get their first gradients in different steps, as
-    those of sampled candidates do. A momentum of zeros to begin with gives the same steps.
-    """
-    found = torch.optim.SGD(
-        parameters, lr=rate, momentum=momentum, weight_decay=weight_decay, fused=True
-    )
-    if momentum:
-        for parameter in parameters:
-            found.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return found
-
-
-def keep_strides(optimiser: torch.optim.Optimizer) -> None:
-    """Lay the optimiser's state out as its parameters, which a checkpoint does not keep.
-
-    Elementwise arithmetic rounds differently over other strides, and is slower.
-    """
-    for parameter, state in optimiser.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter).copy_(value)
-
-
-def memory_format(tensor: Tensor) -> torch.memory_format:
-    """Return the format that images are best kept in: channels last for (N, C, H, W)."""
-    return torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
-
-
-def channels_last(network: nn.Module) -> nn.Module:
-    """Lay a network's convolutions out channels last: a step takes 0.7 to 0.87 times as long.
-
-    (Light SDI, width 16, batch 16, one thread of a CPU, fp32.)
-    """
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def set_rates(optimiser: torch.optim.Optimizer, rate: float, momentum: float) -> None:
-    """Set learning rate and momentum (AdamW: beta 1) of every group."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-        if "betas" in group:
-            group["betas"] = (momentum, group["betas"][1])
-        else:
-            group["momentum"] = momentum
-
-
 def random_state() -> dict[str, Any]:
     """Return the state of torch's global generators (dropout draws from them)."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -393,69 +342,3 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["cpu"])
     if len(state["cuda"]) == torch.cuda.device_count() > 0:
         torch.cuda.set_rng_state_all(state["cuda"])
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode inside, every module back into its own mode after."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def predict(network: nn.Module, inputs: Tensor, device: str, batch: int = 64) -> Tensor:
-    """Return a network's outputs for samples, in evaluation mode, batch by batch, on the CPU.
-
-    Parameters
-    ----------
-    network
-        On the device already.
-    inputs
-        (N, C, H, W).
-    device
-        Where the network is.
-    batch
-        Samples at once.
-
-    Returns
-    -------
-    (N, outputs, H, W) or (N, outputs), float32.
-    """
-    with evaluating(network):
-        parts = [
-            network(part.to(device, memory_format=memory_format(part))).float().cpu()
-            for part in torch.split(inputs, batch)
-        ]
-    return torch.cat(parts)
-
-
-def evaluate(network: nn.Module, samples: Samples, search: Search) -> dict[str, float]:
-    """Return the task's metrics and ``loss`` of a network over samples.
-
-    Raises
-    ------
-    EstimationFailed
-        If the outputs are not finite.
-    """
-    outputs = predict(network, samples.inputs, search.device)
-    return score(outputs, samples.targets, search.task)
-
-
-def score(outputs: Tensor, targets: Tensor, task: Task) -> dict[str, float]:
-    """Return the task's metrics and ``loss`` of outputs against targets.
-
-    Raises
-    ------
-    EstimationFailed
-        If the outputs are not finite.
-    """
-    if not torch.isfinite(outputs).all():
-        raise EstimationFailed("the trained network gives NaN or infinity on held-out samples")
-    found = dict(task.evaluate(outputs, targets))
-    found["loss"] = float(task.loss(outputs, targets))
-    return found

@@ -175,8 +175,7 @@ def _seconds_per_sample(
     """Time steps of training on random images, as training does them, by the size of the batch."""
     import torch
 
-    from nasengine.passes import prepare
-    from nasengine.training import memory_format
+    from nasengine.passes import memory_format, prepare
 
     network = prepare(network.to(search.device)).train()
     found = {}

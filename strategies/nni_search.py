@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from nasengine.errors import SearchFailed
+from nasengine.optimisers import keep_strides
 from nasengine.randomness import torch_seed
-from nasengine.training import keep_strides
 
 from .alpha_search import AlphaSearch
 from .alphas import flat

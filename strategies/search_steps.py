@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nasengine.errors import SearchFailed
+from nasengine.optimisers import keep_strides, sgd
 from nasengine.passes import Precision, choose_precision, frozen, prepare_checked, recompute_slots
 from nasengine.randomness import derive_seed, torch_seed
 from nasengine.supernet import Mixture, Supernet
-from nasengine.training import keep_strides, sgd
 
 from .architecture_loss import ArchitectureLoss
 from .draws import Batch

@@ -18,13 +18,13 @@ from nasengine.architecture import Architecture
 from nasengine.errors import EstimationFailed, Interrupted, SpecError
 from nasengine.estimator import Candidate
 from nasengine.estimators.trained import Trained
+from nasengine.evaluation import evaluate
 from nasengine.network import build_network
 from nasengine.objectives import Objective, Objectives
 from nasengine.reporter import Reporter
 from nasengine.search import Search
 from nasengine.task import Samples, Splits
 from nasengine.testing.stubs import TinySegmentation, TinySpace, tiny_candidate, tiny_search
-from nasengine.training import evaluate
 from nasengine.trial import Metric
 
 FAST = {"iterations": 6, "batch": 4}

@@ -15,20 +15,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nasengine.errors import EstimationFailed, Interrupted
+from nasengine.evaluation import evaluate, evaluating, predict
 from nasengine.passes import Precision
 from nasengine.recipe import RECIPES, Recipe, RecipeSettings, one_cycle
 from nasengine.reporter import Progress, Reporter
 from nasengine.search import Search
 from nasengine.testing.stubs import tiny_search
-from nasengine.training import (
-    Batches,
-    EarlyStopping,
-    Training,
-    evaluate,
-    evaluating,
-    make_optimiser,
-    predict,
-)
+from nasengine.training import Batches, EarlyStopping, Training, make_optimiser
 
 RECIPE = replace(RECIPES["adamw"], iterations=12, batch=4)
 PAPER = replace(RECIPES["paper"], iterations=12, batch=4)

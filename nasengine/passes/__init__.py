@@ -13,7 +13,7 @@ from nasengine.passes.forget_norms import forget_norms
 from nasengine.passes.forgotten import forgetting
 from nasengine.passes.inplace_relu import overwrite_batch_norms
 from nasengine.passes.precision import Precision, choose_precision, frozen
-from nasengine.passes.prepare import PASSES, prepare
+from nasengine.passes.prepare import PASSES, lay_channels_last, memory_format, prepare
 from nasengine.passes.recompute import recompute_slots
 from nasengine.passes.self_check import disagreements, prepare_checked
 from nasengine.passes.skip_zeros import skip_zeros
@@ -30,6 +30,8 @@ __all__ = [
     "frozen",
     "has_faulty_convolution",
     "interleave_dilated_depthwise",
+    "lay_channels_last",
+    "memory_format",
     "overwrite_batch_norms",
     "prepare",
     "prepare_checked",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nasengine.passes.batch_norms import sum_in_cascades
 from nasengine.passes.conv_bias import drop_conv_biases
@@ -17,6 +17,11 @@ from nasengine.passes.inplace_relu import overwrite_batch_norms
 from nasengine.passes.skip_zeros import skip_zeros
 
 M = TypeVar("M", bound=nn.Module)
+
+
+def memory_format(tensor: Tensor) -> torch.memory_format:
+    """Return the format that images are best kept in: channels last for (N, C, H, W)."""
+    return torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
 
 
 def lay_channels_last(module: nn.Module) -> int:

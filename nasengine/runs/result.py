@@ -211,8 +211,8 @@ def _draw_predictions(search: Search, network: nn.Module, path: Path) -> str | N
 
     Images with something to find, at equal distances in the split: not chosen by how they went.
     """
+    from nasengine.evaluation import predict
     from nasengine.tasks.contact_sheet import draw_samples
-    from nasengine.training import predict
 
     try:
         samples = search.splits.validation
