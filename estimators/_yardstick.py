@@ -54,9 +54,11 @@ def yardstick(
     if kept is None:
         now, taken = _timing.clock(search.device), list[float]()
         _timing.warm_up(run, now, max(seconds, 1.0))
-        for _ in range(_LOOKS):
-            taken += _timing.sample(run, now, max(2, repeats // _LOOKS), seconds / 2)
-            time.sleep(seconds / 4)
+        with search.reporter.progress("the machine's pace", _LOOKS) as progress:
+            for _ in range(_LOOKS):
+                taken += _timing.sample(run, now, max(2, repeats // _LOOKS), seconds / 2)
+                time.sleep(seconds / 4)
+                progress.advance()
         kept = _timing.undisturbed(taken)
         if not 0 < kept < math.inf:
             return None
