@@ -3,8 +3,8 @@
 What else a machine does, its clock rate, its neighbours on the same host, change how long a
 network takes from second to second, and change it alike for networks of one kind: on a shared
 virtual machine the times of two networks ranged over a factor of 1.9, their ratio over 4% either
-way. So readings are told at the pace that the machine had when the run began, and those of a
-first and a last trial can be compared.
+way. So readings are told at the pace that the machine has when it is disturbed least, found out as
+the run begins, and those of a first and a last trial can be compared.
 """
 
 from __future__ import annotations
