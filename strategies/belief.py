@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -25,8 +25,9 @@ from .acquisition import (
     expected_improvement,
 )
 from .features import Array, features_of
-from .gaussian_process import Posterior
+from .gaussian_process import Kernel, Posterior, left_out_means
 from .likeliest_kernel import likeliest_kernel
+from .scales import Scale, losses_of, scaled, scales_of, targets
 from .unseen import Unseen, searchable
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ FITTED = 250
 
 STANDS = 50
 """The most trials after which it is chosen anew."""
+
+MARGIN = 0.1
+"""How far beyond the worst volume counts, as a share of the whole range."""
 
 _TELLING = (Status.COMPLETE, Status.INFEASIBLE, Status.FAILED)
 
@@ -59,7 +63,7 @@ class Belief:
 
     def __init__(self, history: History, search: Search, anywhere: int) -> None:
         self._model, trials = _model(history, search, anywhere)
-        self._targets = targets(trials, search.objectives)
+        self._targets = targets(trials, search.objectives, self._model.scales)
         self._trials = [trial.architecture for trial in trials]
         feasible = [index for index, t in enumerate(trials) if t.status is Status.COMPLETE]
         front = non_dominated(self._targets[feasible].tolist())
@@ -117,9 +121,20 @@ class Belief:
         if goals == 1:
             return expected_improvement(self._best.min(), mean[:, 0], deviation[:, 0])
         if goals == 2:
-            corner = self._targets.max(axis=0) + 0.1
-            return expected_hypervolume_improvement(self._best, corner, mean, deviation)
+            return expected_hypervolume_improvement(self._best, self._corner, mean, deviation)
         return expected_chebyshev_improvement(self._best, mean, deviation, rng)
+
+    @cached_property
+    def _corner(self) -> Array:
+        """Up to where volume counts: a tenth beyond the worst of what is anywhere.
+
+        As it is believed, since what was measured seldom holds the dearest: without it, little
+        were to be gained at the ends of the front.
+        """
+        believed, _ = self._predict(self._model.anywhere)
+        worst = np.maximum(self._targets.max(axis=0), believed.max(axis=0))
+        corner: Array = worst + MARGIN * (worst - self._targets.min(axis=0))
+        return corner
 
     def parents(self, count: int, rng: random.Random) -> list[Architecture]:
         """Return the best trials' architectures, or some of the front's."""
@@ -159,6 +174,8 @@ class Model:
         What the processes are conditioned on, and what they tell of, in the order of columns.
     anywhere
         The columns of those.
+    scales
+        For every goal, on which scale it is believed: `scaled`.
     """
 
     def __init__(
@@ -172,11 +189,33 @@ class Model:
         self._columns: dict[Architecture, int] = {}
         self._around: dict[Architecture, list[int]] = {}
         rows = self._features([trial.architecture for trial in known])
-        self.posteriors = [
-            Posterior(likeliest_kernel(self._features, rows, column), self._features)
-            for column in targets(known, search.objectives).T
-        ]
+        told = losses_of(known, search.objectives)
+        chosen = [self._likeliest(rows, column, scales_of(told)) for column in told.T]
+        self.scales = [scale for scale, _ in chosen]
+        self.posteriors = [Posterior(kernel, self._features) for _, kernel in chosen]
         self.anywhere = self.columns(anywhere)
+
+    def _likeliest(
+        self, rows: Array, losses: Array, scales: Sequence[Scale]
+    ) -> tuple[Scale, Kernel]:
+        """Return the scale on which losses are believed, and the likeliest kernel there.
+
+        With one goal, mostly an accuracy, what is dead is only in the way. With several, some are
+        costs: dead parts may count; and the scale is the first, unless the other tells each trial from all the others with less than half the
+        squared error, compared on the first.
+        """
+        common = scaled(losses, scales[0])
+        several = len(scales) > 1
+        first = (scales[0], likeliest_kernel(self._features, rows, common, dead=several))
+        if not several:
+            return first
+        values = scaled(losses, scales[1])
+        second = (scales[1], likeliest_kernel(self._features, rows, values, dead=True))
+        order = np.argsort(values, kind="stable")
+        errors = left_out_means(first[1], rows, common, self._features) - common
+        told = left_out_means(second[1], rows, values, self._features)
+        others = np.interp(told, values[order], common[order]) - common
+        return second if others @ others < errors @ errors / 2 else first
 
     def observe(self, architectures: Sequence[Architecture]) -> None:
         """Condition on architectures in this order; what was so before is kept."""
@@ -275,41 +314,3 @@ def _standing(trial: Trial, objectives: Objectives) -> tuple[float, ...]:
     if trial.status is Status.FAILED:
         return (np.inf,)
     return objectives.standing(trial)
-
-
-def targets(trials: Sequence[Trial], objectives: Objectives) -> Array:
-    """Return what the processes are fitted to: (trials, goals), lower is better.
-
-    Every goal's values become the normal quantiles of their ranks, so that nothing hangs on their
-    unit or on how bad the bad ones are; infeasible and failed trials share the last rank. With
-    several goals, where distances along the front count, the mean of that and of the
-    standardised values.
-    """
-    from scipy.special import ndtri
-
-    complete = np.array([trial.status is Status.COMPLETE for trial in trials])
-    table = np.full((len(trials), len(objectives.goals)), np.inf)
-    if complete.any():
-        table[complete] = [objectives.losses(t) for t in trials if t.status is Status.COMPLETE]
-    ranks = np.column_stack([_ranks(column) for column in table.T])
-    quantiles: Array = ndtri((ranks - 0.5) / len(trials))
-    if len(objectives.goals) == 1:
-        return quantiles
-    return (quantiles + np.column_stack([_standardised(column) for column in table.T])) / 2
-
-
-def _ranks(column: Array) -> Array:
-    """Return ranks from 1 on; equal values share the mean of theirs."""
-    _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
-    shared: Array = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    return shared
-
-
-def _standardised(column: Array) -> Array:
-    """Return values of mean 0 and deviation 1, those that are not finite as the worst."""
-    finite = column[np.isfinite(column)]
-    if not finite.size:
-        return np.zeros_like(column)
-    cut = np.clip(column, finite.min(), finite.max())
-    scaled: Array = (cut - cut.mean()) / (cut.std() or 1.0)
-    return scaled

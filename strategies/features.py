@@ -1,10 +1,12 @@
 """What a predictor sees of an architecture: features that follow from the space's graph alone.
 
-Two groups, both of what is left once dead branches are cut, so that architectures that compute
-the same look the same:
+Three groups. The first two are of what is left once dead branches are cut, so that architectures
+that compute the same look the same:
 
 - for every decision, one column a choice and one for "cut": the choice if its slots are alive;
-- for the whole network, how many slots hold each choice, how many are cut, and its depth.
+- for the whole network, how many slots hold each choice, how many are cut, and its depth;
+- for every decision, one column a choice, whether its slots are alive or not: a table, or a cost
+  that somebody else measured, may count the dead. Left out where nothing is ever cut.
 """
 
 from __future__ import annotations
@@ -54,11 +56,13 @@ class Features:
     Attributes
     ----------
     local
-        Number of columns that tell decisions; the further ones tell the whole network.
+        Number of columns that tell the decisions that are alive; they come first.
     whole
-        Number of those.
+        Number of those that tell the whole network; they come next.
+    written
+        Number of those that tell the decisions as they are written; they come last.
     widths
-        Number of columns of each decision.
+        Number of columns of each decision among the first; one less among the last.
     """
 
     def __init__(self, graph: SpaceGraph) -> None:
@@ -78,8 +82,11 @@ class Features:
         }
         self._rows: dict[Architecture, Array] = {}
         rng = stream(0, "features")
-        whole = self._compute([sample(self.decisions, rng) for _ in range(200)])[:, self.local :]
-        self.whole = whole.shape[1]
+        rows = self._compute([sample(self.decisions, rng) for _ in range(200)])
+        self.whole = len(self._names) + 2
+        ends = np.cumsum(self.widths) - 1
+        self.written = self.local - len(ends) if rows[:, ends].any() else 0
+        whole = rows[:, self.local : self.local + self.whole]
         self._mean, spread = whole.mean(axis=0), whole.std(axis=0)
         # Scaled so that two random networks are at a distance of about 1 all told.
         self._scale = np.where(spread > 1e-9, spread, np.inf) * np.sqrt(whole.shape[1])
@@ -97,8 +104,10 @@ class Features:
         return np.array([self._rows[architecture] for architecture in architectures])
 
     def _remember(self, architectures: Sequence[Architecture]) -> None:
-        rows = self._compute(architectures)
-        rows[:, self.local :] = (rows[:, self.local :] - self._mean) / self._scale
+        rows = self._compute(architectures)[:, : self.local + self.whole + self.written]
+        whole = rows[:, self.local : self.local + self.whole]
+        whole -= self._mean
+        whole /= self._scale
         self._rows.update(zip(architectures, rows, strict=True))
 
     def _compute(self, architectures: Sequence[Architecture]) -> Array:
@@ -107,7 +116,9 @@ class Features:
             for name, code in self._code.items()
         }
         alive, depth = self._trace(codes, len(architectures))
-        return np.column_stack([*self._columns(codes, alive, len(architectures)), depth])
+        written = [codes[n] == i for n, cs in self.decisions.items() for i in range(len(cs))]
+        columns = self._columns(codes, alive, len(architectures))
+        return np.column_stack([*columns, depth, *written])
 
     def _trace(
         self, codes: dict[str, npt.NDArray[np.int64]], count: int

@@ -19,15 +19,17 @@ STEPS = 15
 
 @dataclass(frozen=True)
 class Kernel:
-    r"""The covariance of architectures, a sum of three, whose shares make up 1.
+    r"""The covariance of architectures, a sum of five, whose shares make up 1.
 
     .. math::
         s_1 e^{-\sum_d w_d D_d(a, b)} + s_2 e^{-|u_a - u_b|^2 / 2 l^2} + s_3 A(a, b)
+        + s_4 e^{-\sum_d w_d D'_d(a, b)} + s_5 A'(a, b)
 
     The first is for decisions that matter together: D_d is 0 where decision d agrees and 1 where
     it does not, and its weight w_d is how much it matters (automatic relevance determination).
     The second compares whole networks u; the third, the share A of the decisions that agree, is
-    for decisions that each add their part.
+    for decisions that each add their part. The last two are the first and the third once more, of
+    decisions as they are written: dead ones count. They may be left out.
 
     Parameters
     ----------
@@ -36,32 +38,42 @@ class Kernel:
     length
         l, in units of the usual distance of two random networks.
     shares
-        s, three that sum to 1.
+        s, five or three that sum to 1.
     noise
         Variance of the noise, in units of the kernel's.
     """
 
     weights: tuple[float, ...]
     length: float
-    shares: tuple[float, float, float]
+    shares: tuple[float, ...]
     noise: float
 
     def __call__(self, a: Array, b: Array, features: Features) -> Array:
         """Return the covariances of rows with rows: (rows of a, rows of b)."""
-        local = features.local
-        scale = np.sqrt(np.repeat(self.weights, features.widths))
-        together = np.exp(-0.5 * _squared(a[:, :local] * scale, b[:, :local] * scale))
-        together *= self.shares[0]
-        whole = np.exp(_squared(a[:, local:], b[:, local:]) * (-0.5 / self.length**2))
+        local, end = features.local, features.local + features.whole
+        covariance = self._decided(a[:, :local], b[:, :local], features.widths, *self.shares[:3:2])
+        whole = np.exp(_squared(a[:, local:end], b[:, local:end]) * (-0.5 / self.length**2))
         whole *= self.shares[1]
-        together += whole
-        together += a[:, :local] @ (b[:, :local].T * (self.shares[2] / len(self.weights)))
-        return together
+        covariance += whole
+        if len(self.shares) > 3:
+            widths = [width - 1 for width in features.widths]
+            covariance += self._decided(a[:, end:], b[:, end:], widths, *self.shares[3:])
+        return covariance
+
+    def _decided(
+        self, a: Array, b: Array, widths: Sequence[int], together: float, each: float
+    ) -> Array:
+        """Return the covariances of decisions that matter together, and each on its own."""
+        scale = np.sqrt(np.repeat(self.weights, widths))
+        covariance: Array = np.exp(-0.5 * _squared(a * scale, b * scale))
+        covariance *= together
+        covariance += a @ (b.T * (each / len(self.weights)))
+        return covariance
 
     def diagonal(self, rows: Array, features: Features) -> Array:
         """Return the covariance of each row with itself: (rows,)."""
         agreeing = (rows[:, : features.local] ** 2).sum(axis=1) / len(self.weights)
-        variance: Array = self.shares[0] + self.shares[1] + self.shares[2] * agreeing
+        variance: Array = 1 - self.shares[2] + self.shares[2] * agreeing
         return variance
 
 
@@ -88,7 +100,7 @@ class Posterior:
 
     def __init__(self, kernel: Kernel, features: Features) -> None:
         self._kernel, self._features = kernel, features
-        columns = features.local + features.whole
+        columns = features.local + features.whole + features.written
         self._seen, self._asked = np.empty((0, columns)), np.empty((0, columns))
         # The Cholesky factor of the covariance of what was seen, and what it makes of that with
         # what was asked: L, and L^-1 k.
@@ -142,6 +154,20 @@ class Posterior:
         left = self._prior[columns] - np.einsum("ij,ij->j", half, half)
         mean: Array = weights @ half[:known]
         return mean, np.sqrt(variance * np.maximum(left, 1e-9))
+
+
+def left_out_means(kernel: Kernel, rows: Array, values: Array, features: Features) -> Array:
+    """Return what is expected of each row's value given all the others: (rows,).
+
+    Rasmussen and Williams, equation 5.12.
+    """
+    from scipy.linalg import cho_factor, cho_solve
+
+    covariance = kernel(rows, rows, features)
+    covariance[np.diag_indices_from(covariance)] += kernel.noise
+    inverse = cho_solve(cho_factor(covariance, lower=True), np.eye(len(rows)))
+    means: Array = values - inverse @ values / np.diag(inverse)
+    return means
 
 
 def _solve(root: Array, right: Array) -> Array:

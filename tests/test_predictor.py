@@ -1,27 +1,33 @@
 """The predictor: features that see the graph, a right posterior, right expectations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from nasengine.architecture import Architecture
 from nasengine.errors import SpecError
 from nasengine.history import History
 from nasengine.moves import enumerate_all
 from nasengine.objectives import Objective, Objectives, hypervolume, non_dominated
+from nasengine.space import SearchSpace
+from nasengine.spaces.nas_bench_201 import NASBench201
 from nasengine.spaces.nas_bench_macro import NASBenchMacro
 from nasengine.strategies.acquisition import (
     expected_chebyshev_improvement,
     expected_hypervolume_improvement,
     expected_improvement,
 )
-from nasengine.strategies.belief import FITTED, Belief, fitted, targets
+from nasengine.strategies.belief import FITTED, Belief, Model, fitted
 from nasengine.strategies.features import features_of
-from nasengine.strategies.gaussian_process import Kernel, Posterior
+from nasengine.strategies.gaussian_process import Kernel, Posterior, left_out_means
 from nasengine.strategies.likeliest_kernel import Likelihood, likeliest_kernel
 from nasengine.strategies.predictor import Predictor
 from nasengine.strategies.random import Random
+from nasengine.strategies.scales import Scale, targets
 from nasengine.testing.strategies import BranchedSpace, play, search_for, troubled
 from nasengine.testing.stubs import tiny_search
-from nasengine.trial import Status
+from nasengine.trial import Measurement, Status
 
 
 def test_dead_branches_are_not_seen() -> None:
@@ -35,7 +41,12 @@ def test_dead_branches_are_not_seen() -> None:
     # left, right, tail: the choices and "cut" of each.
     assert rows[0, : features.local].tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0]
     assert rows[1, : features.local].tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 1, 0, 0, 0]
+    # As it is written, the dead one counts.
+    written = rows[:, -features.written :]
+    assert written[0].tolist() == [1, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0]
+    assert written[1].tolist() == [0, 0, 0, 1, 0, 0, 0, 1, 1, 0, 0]
     assert features(both[::-1]).tolist() == rows[::-1].tolist()
+    assert features_of(NASBenchMacro()).written == 0
 
 
 def test_whole_network_features_agree_where_branches_are_swapped() -> None:
@@ -43,7 +54,7 @@ def test_whole_network_features_agree_where_branches_are_swapped() -> None:
     features = features_of(space)
     for a in enumerate_all(space.decisions):
         b = space.architecture({"left": a["right"], "right": a["left"], "tail": a["tail"]})
-        one, other = features([a, b])[:, features.local :]
+        one, other = features([a, b])[:, features.local : features.local + features.whole]
         assert np.allclose(one, other)
 
 
@@ -85,21 +96,61 @@ def test_a_posterior_that_grew_is_the_one_of_all_at_once() -> None:
     assert np.allclose(whole.predict(values, range(10))[0], exact)
 
 
-def test_the_kernel_is_sought_by_a_right_gradient_and_finds_what_matters() -> None:
-    space = NASBenchMacro()
+@pytest.mark.parametrize("spaces", [NASBenchMacro, NASBench201])
+def test_the_kernel_is_sought_by_a_right_gradient_and_finds_what_matters(
+    spaces: type[SearchSpace],
+) -> None:
+    space = spaces()
     features = features_of(space)
     architectures = [t.architecture for t in play(Random(), search_for(space), 60)]
     first = next(iter(space.decisions))
     code = {choice: index for index, choice in enumerate(space.decisions[first])}
-    values = np.array([(-1.0, 0.3, 0.8)[code[a[first]]] for a in architectures])
+    values = np.array([(-1.0, 0.3, 0.8, 0.5, -0.6)[code[a[first]]] for a in architectures])
     values += 0.05 * np.random.default_rng(0).standard_normal(60)
-    likelihood = Likelihood(features, features(architectures), values)
+    likelihood = Likelihood(features, features(architectures), values, dead=True)
     logs = likelihood.usual + 0.1 * np.arange(len(likelihood.usual))
     steps = 1e-5 * np.eye(len(logs))
     slopes = [(likelihood(logs + s)[0] - likelihood(logs - s)[0]) / 2e-5 for s in steps]
     assert np.allclose(likelihood(logs)[1], slopes, atol=1e-5)
-    weights = likeliest_kernel(features, features(architectures), values).weights
-    assert weights[0] > 2 * max(weights[1:])
+    kernel = likeliest_kernel(features, features(architectures), values, dead=True)
+    assert kernel.weights[0] > 2 * max(kernel.weights[1:])
+    assert sum(kernel.shares) == pytest.approx(1)
+    rows = features(architectures[:9])
+    assert np.allclose(np.diag(kernel(rows, rows, features)), kernel.diagonal(rows, features))
+
+
+def cost(architecture: Architecture) -> float:
+    """Return what adds up over the decisions, dead or alive."""
+    return sum((place + 1) ** 2 * len(choice) for place, choice in enumerate(architecture.values()))
+
+
+def test_a_cost_that_counts_the_dead_is_believed_exactly_on_its_own_scale() -> None:
+    space = NASBench201()
+    search = search_for(space, goals=2)
+    trials = [
+        replace(t, measurements={**t.measurements, "y": Measurement(cost(t.architecture))})
+        for t in play(Random(), search, 60)
+    ]
+    new = [t.architecture for t in play(Random(), search, 90)][60:]
+    assert Model(trials, search, []).scales[1] == "values"
+    mean, _ = Belief(History(trials), search, 100).predict(new)
+    known = np.array([cost(t.architecture) for t in trials])
+    told = (np.array([cost(a) for a in new]) - known.mean()) / known.std()
+    assert np.abs(mean[:, 1] - told).max() < 0.05
+
+
+def test_left_out_means_are_those_without_the_one() -> None:
+    space = NASBench201()
+    features = features_of(space)
+    rows = features([t.architecture for t in play(Random(), search_for(space), 12)])
+    values = np.random.default_rng(0).standard_normal(12)
+    kernel = Kernel((0.3,) * 6, 1.0, (0.3, 0.2, 0.2, 0.2, 0.1), 0.1)
+    means = left_out_means(kernel, rows, values, features)
+    for index in range(12):
+        posterior = Posterior(kernel, features)
+        posterior.observe(np.delete(rows, index, axis=0))
+        posterior.ask(rows[index : index + 1])
+        assert posterior.predict(np.delete(values, index), [0])[0] == pytest.approx(means[index])
 
 
 def test_expectations_are_what_sampling_gives() -> None:
@@ -135,11 +186,12 @@ def test_chebyshev_prefers_what_is_better_everywhere() -> None:
     assert worth[1] > worth[0]
 
 
-def test_targets_know_no_unit_and_put_the_infeasible_last() -> None:
+@pytest.mark.parametrize("scale", ["ranks", "both"])
+def test_targets_put_the_infeasible_last(scale: Scale) -> None:
     search = search_for(NASBenchMacro())
     history = play(Random(), search, 20, outcome=troubled)
     trials = [t for t in history if t.status is not Status.LOST]
-    column = targets(trials, search.objectives)[:, 0]
+    column = targets(trials, search.objectives, [scale])[:, 0]
     feasible = np.array([t.status is Status.COMPLETE for t in trials])
     assert column[feasible].max() < column[~feasible].min()
     order = np.argsort(column[feasible])

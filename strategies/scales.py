@@ -1,0 +1,77 @@
+"""On which scale a goal's values are believed: what the Gaussian processes are fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from nasengine.objectives import Objectives
+from nasengine.trial import Status, Trial
+
+from .features import Array
+
+Scale = Literal["ranks", "values", "both"]
+
+
+def targets(trials: Sequence[Trial], objectives: Objectives, scales: Sequence[Scale]) -> Array:
+    """Return what the processes are fitted to: (trials, goals), lower is better."""
+    told = losses_of(trials, objectives)
+    return np.column_stack(
+        [scaled(column, scale) for column, scale in zip(told.T, scales, strict=True)]
+    )
+
+
+def losses_of(trials: Sequence[Trial], objectives: Objectives) -> Array:
+    """Return losses, (trials, goals); infinite where infeasible or failed."""
+    table = np.full((len(trials), len(objectives.goals)), np.inf)
+    for row, trial in zip(table, trials, strict=True):
+        if trial.status is Status.COMPLETE:
+            row[:] = objectives.losses(trial)
+    return table
+
+
+def scales_of(losses: Array) -> tuple[Scale, ...]:
+    """Return the scales among which each goal's is chosen, given all losses (trials, goals).
+
+    With several goals, distances along the front count, and one that adds up over the decisions
+    (parameters, multiplications) is believed exactly on its own scale only.
+    """
+    return ("ranks",) if losses.shape[1] == 1 else ("both", "values")
+
+
+def scaled(losses: Array, scale: Scale) -> Array:
+    """Return losses as a process is fitted to them: (trials,).
+
+    Parameters
+    ----------
+    losses
+        (trials,): of one goal, infinite where infeasible or failed, which share the last rank.
+    scale
+        ``ranks``: the normal quantiles of their ranks, so that nothing hangs on their unit or on
+        how bad the bad ones are; ``values``: standardised; ``both``: the mean of the two.
+    """
+    from scipy.special import ndtri
+
+    if scale == "values":
+        return _standardised(losses)
+    quantiles: Array = ndtri((_ranks(losses) - 0.5) / len(losses))
+    return quantiles if scale == "ranks" else (quantiles + _standardised(losses)) / 2
+
+
+def _ranks(column: Array) -> Array:
+    """Return ranks from 1 on; equal values share the mean of theirs."""
+    _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
+    shared: Array = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return shared
+
+
+def _standardised(column: Array) -> Array:
+    """Return values of mean 0 and deviation 1, those that are not finite as the worst."""
+    finite = column[np.isfinite(column)]
+    if not finite.size:
+        return np.zeros_like(column)
+    cut = np.clip(column, finite.min(), finite.max())
+    standardised: Array = (cut - cut.mean()) / (cut.std() or 1.0)
+    return standardised
