@@ -44,9 +44,13 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "predictor (default)": {"name": "predictor"},
     "optuna tpe_multivariate": {"name": "optuna"},
 }
+ONE_GOAL = {**STRATEGIES, "optuna gp": {"name": "optuna", "sampler": "gp"}}
 SEVERAL = {**STRATEGIES, "optuna nsga2": {"name": "optuna", "sampler": "nsga2"}}
-SLOW = {"optuna tpe_multivariate": 200}
+ALL = {**ONE_GOAL, **SEVERAL}
+SLOW = {"optuna tpe_multivariate": 200, "optuna gp": 100}
 """Strategies that are followed for so many trials only."""
+FEW = {"optuna gp": 10}
+"""Strategies that are repeated with so many seeds only."""
 
 
 @cache
@@ -86,7 +90,7 @@ def run(job: tuple[str, str, int, str]) -> list[list[Any]]:
     table = np.array(list(losses.values()))
     goals = tuple(Objective(f"loss{index}", "min") for index in range(table.shape[1]))
     search = replace(search_around(space), objectives=Objectives(goals), seed=seed)
-    strategy = build(Strategy, SEVERAL[label], where="strategy")
+    strategy = build(Strategy, ALL[label], where="strategy")
     history, texts = History(), []
     limit = SLOW.get(label, 200 if len(goals) > 1 else MARKS[-1])
     best = (table.min(),) if len(goals) == 1 else None
@@ -144,7 +148,7 @@ def table_of(rows: list[list[str]]) -> str:
     for name in (*ONE, *TWO):
         what = "regret in the objective" if name in ONE else "hypervolume ratio [front recovered]"
         lines += [f"{name}: {what}, mean (standard error) after {MARKS} trials"]
-        for label in SEVERAL:
+        for label in ALL:
             texts = []
             for mark in MARKS:
                 scores = np.array(cells.get((name, label, mark), []))
@@ -173,7 +177,7 @@ def plot(rows: list[list[str]], path: Path) -> None:
 
     figure, axes = plt.subplots(2, 3, figsize=(13, 7))
     for axis, name in zip(axes.flat, (*ONE, *TWO), strict=True):
-        for label in SEVERAL:
+        for label in ALL:
             curve = []
             for mark in MARKS:
                 found = [float(r[4]) for r in rows if r[:2] == [name, label] and int(r[3]) == mark]
@@ -205,8 +209,9 @@ def main() -> None:
         (name, label, seed, arguments.data)
         for seed in range(max(arguments.seeds, arguments.seeds_two))
         for name in (*ONE, *TWO)
-        for label in (SEVERAL if name in TWO else STRATEGIES)
+        for label in (SEVERAL if name in TWO else ONE_GOAL)
         if seed < (arguments.seeds_two if name in TWO else arguments.seeds)
+        and seed < FEW.get(label, seed + 1)
         and (name, label, seed) not in done
     ]
     with Pool(arguments.processes) as pool, store.open("a", newline="") as stream:

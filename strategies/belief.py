@@ -201,8 +201,8 @@ class Model:
         """Return the scale on which losses are believed, and the likeliest kernel there.
 
         With one goal, mostly an accuracy, what is dead is only in the way. With several, some are
-        costs: dead parts may count; and the scale is the first, unless the other tells each trial from all the others with less than half the
-        squared error, compared on the first.
+        costs: dead parts may count; and the scale is the first, unless the other tells each trial
+        from all the others with less than half the squared error, compared on the first.
         """
         common = scaled(losses, scales[0])
         several = len(scales) > 1

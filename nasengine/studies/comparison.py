@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -278,7 +279,8 @@ def plot(table: Sequence[Row], path: Path) -> None:
     name = judged(table)
     unit = table[0].metric(name).unit
     ordered = _ranked(table)[::-1]
-    figure = Figure(figsize=(7, 1.2 + 0.45 * len(ordered)), layout="constrained")
+    names = ["\n".join(textwrap.wrap(row.name.replace(",", ", "), 36)) for row in ordered]
+    figure = Figure(figsize=(8, 1.2 + 0.55 * len(ordered)), layout="constrained")
     axes = figure.add_subplot()
     for place, row in enumerate(ordered):
         values = row.values(name)
@@ -288,9 +290,9 @@ def plot(table: Sequence[Row], path: Path) -> None:
         axes.plot(values, [place] * len(values), "o", color="#9db4c8", markersize=5)
         error = 0.0 if math.isnan(spread) else spread
         axes.errorbar(row.mean(name), place, xerr=error, fmt="D", color="#1f4e79", capsize=4)
-    axes.set_yticks(range(len(ordered)), [row.name for row in ordered])
+    axes.set_yticks(range(len(ordered)), names)
     axes.set_xlabel(f"{name} ({unit})" if unit else name)
-    axes.set_title("each run, mean and standard deviation", fontsize=10)
+    figure.suptitle("each run, mean and standard deviation", fontsize=10)
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=150)
 
