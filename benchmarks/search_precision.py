@@ -3,7 +3,7 @@
 The same seeds in both precisions, on built-in images; every derived network is trained alike, in
 float32. How much the seed alone changes is the measure of how much the precision may.
 
-    python benchmarks/search_precision.py [--seeds 3] [--iterations 60] [--width 8]
+    python benchmarks/search_precision.py [--seeds 10] [--iterations 60] [--training 250]
 
 Writes ``results/search_precision.txt``.
 """
@@ -41,8 +41,9 @@ def search_once(given: Any, seed: int, precision: str, folder: Path) -> tuple[An
 
     torch.set_num_threads(1)
     folder.mkdir(parents=True)
-    task = Segmentation(data=SurfaceDefects(size=48, train=64, validation=48))
-    trained = Trained(iterations=given.iterations)
+    data = SurfaceDefects(size=48, train=150, validation=100, contrast=1.3)
+    task = Segmentation(data=data)
+    trained = Trained(iterations=given.training, batch=8)
     estimators = {"iou": trained}
     space = LightSDI(width=given.width)
     search = Search(space, task, estimators, Objectives(()), seed, "cpu", folder)
@@ -62,16 +63,20 @@ def search_once(given: Any, seed: int, precision: str, folder: Path) -> tuple[An
 def main() -> None:
     """Search, compare, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=60)
+    parser.add_argument("--training", type=int, default=250)
     parser.add_argument("--width", type=int, default=8)
     given = parser.parse_args()
     import torch
 
+    from nasengine.statistics import difference
+
     found = {}
     lines = [
         f"light_sdi width {given.width}, surface_defects 48x48, {given.iterations} iterations, a "
-        f"step of the alphas every 2; torch {torch.__version__}, Python {platform.python_version()}"
+        f"step of the alphas every 2, {given.training} of training; torch {torch.__version__}, "
+        f"Python {platform.python_version()}"
     ]
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(given.seeds):
@@ -96,9 +101,17 @@ def main() -> None:
             f"alphas {statistics.mean(correlation):.3f}, difference in IoU "
             f"{statistics.mean(gap):.4f}"
         )
-    for precision in ("fp32", "bf16"):
-        values = [found[s, precision][2] for s in range(given.seeds)]
-        lines.append(f"mean IoU {precision}: {statistics.mean(values):.4f}")
+    values = {p: [found[s, p][2] for s in range(given.seeds)] for p in ("fp32", "bf16")}
+    for precision, scores in values.items():
+        lines.append(
+            f"IoU {precision}: mean {statistics.mean(scores):.4f}, standard deviation "
+            f"{statistics.stdev(scores):.4f}"
+        )
+    gain = difference(values["bf16"], values["fp32"], paired=True)
+    lines.append(
+        f"bf16 less fp32, paired: {gain.value:+.4f}, 95% interval {gain.low:+.4f} to "
+        f"{gain.high:+.4f}"
+    )
     print("\n".join(lines))
     (RESULTS / "search_precision.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
