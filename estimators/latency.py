@@ -56,6 +56,10 @@ class Latency(Estimator):
     seconds: float = Field(default=0.5, ge=0)
     """Seconds of timed passes, at least (up to ten times the repeats)."""
 
+    yardstick: bool = True
+    """Time a network of the space in turn with every other, and tell readings at its pace, so that
+    those of quiet and busy minutes compare; false tells them as timed."""
+
     max_spread: float = Field(default=0.5, gt=0)
     """Spread of the middle half of the readings, relative to their median, above which they are
     taken again, and in the end refused."""
@@ -93,7 +97,9 @@ class Latency(Estimator):
         network = candidate.network("latency")
         with _engines.measuring(setup):
             run = _engines.prepare(network, search.task.input_shape, setup)
-            unit = _yardstick.yardstick(search, setup, self.repeats, self.seconds)
+            unit = None
+            if self.yardstick:
+                unit = _yardstick.yardstick(search, setup, self.repeats, self.seconds)
             now = _timing.clock(search.device)
             reading = _timing.read(run, unit, now, self.repeats, self.seconds, self.max_spread)
         details = {"samples": reading.raw, "slowness": reading.slowness, **vars(setup)}
@@ -119,6 +125,8 @@ class Latency(Estimator):
         from . import _timing, _yardstick
 
         table, setup = self.measured_table(search), self.setup(search)
+        if not self.yardstick:
+            return table.cost_table(search.space)
         pace = _yardstick.pace(search, setup)
         if pace is None:
             pace = _timing.undisturbed(table.yardstick)

@@ -107,6 +107,15 @@ def test_readings_of_a_run_are_at_the_pace_that_it_began_with(search, monkeypatc
         latency.measure(candidate)
 
 
+def test_without_a_yardstick_readings_are_told_as_timed(search):
+    latency = Latency(**QUICK, yardstick=False)
+    found = latency.measure(tiny_candidate(search))["latency"]
+    assert found.value == statistics.median(found.details["samples"])
+    assert found.details["slowness"] == ()
+    latency.table(search)
+    assert not (search.checkpoints / "latency_pace.json").exists()
+
+
 def test_a_table_and_readings_of_a_run_are_at_one_pace(search, tmp_path):
     latency = Latency(**QUICK)
     table = latency.table(search)
