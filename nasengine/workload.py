@@ -7,7 +7,7 @@ taken from its multiply-accumulates, and what keeps activations is counted on th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -88,15 +88,15 @@ def estimate(search: Search, strategy: Strategy) -> Estimate:
         return Estimate(0.0, 0.0, 0.0)
     network, single = _median(search)
     supernets = {w.part: _cost_of_supernet(search, w.part) for w in once if w.whole}
-    sizes = {min(work.batch, _BATCH) for work in [*once, *each]}
-    per_sample = _seconds_per_sample(network, search, sorted(sizes))
+    batch = min(_BATCH, max(work.batch for work in [*once, *each]))
+    per_sample = _seconds_per_sample(network, search, batch)
 
     def cost(work: Workload) -> _Cost:
         return supernets[work.part] if work.whole else single
 
     def seconds(work: Workload) -> float:
         share = cost(work).macs / max(1.0, single.macs)
-        return work.steps * work.batch * share * per_sample[min(work.batch, _BATCH)]
+        return work.steps * work.batch * share * per_sample
 
     return Estimate(
         sum(map(seconds, once)),
@@ -169,21 +169,16 @@ def _cost_of_supernet(search: Search, part: int) -> _Cost:
     return _cost(supernet, search, mixtures)
 
 
-def _seconds_per_sample(
-    network: nn.Module, search: Search, batches: Sequence[int]
-) -> dict[int, float]:
-    """Time steps of training on random images, as training does them, by the size of the batch."""
+def _seconds_per_sample(network: nn.Module, search: Search, batch: int) -> float:
+    """Time steps of training on random images, as training does them."""
     import torch
 
     from nasengine.passes import memory_format, prepare
 
     network = prepare(network.to(search.device)).train()
-    found = {}
-    for batch in batches:
-        inputs = torch.rand(batch, *search.task.input_shape, device=search.device)
-        inputs = inputs.contiguous(memory_format=memory_format(inputs))
-        found[batch] = _usual(partial(_step, network, inputs)) / batch
-    return found
+    inputs = torch.rand(batch, *search.task.input_shape, device=search.device)
+    inputs = inputs.contiguous(memory_format=memory_format(inputs))
+    return _usual(partial(_step, network, inputs)) / batch
 
 
 def _step(network: nn.Module, inputs: torch.Tensor) -> None:
