@@ -35,7 +35,8 @@ def list_plugins(options: argparse.Namespace, _: threading.Event) -> int:
     """List the installed plugins: all in a line each, those of a kind or a name with settings."""
     wanted = options.kind_or_name
     kinds = [wanted] if wanted in CONTRACTS else list(CONTRACTS)
-    listed = {kind: dict(_plugins(CONTRACTS[kind])) for kind in kinds}
+    whole = bool(wanted) or options.json
+    listed = {kind: dict(_plugins(CONTRACTS[kind], whole)) for kind in kinds}
     if wanted and wanted not in CONTRACTS:
         listed = _named(listed, wanted)
     if options.json:
@@ -45,7 +46,7 @@ def list_plugins(options: argparse.Namespace, _: threading.Event) -> int:
         print(kind)
         for name, about in plugins.items():
             _print_wrapped(f"  {name:18} ", about["summary"])
-            for setting, told in about["settings"].items() if wanted else ():
+            for setting, told in about.get("settings", {}).items():
                 _print_wrapped(f"    {setting} = {told['default']}  ", told["about"])
     if not wanted:
         print("settings: nasengine list NAME, or a whole kind: nasengine list strategies")
@@ -76,9 +77,11 @@ def _print_wrapped(head: str, text: str) -> None:
     )
 
 
-def _plugins(contract: type[Plugin]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _plugins(contract: type[Plugin], whole: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the installed plugins: their summaries, and with them their settings."""
     for name, cls in _classes(contract):
-        yield name, {"summary": cls.summary(), "settings": _settings(cls)}
+        about: dict[str, Any] = {"summary": cls.summary()}
+        yield name, {**about, "settings": _settings(cls)} if whole else about
 
 
 def _classes(contract: type[Plugin]) -> Iterator[tuple[str, type[Plugin]]]:
