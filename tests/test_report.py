@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -373,7 +374,7 @@ def _no_history(folder: Path) -> None:
 
 def _another_database(folder: Path) -> None:
     (folder / "history.sqlite").unlink()
-    with sqlite3.connect(folder / "history.sqlite") as connection:
+    with closing(sqlite3.connect(folder / "history.sqlite")) as connection, connection:
         connection.execute("CREATE TABLE other (x)")
 
 

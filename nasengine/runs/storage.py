@@ -60,14 +60,15 @@ class Storage:
         try:
             if read_only:
                 self._connection = _open_to_read(path)
+                weakref.finalize(self, self._connection.close)
             else:
                 self._connection = sqlite3.connect(path, isolation_level=None)
+                # Closed with its last user at the latest, which may be a process that failed.
+                weakref.finalize(self, self._connection.close)
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 self._connection.executescript(_SCHEMA)
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise RunFolderError(f"{path}: not a history: {error}") from error
-        # Closed with its last user at the latest, which may be a process that failed.
-        weakref.finalize(self, self._connection.close)
         self._inode = _inode(path)
         found = self.fact("format", 0)
         if not isinstance(found, int):
@@ -217,7 +218,11 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
     complete = not path.with_name(f"{path.name}-wal").exists()
     address = f"{path.resolve().as_uri()}?mode=ro" + ("&immutable=1" if complete else "")
     connection = sqlite3.connect(address, uri=True, isolation_level=None)
-    connection.execute("SELECT 1 FROM facts, trials, reference_networks LIMIT 1")
+    try:
+        connection.execute("SELECT 1 FROM facts, trials, reference_networks LIMIT 1")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
