@@ -55,7 +55,7 @@ class Work:
     def prepare(self, setup: Setup) -> dict[Hashable, Callable[[], object]]:
         """Build every module and make it a call."""
         modules: dict[Hashable, tuple[nn.Module, Shape]] = {}
-        graph, seed = self.search.space.graph, self.search.seed
+        seed = self.search.seed
         for same, ((slot, name), *_) in self.cells.items():
             factory, channels_in, channels_out, shape = same
             where = f"slot {slot!r}, candidate {name!r}"
@@ -63,8 +63,7 @@ class Work:
                 modules[same] = (make_module(where, factory, channels_in, channels_out), shape)
             modules["call", shape] = (nn.Identity(), shape)
         for number, (architecture, _) in enumerate(self.table.probes):
-            with torch_seed(seed, "latency", "probe", number):
-                network = build_network(graph, architecture)
+            network = probe_network(self.search, number, architecture)
             modules["probe", number] = (network, self.search.task.input_shape)
         with measuring(setup):
             return {key: prepare(module, shape, setup) for key, (module, shape) in modules.items()}
@@ -118,3 +117,9 @@ def probes(search: Search) -> list[Architecture]:
     }
     rng = search.stream("latency", "probes")
     return [moves.sample(whole, rng) for _ in range(PROBES)]
+
+
+def probe_network(search: Search, number: int, architecture: Architecture) -> nn.Module:
+    """Build the network of one probe, as a table and the yardstick time it."""
+    with torch_seed(search.seed, "latency", "probe", number):
+        return build_network(search.space.graph, architecture)

@@ -18,12 +18,10 @@ from weakref import WeakKeyDictionary
 
 from nasengine.errors import EstimationFailed, RunFolderError
 from nasengine.files import write_json
-from nasengine.network import build_network
-from nasengine.randomness import torch_seed
 
 from . import _timing
 from ._engines import Setup, device_name, prepare
-from ._latency_cells import probes
+from ._latency_cells import probe_network, probes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,16 +77,14 @@ def keep_pace(search: Search, setup: Setup, milliseconds: float) -> None:
 
 def _run(search: Search, setup: Setup) -> _timing.Run:
     """Return the call that is timed: of the first probe of a table that the engine can run."""
-    graph, shape = search.space.graph, search.task.input_shape
-    kept = _prepared.setdefault(graph, {})
+    shape = search.task.input_shape
+    kept = _prepared.setdefault(search.space.graph, {})
     key = (setup, shape, search.seed)
     if key not in kept:
         failed = EstimationFailed("latency: the space has no network to time")
         for number, architecture in enumerate(probes(search)):
-            with torch_seed(search.seed, "latency", "probe", number):
-                network = build_network(graph, architecture)
             try:
-                kept[key] = prepare(network, shape, setup)
+                kept[key] = prepare(probe_network(search, number, architecture), shape, setup)
                 break
             except EstimationFailed as error:
                 failed = error
