@@ -35,14 +35,15 @@ def print_columns(
     """
     kept = [index for index, title in enumerate(titles) if title not in spare]
     without = [titles[i] for i in kept], [[row[i] for i in kept] for row in rows]
-    for wanted in ((titles, rows), without):
-        if _fits(console, *wanted):
-            console.print(_table(console, *wanted))
-            return
     # As many columns as rows, few mostly; what it says first may break as titles do.
     turned = [[str(cell) for cell in column] for column in zip(titles, *rows, strict=True)]
-    if _fits(console, turned[0], turned[1:], names_break=True):
-        console.print(_table(console, turned[0], turned[1:], names_break=True))
+    table = (
+        _fitting(console, titles, rows)
+        or _fitting(console, *without)
+        or _fitting(console, turned[0], turned[1:], names_break=True)
+    )
+    if table is not None:
+        console.print(table)
     else:
         _print_lines(console, titles, rows)
 
@@ -60,27 +61,19 @@ def _widths(
     return found
 
 
-def _fits(
+def _fitting(
     console: Console,
     titles: Sequence[str],
     rows: Sequence[Sequence[str]],
     *,
     names_break: bool = False,
-) -> bool:
+) -> Table | None:
+    """Return a table of what is given; None where it is wider than the console."""
+    widths = _widths(titles, rows, names_break=names_break)
     # A column has a space at both sides and a line before it; the last line closes the table.
-    widths = _widths(titles, rows, names_break=names_break)
-    return sum(widths) + 3 * len(widths) + 1 <= console.width
-
-
-def _table(
-    console: Console,
-    titles: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    names_break: bool = False,
-) -> Table:
-    widths = _widths(titles, rows, names_break=names_break)
     room = console.width - sum(widths) - 3 * len(widths) - 1
+    if room < 0:
+        return None
     table = Table()
     for place, (title, least) in enumerate(zip(titles, widths, strict=True)):
         # What is left goes to titles that would break, the first ones first.
