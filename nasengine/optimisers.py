@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
+
+LARGE = 2**16
+"""Numbers in a weight from which `StepsInBackward` steps it by itself: nearly all bytes of a
+network lie in such weights, and a call for each of the others would cost more than it saves."""
 
 
 def sgd(
@@ -44,3 +50,68 @@ def set_rates(optimiser: torch.optim.Optimizer, rate: float, momentum: float) ->
             group["betas"] = (momentum, group["betas"][1])
         else:
             group["momentum"] = momentum
+
+
+class StepsInBackward:
+    """Steps every large weight as soon as its gradient is complete, and lets the gradient go.
+
+    What a step of training holds at most is then its activations, without the gradients that would
+    pile up beside them. The steps are those of the optimiser, bit for bit. Only for steps of one
+    backward pass, whose gradients nothing else reads.
+
+    Parameters
+    ----------
+    optimiser
+        Of one group of parameters; the large ones get groups of their own.
+
+    Examples
+    --------
+    >>> layer = torch.nn.Linear(256, 256)
+    >>> steps = StepsInBackward(sgd(list(layer.parameters()), 0.1, 0.9, 0.0))
+    >>> before = layer.weight.sum().item()
+    >>> steps.step(layer(torch.ones(1, 256)).sum())
+    >>> layer.weight.grad is None and layer.weight.sum().item() < before
+    True
+    """
+
+    def __init__(self, optimiser: torch.optim.Optimizer) -> None:
+        self.optimiser = optimiser
+        (group,) = optimiser.param_groups
+        self._large = [p for p in group["params"] if p.numel() >= LARGE]
+        group["params"] = [p for p in group["params"] if p.numel() < LARGE]
+        for parameter in self._large:
+            optimiser.add_param_group({**group, "params": [parameter]})
+
+    def step(self, loss: Tensor) -> None:
+        """Go back from a loss, and take one step down its gradient."""
+        self.optimiser.zero_grad(set_to_none=True)
+        with self._stepping():
+            loss.backward()  # type: ignore[no-untyped-call]
+        self._step_group(0)
+
+    @contextmanager
+    def _stepping(self) -> Iterator[None]:
+        hooks = [
+            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                partial(self._step_large, index)
+            )
+            for index, parameter in enumerate(self._large, 1)
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _step_large(self, index: int, parameter: Tensor) -> None:
+        self._step_group(index)
+        parameter.grad = None
+
+    def _step_group(self, index: int) -> None:
+        # By its index: a state that is loaded makes the groups anew.
+        groups = self.optimiser.param_groups
+        self.optimiser.param_groups = [groups[index]]
+        try:
+            self.optimiser.step()
+        finally:
+            self.optimiser.param_groups = groups

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nasengine.errors import SearchFailed
-from nasengine.optimisers import keep_strides, sgd
+from nasengine.optimisers import StepsInBackward, keep_strides, sgd
 from nasengine.passes import Precision, choose_precision, frozen, prepare_checked, recompute_slots
 from nasengine.randomness import derive_seed, torch_seed
 from nasengine.supernet import Mixture, Supernet
@@ -98,6 +98,7 @@ class SearchSteps:
         }
         self._weights = dict(self.supernet.named_parameters())
         self._weight_optimiser = make_optimiser(list(self._weights.values()), settings.weights)
+        self._weight_steps = StepsInBackward(self._weight_optimiser)
         self._alpha_optimiser = make_optimiser(list(self.alphas.values()), settings.alphas)
 
     def temperature(self, iteration: int) -> float:
@@ -114,12 +115,10 @@ class SearchSteps:
         """Take one step of the weights on a batch; return the task's loss before it."""
         with torch_seed(self.search.seed, "darts", "weights", iteration):
             mixtures = self._mixtures(iteration, "weights")
-            self._weight_optimiser.zero_grad(set_to_none=True)
             loss = self._task_loss(batch, mixtures)
             value = self._finite(float(loss.detach()), "the task's loss", iteration)
-            loss.backward()  # type: ignore[no-untyped-call]
             self._set_rate(iteration)
-            self._weight_optimiser.step()
+            self._weight_steps.step(loss)
         return value
 
     def step_alphas(self, batch: Batch, training_batch: Batch, iteration: int) -> float:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from nasengine.errors import SpecError
+from nasengine.optimisers import LARGE
 from nasengine.passes.precision import Precision
 from nasengine.passes.prepare import prepare
 from nasengine.quantities import format_bytes
@@ -30,7 +31,8 @@ class SlotMemory:
     kept
         Bytes that it keeps for the backward pass, beside its input.
     gradients
-        Bytes of its weights' gradients.
+        Bytes of its weights' gradients that are held until the step is taken: `StepsInBackward`
+        lets those of large weights go at once.
     """
 
     kept: int
@@ -158,12 +160,16 @@ def step_memory(
             outputs = precision.run(supernet, torch.empty(shape), mixtures)
         count.keep(outputs)
     weights = sum(_bytes(p) for p in supernet.parameters())
+    gradients = sum(_held_gradient(p) for p in supernet.parameters())
     buffers = sum(_bytes(b) for b in supernet.buffers())
     fixed = weights * (1 + optimiser_states) + buffers + count.kept.pop("", 0)
     in_slots = sum(count.gradients.values())
     slots = {n: SlotMemory(count.kept.get(n, 0), size) for n, size in count.gradients.items()}
     # A gradient of the largest tensor, its operation's result, and the library's own copy.
-    return StepMemory(fixed + weights - in_slots, slots, 3 * count.largest)
+    working = 3 * count.largest
+    # A gradient of the largest weight, and the library's own copy.
+    working += 2 * max(map(_bytes, supernet.parameters()), default=0)
+    return StepMemory(fixed + gradients - in_slots, slots, working)
 
 
 class _Count:
@@ -199,13 +205,17 @@ class _Count:
     def _entering(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             self.keep(inputs[0])  # Kept also where the slot is computed again.
-            self.gradients[name] = sum(_bytes(p) for p in module.parameters())
+            self.gradients[name] = sum(_held_gradient(p) for p in module.parameters())
             self._slot = name
 
         return enter
 
     def _leaving(self, *_: Any) -> None:
         self._slot = ""
+
+
+def _held_gradient(parameter: Tensor) -> int:
+    return 0 if parameter.numel() >= LARGE else _bytes(parameter)
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -125,10 +125,16 @@ def disagreements(
 
 
 def _reference(plain: nn.Module, precision: Precision, loss: Loss) -> dict[str, Tensor | None]:
-    """Return the gradients of float32 in torch's default layout, by parameter."""
-    _backward(plain, replace(precision, name="fp32", channels_last=False), loss)
-    found = {name: p.grad for name, p in plain.named_parameters() if p.requires_grad}
-    plain.zero_grad(set_to_none=True)
+    """Return the gradients of float32 in torch's default layout, by parameter.
+
+    They are kept in bfloat16: three digits do for a cosine, and take half the memory.
+    """
+    found: dict[str, Tensor | None] = {}
+
+    def keep(name: str, gradient: Tensor | None) -> None:
+        found[name] = None if gradient is None else gradient.to(torch.bfloat16)
+
+    _each_gradient(plain, replace(precision, name="fp32", channels_last=False), loss, keep)
     return found
 
 
@@ -138,26 +144,14 @@ def _differences(
     """Compare each gradient as soon as it is there, and keep neither; `reference` is used up."""
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
 
-    def compare(name: str, parameter: Tensor) -> None:
-        pair = (parameter.grad, reference.pop(name, None))
+    def compare(name: str, gradient: Tensor | None) -> None:
+        pair = (gradient, reference.pop(name, None))
         for index, (first, second) in enumerate(_PAIRS):
             one, other = pair[first], pair[second]
             if one is not None and other is not None:
                 sums[_place(name)][index] += float((one.double() * other.double()).sum())
-        parameter.grad = None
 
-    hooks = [
-        parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-            partial(compare, name)
-        )
-        for name, parameter in fast.named_parameters()
-        if parameter.requires_grad
-    ]
-    _backward(fast, precision, loss)
-    for hook in hooks:
-        hook.remove()
-    for name, parameter in fast.named_parameters():
-        compare(name, parameter)  # What has no gradient, such as a bias that a norm takes out.
+    _each_gradient(fast, precision, loss, compare)
     return _told(sums)
 
 
@@ -178,6 +172,38 @@ def _told(sums: Mapping[str, Sequence[float]]) -> dict[str, str]:
         if not (cosine >= LEAST_COSINE and 1 / GREATEST_RATIO <= ratio <= GREATEST_RATIO):
             wrong[place] = f"cosine {cosine:.2f}, norm {ratio:.2g} of float32's"
     return wrong
+
+
+def _each_gradient(
+    module: nn.Module,
+    precision: Precision,
+    loss: Loss,
+    take: Callable[[str, Tensor | None], None],
+) -> None:
+    """Hand each parameter's gradient over as soon as it is there, and let it go.
+
+    At the end come the parameters that got none, such as a bias that a norm takes out.
+    """
+    left = {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+    def hand_over(name: str, parameter: Tensor) -> None:
+        take(name, parameter.grad)
+        parameter.grad = None
+        del left[name]
+
+    hooks = [
+        parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+            partial(hand_over, name)
+        )
+        for name, parameter in left.items()
+    ]
+    try:
+        _backward(module, precision, loss)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name in left:
+        take(name, None)
 
 
 def _backward(module: nn.Module, precision: Precision, loss: Loss) -> None:
