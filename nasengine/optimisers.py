@@ -92,9 +92,7 @@ class StepsInBackward:
     @contextmanager
     def _stepping(self) -> Iterator[None]:
         hooks = [
-            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-                partial(self._step_large, index)
-            )
+            parameter.register_post_accumulate_grad_hook(partial(self._step_large, index))
             for index, parameter in enumerate(self._large, 1)
         ]
         try:

@@ -138,10 +138,10 @@ def hold(derive: Derive, limits: Limits, costs: Sequence[Cost], search: Search) 
         Its estimators measure.
     """
     windows = {cost.key: _window(cost) for cost in costs if cost.key in limits}
-    asked = {**limits}
+    asked = {cost.key: cost.within_reach(limits[cost.key]) for cost in costs if cost.key in limits}
     floors = {key: least * limits[key] for key, (least, _) in windows.items()}
     found = derive(asked, floors)
-    timed = [c for c in costs if c.key in limits and not search.estimators[c.key].counts]
+    timed = [cost for cost in costs if cost.key in limits and not cost.counts]
     if not timed or not found:
         return found
     readings, attempts = Readings(search), list[_Attempt]()
@@ -154,8 +154,7 @@ def hold(derive: Derive, limits: Limits, costs: Sequence[Cost], search: Search) 
             least, most = windows[cost.key]
             if not least <= attempt.shares[cost.key] <= most:
                 scale = limits[cost.key] / attempt.factors[cost.key]
-                # Not below every network: the cheapest is the nearest then.
-                asked[cost.key] = max(most * scale, cost.range[0])
+                asked[cost.key] = cost.within_reach(most * scale)
                 floors[cost.key] = least * scale
         found = derive(asked, floors)
         seen = [[d.key for d in earlier.found] for earlier in attempts]

@@ -57,6 +57,10 @@ def _goal(value: Any) -> Any:
 Costs = dict[str, Annotated[CostGoal, BeforeValidator(_goal)]]
 """The setting: estimator to beta (a bare number) or to a table with a target."""
 
+_FAR = 5.0
+"""A measured table may read so many times too high, where the machine has other work: only limits
+further than that below every network are refused."""
+
 Rows = Mapping[str, tuple[float, ...]]
 """Decision to the cost of each of its choices, in order."""
 
@@ -85,6 +89,8 @@ class Cost:
         How far below a target the derived cost may lie, as a share of it.
     limit
         What the spec's objectives allow at most; None for no limit.
+    counts
+        Whether the table is exact, not measured.
     """
 
     key: str
@@ -96,6 +102,7 @@ class Cost:
     targets: tuple[float, ...] = ()
     tolerance: float = 0.1
     limit: float | None = None
+    counts: bool = True
 
     @property
     def aim(self) -> float | None:
@@ -114,6 +121,13 @@ class Cost:
         """The cheapest and the dearest network of the space, by the table."""
         low = self.fixed + sum(min(row) for row in self.rows.values())
         return low, self.fixed + sum(max(row) for row in self.rows.values())
+
+    def within_reach(self, limit: float) -> float:
+        """Return a limit, or what the cheapest network costs by a measured table above it.
+
+        The table may read too high: the cheapest network is the nearest then.
+        """
+        return limit if self.counts else max(limit, self.range[0])
 
     @property
     def normalised(self) -> dict[str, tuple[float, ...]]:
@@ -179,7 +193,7 @@ def resolve_costs(goals: Mapping[str, CostGoal], search: Search) -> tuple[Cost, 
     every = {**goals, **{key: CostGoal() for key in allowed if key not in goals}}
     costs = tuple(_resolve(key, goal, search, allowed.get(key)) for key, goal in every.items())
     limits = {
-        cost.key: min(v for v in (*cost.targets, cost.limit) if v is not None)
+        cost.key: cost.within_reach(min(v for v in (*cost.targets, cost.limit) if v is not None))
         for cost in costs
         if cost.targets or cost.limit is not None
     }
@@ -206,14 +220,23 @@ def _resolve(key: str, goal: CostGoal, search: Search, limit: float | None) -> C
     targets = tuple(_target(text, where, key, search) for text in given)
     target = targets[0] if goal.target is not None else None
     cost = Cost(
-        key, table.unit, table.fixed, rows, goal.beta, target, targets, goal.tolerance, limit
+        key,
+        table.unit,
+        table.fixed,
+        rows,
+        goal.beta,
+        target,
+        targets,
+        goal.tolerance,
+        limit,
+        search.estimators[key].counts,
     )
     asked = [(where, str(text), value) for text, value in zip(given, targets, strict=True)]
     if limit is not None:
         asked.append((f"objectives.{key}.at_most", cost.text(limit), limit))
     low, high = cost.range
     for place, text, value in asked:
-        if value < low:
+        if value < (low if cost.counts else low / _FAR):
             raise SpecError(
                 f"{place}: {text} is below every architecture of the space, which range from "
                 f"{cost.text(low)} to {cost.text(high)}"

@@ -68,7 +68,7 @@ class GradientSearch(AlphaSearch[Darts]):
         self._cheapest = self._find_cheapest()
         state = self.begin()
         if state is None:
-            self._tell_free_slots()
+            self._tell_of_costs()
             return
         self._unchanged = state["unchanged"]
         self.steps.load_state_dict(state["steps"])
@@ -130,8 +130,14 @@ class GradientSearch(AlphaSearch[Darts]):
     def _collapsed(self, architecture: Mapping[str, str]) -> list[str]:
         return [name for name, cheap in self._cheapest.items() if architecture[name] in cheap]
 
-    def _tell_free_slots(self) -> None:
+    def _tell_of_costs(self) -> None:
         for cost in self.costs:
+            if cost.aim is not None and cost.aim < cost.range[0]:
+                self.search.reporter.warn(
+                    f"{cost.key}: {cost.text(cost.aim)} is below every network as the table was "
+                    f"measured, from {cost.text(cost.range[0])} on: is the machine busy? What is "
+                    f"derived will be the cheapest, and measured itself"
+                )
             if cost.free:
                 names = ", ".join(cost.free)
                 self.search.reporter.note(f"{cost.key}: every choice costs nothing at {names}")
@@ -144,8 +150,13 @@ class GradientSearch(AlphaSearch[Darts]):
         if len(collapsed) * 2 > len(decisions):
             self.search.reporter.warn(
                 f"collapse: {len(collapsed)} of {len(decisions)} slots chose their cheapest "
-                f"candidate ({', '.join(collapsed)}); a smaller beta, or stop_when_collapsed"
+                f"candidate ({', '.join(collapsed)}); {self._way_out()}"
             )
+
+    def _way_out(self) -> str:
+        weighed = [f"strategy.cost.{cost.key}" for cost in self.costs if cost.beta]
+        smaller = f"a smaller {' and '.join(weighed)}, a target instead of it, or " * bool(weighed)
+        return f"{smaller}strategy.stop_when_collapsed"
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the steps need to go on, besides what every search keeps."""

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 from test_darts_target import strategy, targets, whole_search
 
-from nasengine.errors import EstimationFailed, Interrupted, RunFolderError
+from nasengine.errors import EstimationFailed, Interrupted, RunFolderError, SpecError
 from nasengine.estimator import CostTable, Estimator
 from nasengine.history import History
 from nasengine.objectives import Objective, Objectives
@@ -93,6 +93,19 @@ def test_targets_hold_as_measured_and_are_nearly_spent(make_search, factor):
     shares = [facts["measured"]["timed"] / facts["targets"]["timed"] for facts in derived]
     assert all(share <= 1 for share in shares)
     assert sum(share >= 0.9 for share in shares) >= len(shares) - 1
+
+
+def test_a_table_made_on_a_busy_machine_refuses_nothing_that_is_near(make_search):
+    """Every network takes a third of what the table says; a quiet machine meets the target."""
+    search = make_search(Timed(factor=1 / 3))
+    low = targets(search, 1000)[0]
+    warnings = []
+    search.reporter.warn = warnings.append
+    (found,) = held(search, target=low / 2)
+    assert measured(search, found) <= low / 2
+    assert any("below every network as the table was measured" in text for text in warnings)
+    with pytest.raises(SpecError, match="below every architecture of the space"):
+        held(search, target=low / 10)
 
 
 def test_what_is_counted_is_not_measured(make_search):
