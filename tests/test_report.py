@@ -137,46 +137,75 @@ def test_it_says_whether_the_search_won(finished: Path) -> None:
     text = Page(report(finished)).text
     told = json.loads((finished / "best" / "metrics.json").read_text())
     assert "the search won" in text and "Better than big by firsts" in text
-    assert all(line in text for line in told["verdict"])
+    (standing,) = told["verdict"]
+    assert (standing["reference"], standing["word"]) == ("big", "better")
+    assert "better than big: firsts 2.000 against 0.000; 0.10x the parameters" in text
     # The ratio of the parameters stands under the reference's own.
     assert f"{told['ratios']['big']['parameters']:.2f}\N{MULTIPLICATION SIGN}" in text
 
 
+def standing(reference: str, word: str, **more: Any) -> dict[str, Any]:
+    return {"reference": reference, "word": word, "metric": "x", "mine": 2, "other": 1, **more}
+
+
+LEVEL = {"level": 4, "of": 4, "metric": "firsts", "value": 1.0, "alone": True}
+
+
 @pytest.mark.parametrize(
-    ("verdict", "badge", "sentence"),
+    ("verdict", "tie", "badge", "sentence"),
     [
-        (["worse than a: 1", "worse than b: 2"], "the search lost", "Worse than a and b"),
-        (["better than a: 1", "level with b: 2"], "mixed", "Better than a, level with b"),
-        (["level with a: 1"], "level", "Level with a"),
         (
-            ["ahead of a: x 2 against 1 on the split that chose it: the best of 3 trials"],
+            [standing("a", "worse"), standing("b", "worse")],
+            None,
+            "the search lost",
+            "Worse than a and b",
+        ),
+        (
+            [standing("a", "better"), standing("b", "level")],
+            None,
+            "mixed",
+            "Better than a, level with b",
+        ),
+        ([standing("a: b", "level")], None, "level", "Level with a: b by firsts"),
+        (
+            [standing("a", "ahead", split="validation", chosen_among=3)],
+            None,
             "ahead, not proven",
             "Ahead of a by firsts, on the split that chose it",
         ),
         (
-            ["better than a: 2 against 1 (one seed: a small difference may be chance); 3x the y"],
-            "ahead, not proven",
-            "Ahead of a by firsts",
+            [standing("a", "behind"), standing("b", "behind", later="unknown")],
+            None,
+            "behind, not proven",
+            "Behind a and b by firsts",
         ),
-        (["behind a: 1", "behind b: 2"], "behind, not proven", "Behind a and b by firsts"),
         (
-            ["level with a: 1", "all 4 trials are level: firsts 1 in each"],
+            [standing("a", "level")],
+            LEVEL,
             "trials level",
             "All 4 trials are level; level with a by firsts",
         ),
         (
-            ["against a: not compared, x is not measured of both"],
+            [{"reference": "a", "word": "not compared", "metric": "x"}],
+            None,
             "finished",
-            "not compared with a reference",
+            "x is not measured of both",
         ),
+        ([], None, "finished", "not compared with a reference"),
+        # As earlier versions have it: in their words, without a badge made of them.
+        (["better than a: 2 against 1"], None, "finished", "better than a: 2 against 1"),
     ],
 )
 def test_a_lost_or_level_search_is_not_called_won(
-    copy: Path, verdict: list[str], badge: str, sentence: str
+    copy: Path,
+    verdict: list[dict[str, Any]],
+    tie: dict[str, Any] | None,
+    badge: str,
+    sentence: str,
 ) -> None:
     path = copy / "best" / "metrics.json"
     told = json.loads(path.read_text())
-    path.write_text(json.dumps({**told, "verdict": verdict}))
+    path.write_text(json.dumps({**told, "verdict": verdict, "tie": tie}))
     header = Page(re.search(r"<header>.*</header>", report(copy), re.S)[0]).text  # type: ignore[index]
     assert header.startswith(badge)
     assert 'class="badge won"' not in report(copy)

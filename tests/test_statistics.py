@@ -8,7 +8,7 @@ import random
 import pytest
 
 from nasengine.runs.result import Comparison
-from nasengine.statistics import agreement, difference
+from nasengine.statistics import agreement, difference, t_interval
 from nasengine.trial import Measurement, Metric
 
 CASES = 1000
@@ -23,8 +23,8 @@ def test_a_95_percent_interval_covers_the_truth_in_95_percent(seeds: int, paired
         common = [rng.gauss(0, 3 * paired) for _ in range(seeds)]
         first = [1.0 + c + rng.gauss(0, 1) for c in common]
         second = [c + rng.gauss(0, 1) for c in common]
-        found = difference(first, second, paired=paired, resamples=1)
-        covered += found.low <= 1.0 <= found.high
+        low, high = t_interval(first, second, paired=paired)
+        covered += low <= 1.0 <= high
     # Welch's interval is wider than needed where two seeds leave it hardly a degree of freedom.
     most = 0.995 if not paired and seeds <= 3 else 0.97
     assert 0.93 <= covered / CASES <= most
@@ -37,15 +37,24 @@ def test_the_bootstrap_stands_beside_it_and_is_the_narrower() -> None:
     assert (low, high) == difference([1.0, 1.4, 1.1], [0.5, 0.6, 0.4], paired=True).bootstrap
 
 
-def test_what_does_not_vary_has_no_width_and_one_value_no_interval() -> None:
-    assert difference([2.0] * 3, [1.0] * 3, paired=False) == difference(
-        [2.0] * 3, [1.0] * 3, paired=True
-    )
-    found = difference([2.0] * 3, [1.0] * 3, paired=False)
-    assert (found.low, found.high, found.bootstrap) == (1.0, 1.0, (1.0, 1.0))
+@pytest.mark.parametrize("paired", [True, False])
+def test_what_does_not_vary_and_one_value_have_no_interval(paired: bool) -> None:
+    """Two or three equal values are no proof that nothing ever varies."""
+    found = difference([2.0] * 3, [1.0] * 3, paired=paired)
+    assert found.value == 1.0
+    assert all(math.isnan(bound) for bound in (found.low, found.high, *found.bootstrap))
     alone = difference([2.0], [1.0, 1.5], paired=False)
     assert alone.value == 0.75
     assert all(math.isnan(bound) for bound in (alone.low, alone.high, *alone.bootstrap))
+    # What rounding leaves behind is no spread: 0.6 - 0.5 is not quite 1.0 - 0.9.
+    assert math.isnan(t_interval([0.6, 1.0], [0.5, 0.9], paired=True)[0])
+
+
+def test_agreement_without_a_spread_or_a_value_has_none() -> None:
+    assert all(map(math.isnan, agreement([], []).values()))
+    some = agreement([1.0, 1.0, 3.0], [0.0, 1.0, 2.0])
+    assert some["mean_relative_error"] == 0.25, "of what is not 0"
+    assert math.isnan(agreement([1.0, 2.0], [0.0, 0.0])["mean_relative_error"])
 
 
 def test_a_verdict_over_two_seeds_asks_for_more_than_a_plain_gain() -> None:

@@ -11,8 +11,8 @@ import tomli_w
 
 from nasengine.cli import main
 from nasengine.runs.result import Comparison
-from nasengine.runs.verdict import Judged
-from nasengine.statistics import difference
+from nasengine.runs.verdict import Judged, Standing
+from nasengine.statistics import t_interval
 from nasengine.trial import Measurement, Metric
 
 METRICS = {name: Metric(name, "", "max") for name in ("acc", "acc.test_accuracy")}
@@ -68,8 +68,7 @@ def answers(right: int, of: int = 32) -> list[float]:
 def test_samples_give_an_interval_that_knows_of_how_many_it_is_the_best() -> None:
     mine, other = measured(0.281, per_sample=answers(9)), measured(0.156, per_sample=answers(5))
     # 4 of 32 images: for one network given beforehand the interval excludes 0, only just.
-    alone = difference(answers(9), answers(5), paired=True)
-    assert alone.low > 0
+    assert t_interval(answers(9), answers(5), paired=True)[0] > 0
     assert said(mine, other, (0.281,))[0].startswith("better than big")
     line = said(mine, other, FOURTEEN)[0]
     assert line.startswith("level with big") and "noise between samples" in line
@@ -85,12 +84,13 @@ def test_samples_that_say_the_contrary_of_the_metric_prove_nothing() -> None:
     assert said(gaps, measured(0.5, per_sample=[0.0, None, 1.0]))[0].startswith("ahead of big")
 
 
-def test_the_best_of_many_by_chance_alone_seldom_wins() -> None:
+@pytest.mark.parametrize("samples", [2, 3, 4, 8, 40])
+def test_the_best_of_many_by_chance_alone_seldom_wins(samples: int) -> None:
     """Twenty equal networks on noise: the best of them is called better in few of 200 searches."""
     rng = random.Random(0)
 
     def coins() -> list[float]:
-        return [float(rng.random() < 0.5) for _ in range(40)]
+        return [float(rng.random() < 0.5) for _ in range(samples)]
 
     def mean(values: list[float]) -> float:
         return sum(values) / len(values)
@@ -98,11 +98,29 @@ def test_the_best_of_many_by_chance_alone_seldom_wins() -> None:
     won = 0
     for _ in range(200):
         best, other = max((coins() for _ in range(20)), key=mean), coins()
-        judged = Judged("acc", split="validation", trials=20)
+        judged = Judged("acc", split="validation", chosen_among=20)
         pair = [Measurement(mean(v), {"per_sample": v}) for v in (best, other)]
-        line = judged.say("big", "", mean(best) - mean(other), *pair)
-        won += line.startswith("better")
+        won += judged.standing("big", 1, *pair, {}).word == "better"
     assert won <= 10
+
+
+def test_samples_or_seeds_without_a_spread_prove_nothing() -> None:
+    sure = measured(1.0, per_sample=[1.0, 1.0, 1.0])
+    (line,) = said(sure, measured(0.0, per_sample=[0.0, 0.0, 0.0]))
+    assert line.startswith("ahead of big") and "interval" not in line
+    alike = measured(0.8, values=[0.8, 0.8])
+    assert said(alike, measured(0.5, values=[0.5, 0.5]))[0].startswith("ahead of big")
+
+
+def test_a_standing_is_the_same_when_it_is_read_again() -> None:
+    judged = Judged("acc", split="validation", chosen_among=3, goals=2)
+    pair = [Measurement(v, {"values": [v, v + 0.1]}) for v in (0.9, 0.1)]
+    standing = judged.standing("big", 1, *pair, {"size": 0.5})
+    again = Standing.from_json(json.loads(json.dumps(standing.as_json())))
+    assert again == standing and standing.interval is not None
+    assert again.said("%").endswith("; 0.50x the size")
+    with pytest.raises(ValueError, match="no such standing"):
+        Standing.from_json({**standing.as_json(), "word": "superb"})
 
 
 def test_what_is_counted_is_exact_and_all_equal_is_told() -> None:
@@ -137,6 +155,6 @@ def test_a_run_is_judged_by_its_test_split_where_it_has_one(
     assert main(["run", "spec.toml", "--quiet"]) == 0
     told = json.loads((tmp_path / "runs" / "judged-1" / "best" / "metrics.json").read_text())
     assert ("iou.test_iou" in told["metrics"]) == bool(test)
-    assert ("iou.test_iou " in told["verdict"][0]) == bool(test)
+    assert (told["verdict"][0]["metric"] == "iou.test_iou") == bool(test)
     page = (tmp_path / "runs" / "judged-1" / "report.html").read_text()
     assert 'class="badge won"' not in page

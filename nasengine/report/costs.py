@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
@@ -63,15 +64,14 @@ def agreement(pairs: Sequence[Pair]) -> str:
     >>> agreement([(1.0, 1.1), (2.0, 2.2), (4.0, 4.4)])
     'Mean error 10.0% over 3 networks; Kendall 1.00, Spearman 1.00.'
     """
-    relative = [abs(guess - real) / abs(real) for real, guess in pairs if real]
-    said = f"{len(pairs)} networks"
-    if relative:
-        said = f"Mean error {sum(relative) / len(relative):.1%} over {said}"
-    distinct = min(len({pair[i] for pair in pairs}) for i in (0, 1))
+    found = statistics.agreement([guess for _, guess in pairs], [real for real, _ in pairs])
+    said, error = f"{len(pairs)} networks", found["mean_relative_error"]
+    if not math.isnan(error):
+        said = f"Mean error {error:.1%} over {said}"
+    # A ranking of two says nothing.
+    distinct = min(len({pair[side] for pair in pairs}) for side in (0, 1))
     if distinct < 3:
         return said + "."
-    real, guess = zip(*pairs, strict=True)
-    found = statistics.agreement(guess, real)
     return f"{said}; Kendall {found['kendall']:.2f}, Spearman {found['spearman']:.2f}."
 
 

@@ -3,71 +3,58 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from nasengine.quantities import format_duration
+from nasengine.runs.verdict import WORDS, Standing, Word
 from nasengine.trial import Measurement, Status, Trial
 
 from .charts import Axis, Series, strips
 from .html import MISSING, TIMES, Html, bullets, details, facts, grid, join, section, table, tag
 from .record import Record
 
-_BADGES = {
-    "better than": "the search won",
-    "worse than": "the search lost",
-    "level with": "level",
-    "ahead of": "ahead, not proven",
+_BADGES: Mapping[Word, str] = {
+    "better": "the search won",
+    "worse": "the search lost",
+    "level": "level",
+    "ahead": "ahead, not proven",
     "behind": "behind, not proven",
 }
-_VERDICT = re.compile(rf"({'|'.join(_BADGES)}) ([^:]*)")
-_ALL_LEVEL = re.compile(r"all \d+ trials are level:")
 
 
 def headline(record: Record) -> Html:
     """Say in a sentence whether the search won, and with what."""
-    verdict = [str(line) for line in record.result.get("verdict", ())]
     if not record.finished:
         done = f"Not finished: {len(record.history)} trials so far"
         return _header(record, "open", "unfinished", done)
-    goal = record.goals[0] if record.goals else "the goal"
-    found = [read for line in verdict if (read := _read(line))]
-    equal = next((line.partition(":")[0] for line in verdict if _ALL_LEVEL.match(line)), "")
+    found = [standing for standing in record.standings if standing.word in _BADGES]
+    equal = record.tie.heading if record.tie and record.tie.all else ""
     if not found and not equal:
         said = "Finished; not compared with a reference"
-        return _header(record, "open", "finished", said)
-    badges = {badge for _, _, badge in found}
+        return _header(record, "open", "finished", "; ".join(record.verdict) or said)
+    badges = {_BADGES[standing.word] for standing in found}
     badge = "trials level" if equal else badges.pop() if len(badges) == 1 else "mixed"
     kind = {"the search won": "won", "the search lost": "lost"}.get(badge, "level")
-    sentence = "; ".join(filter(None, [equal, _heads(found)])) + f" by {goal}{_where(verdict)}"
+    goal = record.goals[0] if record.goals else "the goal"
+    sentence = "; ".join(filter(None, [equal, _heads(found)])) + f" by {goal}{_where(found)}"
     return _header(record, kind, badge, sentence[0].upper() + sentence[1:])
 
 
-def _read(line: str) -> tuple[str, str, str] | None:
-    """Return how a line of the verdict says that it stands, to what, and the badge for that."""
-    found = _VERDICT.match(line)
-    if found is None:
-        return None
-    words = found[1]
-    if "(one seed: a small difference may be chance)" in line:  # As runs of before have it.
-        words = {"better than": "ahead of", "worse than": "behind"}.get(words, words)
-    return words, found[2], _BADGES[words]
-
-
-def _where(verdict: Iterable[str]) -> str:
-    text = " ".join(verdict)
-    for split in ("the test split", "the split that chose it", "the measurement that chose it"):
-        if f" on {split}" in text:
-            return f", on {split}"
+def _where(found: Sequence[Standing]) -> str:
+    if any(standing.split == "test" for standing in found):
+        return ", on the test split"
+    if any(standing.word == "ahead" and standing.chosen_among > 1 for standing in found):
+        known = any(standing.split for standing in found)
+        return f", on the {'split' if known else 'measurement'} that chose it"
     return ""
 
 
-def _heads(found: Iterable[tuple[str, str, str]]) -> str:
+def _heads(found: Iterable[Standing]) -> str:
     """Join ``better than a``, ``better than b`` to ``better than a and b``."""
     grouped: dict[str, list[str]] = {}
-    for words, name, _ in found:
-        grouped.setdefault(words, []).append(name)
+    for standing in found:
+        grouped.setdefault(WORDS[standing.word], []).append(standing.reference)
     return ", ".join(f"{words} {_listed(names)}" for words, names in grouped.items())
 
 
@@ -110,7 +97,6 @@ def comparison(record: Record) -> Html | None:
     main = [name for name in record.metrics if "." not in name or name in record.goals]
     main = [*record.goals, *(name for name in main if name not in record.goals)]
     others = [name for name in record.metrics if name not in main]
-    verdict = record.result.get("verdict", ())
     more = details("all metrics", _networks(record, networks, others)) if others else None
     note = (
         "Under a reference's value: searched / reference. Bold: the best of a row. "
@@ -120,7 +106,7 @@ def comparison(record: Record) -> Html | None:
     title = "Searched beside the references" if record.references else "The searched network"
     return section(
         title,
-        bullets(verdict) if verdict else None,
+        bullets(record.verdict) if record.verdict else None,
         _networks(record, networks, main),
         tag("p", note, class_="note") if record.references else None,
         bullets(failed, "warnings") if failed else None,

@@ -18,6 +18,7 @@ from nasengine.objectives import Objective, Objectives
 from nasengine.quantities import format_count, format_quantity, parse_quantity
 from nasengine.runs.spec import read_toml
 from nasengine.runs.storage import Storage
+from nasengine.runs.verdict import Standing, Tie
 from nasengine.trial import Measurement, Metric, Trial
 
 Event = Mapping[str, Any]
@@ -139,6 +140,26 @@ class Record:
             trial.number, trial.architecture, trial.key, trial.status, measured, "", trial.seconds
         )
 
+    @cached_property
+    def standings(self) -> list[Standing]:
+        """How the winner stands to each reference; none where an earlier version wrote it."""
+        told = self.result.get("verdict", ())
+        return [Standing.from_json(item) for item in told if not isinstance(item, str)]
+
+    @cached_property
+    def tie(self) -> Tie | None:
+        """The trials that share the best value, where there are several."""
+        told = self.result.get("tie")
+        return None if told is None else Tie(**told)
+
+    @cached_property
+    def verdict(self) -> list[str]:
+        """Whether the search won, in sentences; as an earlier version wrote them."""
+        told = [item for item in self.result.get("verdict", ()) if isinstance(item, str)]
+        judged = [*self.standings, *filter(None, [self.tie])]
+        units = {name: metric.unit for name, metric in self.metrics.items()}
+        return told + [item.said(units.get(item.metric, "")) for item in judged]
+
     @property
     def _comparable(self) -> bool:
         goals = self.objectives.goals
@@ -211,7 +232,7 @@ def read_record(folder: Path, *, finished: bool | None = None) -> Record:
 
 def _check(record: Record) -> None:
     """Read what is read on demand, so that damage is found here."""
-    _ = record.metrics, record.objectives, record.winner
+    _ = record.metrics, record.objectives, record.winner, record.verdict
 
 
 def _json(path: Path) -> Any:

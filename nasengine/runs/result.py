@@ -7,16 +7,15 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nasengine.architecture import Architecture, write_architecture
 from nasengine.errors import NasengineError, RunFolderError
 from nasengine.files import make_folder, write_atomically, write_json
-from nasengine.quantities import format_quantity
 from nasengine.runs.goals import known_metrics
-from nasengine.runs.verdict import Judged, ties
+from nasengine.runs.verdict import Judged, Standing, Tie, tie
 from nasengine.task import Samples
 from nasengine.trial import Measurement, Metric, Trial
 
@@ -63,27 +62,31 @@ class Comparison:
 
     def verdict(self) -> list[str]:
         """Say plainly, against each reference, whether the search won, and which trials tie."""
+        judged = [*self.standings(), *filter(None, [self.tie()])]
+        return [item.said(self._unit(item.metric)) for item in judged]
+
+    def standings(self) -> list[Standing]:
+        """Judge the winner against each reference."""
+        return [self._against(name) for name in self.networks if name != "searched"]
+
+    def tie(self) -> Tie | None:
+        """Return how many trials are level with the winner, where there are several."""
         goal = self.goals[0]
-        said = [self._against(name) for name in self.networks if name != "searched"]
         mine = self.networks["searched"].get(goal)
         if mine is None:
-            return said
-        text = f"{goal} {format_quantity(mine.value, self.metrics[goal].unit)}"
-        return said + ties(self.trials, mine.value, text, alone=len(self.goals) == 1)
+            return None
+        return tie(self.trials, goal, mine.value, alone=len(self.goals) == 1)
 
-    def _against(self, reference: str) -> str:
+    def _unit(self, metric: str) -> str:
+        return self.metrics[metric].unit if metric in self.metrics else ""
+
+    def _against(self, reference: str) -> Standing:
         judged = self._judged(reference)
         mine, other = (self.networks[n].get(judged.metric) for n in ("searched", reference))
         if mine is None or other is None:
-            return f"against {reference}: not compared, {judged.metric} is not measured of both"
-        metric = self.metrics[judged.metric]
-        direction = self.metrics[self.goals[0]].direction
-        gain = (mine.value - other.value) * (1 if direction == "max" else -1)
-        values = (
-            f"{judged.metric} {format_quantity(mine.value, metric.unit)} "
-            f"against {format_quantity(other.value, metric.unit)}"
-        )
-        return judged.say(reference, values, gain, mine, other) + self._costs(reference)
+            return Standing(reference, "not compared", judged.metric)
+        sign = 1 if self.metrics[self.goals[0]].direction == "max" else -1
+        return judged.standing(reference, sign, mine, other, self._costs(reference))
 
     def _judged(self, reference: str) -> Judged:
         """Judge by the test split where both have one: the other has chosen the winner."""
@@ -93,18 +96,18 @@ class Comparison:
         if test is not None and all(test in found for found in both):
             return Judged(test, split="test")
         split = "validation" if test is not None else ""
-        return Judged(goal, goal in self.counted, split, len(self.trials), len(self.goals))
+        chosen_among = max(1, len(self.trials))
+        return Judged(goal, goal in self.counted, split, chosen_among, len(self.goals))
 
-    def _costs(self, reference: str) -> str:
-        ratios = [
-            f"{self.ratio(name, reference):.2f}x the {name}"
+    def _costs(self, reference: str) -> dict[str, float]:
+        return {
+            name: ratio
             for name, metric in self.metrics.items()
             if metric.direction == "min"
             and "." not in name
             and name != self.goals[0]
-            and math.isfinite(self.ratio(name, reference))
-        ]
-        return f"; {', '.join(ratios)}" if ratios else ""
+            and math.isfinite(ratio := self.ratio(name, reference))
+        }
 
 
 def compare(outcome: Outcome) -> Comparison:
@@ -272,7 +275,8 @@ def _metrics(outcome: Outcome) -> dict[str, Any]:
             for name in outcome.references
         },
         "front": [{"trial": trial.number, **facts(trial)} for trial in outcome.front],
-        "verdict": comparison.verdict(),
+        "verdict": [standing.as_json() for standing in comparison.standings()],
+        "tie": None if (tied := comparison.tie()) is None else asdict(tied),
     }
 
 

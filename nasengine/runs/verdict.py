@@ -3,128 +3,268 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 
-from nasengine.statistics import Difference, difference
+from nasengine.quantities import format_quantity
+from nasengine.statistics import mean, t_interval
 from nasengine.trial import Measurement
+
+Word = Literal["better", "worse", "level", "ahead", "behind", "not compared"]
+
+WORDS: Mapping[Word, str] = {
+    "better": "better than",
+    "worse": "worse than",
+    "level": "level with",
+    "ahead": "ahead of",
+    "behind": "behind",
+}
+"""How a standing is said of a reference."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How the winner of a search stands to a reference network.
+
+    Parameters
+    ----------
+    reference
+        The reference's name.
+    word
+        ``better`` and ``worse`` where the metric is exact or an interval excludes 0, ``level``
+        where it holds 0, ``ahead`` and ``behind`` where nothing is proven.
+    metric
+        What they are judged by.
+    mine, other
+        Its values.
+    split
+        ``test`` where nothing was chosen by it, ``validation`` where the winner was and the
+        estimator knows a test split, empty where it knows none.
+    chosen_among
+        How many trials the winner was chosen from by this same value; 1 where it was not.
+    goals
+        By how many goals it was chosen.
+    exact
+        Whether the metric is without chance.
+    noise
+        What the interval is over: ``seeds`` or ``samples``; empty where there is none.
+    interval
+        Of the difference, the widening for the choice included.
+    ratios
+        Cost to searched / reference.
+    """
+
+    reference: str
+    word: Word
+    metric: str
+    mine: float | None = None
+    other: float | None = None
+    split: str = ""
+    chosen_among: int = 1
+    goals: int = 1
+    exact: bool = False
+    noise: str = ""
+    interval: tuple[float, float] | None = None
+    ratios: Mapping[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON's values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Standing:
+        """Read what `as_json` wrote; what a later version adds is passed over.
+
+        Raises
+        ------
+        TypeError, ValueError, KeyError
+            If it is damaged.
+        """
+        known = {f.name: told[f.name] for f in fields(cls) if f.name in told}
+        if known["word"] not in (*WORDS, "not compared"):
+            raise ValueError(f"no such standing: {known['word']!r:.40}")
+        bounds = known.get("interval")
+        return cls(**{**known, "interval": None if bounds is None else (bounds[0], bounds[1])})
+
+    def said(self, unit: str) -> str:
+        """Say it in a sentence, with the metric's unit, and where and of how many it is so."""
+        if self.mine is None or self.other is None:
+            return f"against {self.reference}: not compared, {self.metric} is not measured of both"
+        mine, other = (format_quantity(value, unit) for value in (self.mine, self.other))
+        values = f"{self.metric} {mine} against {other}"
+        values += " on the test split" if self.split == "test" else ""
+        costs = "".join(f", {ratio:.2f}x the {name}" for name, ratio in self.ratios.items())
+        said = f"{WORDS[self.word]} {self.reference}: {values}{self._how_sure()}"
+        return said + costs.replace(",", ";", 1)
+
+    def _how_sure(self) -> str:
+        if self.exact or self.mine == self.other:
+            return ""
+        if self.interval is None:
+            return self._unproven()
+        low, high = self.interval
+        bounds = f"95% interval of the difference: {low:+.3g} to {high:+.3g}"
+        if self.chosen_among > 1:
+            bounds += f", widened for the choice among {self.chosen_among} trials"
+        if self.word == "level":
+            return f", within the noise between {self.noise} ({bounds})"
+        return f" ({bounds}, over {self.noise})"
+
+    def _unproven(self) -> str:
+        if self.chosen_among > 1 and self.word == "ahead":
+            what = "best of" if self.goals == 1 else "choice among"
+            where = "split" if self.split else "measurement"
+            said = f" on the {where} that chose it: the {what} {self.chosen_among} trials"
+            return said + ("; no test split" if self.split else "; nothing else was measured")
+        return " (measured once: a small difference may be chance)"
 
 
 @dataclass(frozen=True)
 class Judged:
-    """By what two networks are judged.
-
-    Parameters
-    ----------
-    metric
-        The metric that decides: the goal, or the same on the test split.
-    exact
-        Whether it is without chance.
-    split
-        ``test`` where nothing was chosen by it, ``validation`` where the winner was and the
-        estimator knows a test split, empty where it knows none.
-    trials
-        How many trials the winner was chosen from.
-    goals
-        How many goals it was chosen by.
-    """
+    """By what two networks are judged; the fields are those of `Standing`."""
 
     metric: str
     exact: bool = False
     split: str = ""
-    trials: int = 0
+    chosen_among: int = 1
     goals: int = 1
 
-    def say(
-        self, reference: str, values: str, gain: float, mine: Measurement, other: Measurement
-    ) -> str:
-        """Say how the winner stands to a reference; ``gain`` is positive where it is better.
+    def standing(
+        self,
+        reference: str,
+        sign: int,
+        mine: Measurement,
+        other: Measurement,
+        ratios: Mapping[str, float],
+    ) -> Standing:
+        """Judge a winner against a reference; ``sign`` is 1 where more is better, else -1."""
+        difference = mine.value - other.value
+        noise, interval = ("", None) if self.exact else self._interval(mine, other)
+        word = _word(sign * difference)
+        if not self.exact and difference and interval is None:
+            word = "ahead" if word == "better" else "behind"
+        elif interval is not None and _within(interval, difference):
+            word = "level"
+        return Standing(
+            reference,
+            word,
+            self.metric,
+            mine.value,
+            other.value,
+            self.split,
+            self.chosen_among,
+            self.goals,
+            self.exact,
+            noise,
+            interval,
+            ratios,
+        )
 
-        `better` and `worse` are said where the metric is exact, or an interval excludes 0;
-        without an interval it is `ahead` or `behind`, with where and of how many.
-        """
-        values += " on the test split" if self.split == "test" else ""
-        if self.exact or gain == 0:
-            return f"{_word(gain)} {reference}: {values}"
-        noise, found = self._interval(mine, other)
-        if found is None:
-            return self._unproven(reference, values, gain)
-        bounds = f"95% interval of the difference: {found.low:+.3g} to {found.high:+.3g}"
-        if self._chosen:
-            bounds += f", widened for the choice among {self.trials} trials"
-        # Of a metric that is no mean over samples, the samples may say the contrary.
-        opposed = found.value * (mine.value - other.value) <= 0
-        if found.low <= 0 <= found.high or opposed:
-            return f"level with {reference}: {values}, within the noise between {noise} ({bounds})"
-        return f"{_word(gain)} {reference}: {values} ({bounds}, over {noise})"
-
-    @property
-    def _chosen(self) -> bool:
-        return self.split != "test" and self.trials > 1
-
-    def _unproven(self, reference: str, values: str, gain: float) -> str:
-        said = f"{'ahead of' if gain > 0 else 'behind'} {reference}: {values}"
-        if self._chosen and gain > 0:
-            what = "best of" if self.goals == 1 else "choice among"
-            where = "split" if self.split else "measurement"
-            said += f" on the {where} that chose it: the {what} {self.trials} trials"
-            return said + ("; no test split" if self.split else "; nothing else was measured")
-        return said + " (measured once: a small difference may be chance)"
-
-    def _interval(self, mine: Measurement, other: Measurement) -> tuple[str, Difference | None]:
+    def _interval(
+        self, mine: Measurement, other: Measurement
+    ) -> tuple[str, tuple[float, float] | None]:
         """Return the interval of the difference over seeds, else over the samples.
 
         The winner is the luckiest of many: its interval holds with them all (Bonferroni).
         """
-        confidence = 1 - 0.05 / (self.trials if self._chosen else 1)
+        confidence = 1 - 0.05 / self.chosen_among
         seeds = [m.details.get("values", ()) for m in (mine, other)]
         if min(map(len, seeds)) > 1:
             # Equal seeds do not make two architectures' trainings alike: they are no pairs.
-            found = difference(*seeds, paired=False, resamples=1, confidence=confidence)
-            return "seeds", found
+            return _known("seeds", t_interval(*seeds, paired=False, confidence=confidence))
         samples = [m.details.get("per_sample", ()) for m in (mine, other)]
         if len(samples[0]) != len(samples[1]):
             return "", None
-        pairs = [p for p in zip(*samples, strict=True) if None not in p]
-        if len(pairs) < 2:
+        pairs = [pair for pair in zip(*samples, strict=True) if None not in pair]
+        if not pairs:
             return "", None
         first, second = zip(*pairs, strict=True)
-        found = difference(first, second, paired=True, resamples=1, confidence=confidence)
-        return "samples", found
+        return _known("samples", t_interval(first, second, paired=True, confidence=confidence))
 
 
-def _word(gain: float) -> str:
+def _known(noise: str, bounds: tuple[float, float]) -> tuple[str, tuple[float, float] | None]:
+    """Return an interval with what it is over; nothing where the values have no spread."""
+    return ("", None) if math.isnan(bounds[0]) else (noise, bounds)
+
+
+def _within(interval: tuple[float, float], difference: float) -> bool:
+    """Say whether a difference is within the noise.
+
+    Of a metric that is no mean over samples, the samples may say the contrary: that is noise too.
+    """
+    return interval[0] <= 0 <= interval[1] or mean(interval) * difference <= 0
+
+
+def _word(gain: float) -> Word:
     if gain == 0:
-        return "level with"
-    return "better than" if gain > 0 else "worse than"
+        return "level"
+    return "better" if gain > 0 else "worse"
 
 
-def ties(values: Sequence[float], best: float, text: str, *, alone: bool) -> list[str]:
-    """Say where the trials are level, and the choice among them is none.
+@dataclass(frozen=True)
+class Tie:
+    """Trials that share the best value, so that the choice among them is none.
+
+    Parameters
+    ----------
+    level
+        How many do.
+    of
+        Of how many.
+    metric, value
+        The goal and its value.
+    alone
+        Whether it is the only goal: others may tell trials apart.
+    """
+
+    level: int
+    of: int
+    metric: str
+    value: float
+    alone: bool
+
+    @property
+    def all(self) -> bool:
+        """Whether every trial is level."""
+        return self.level == self.of
+
+    @property
+    def heading(self) -> str:
+        """How many, in words."""
+        return (
+            f"all {self.of} trials are level" if self.all else f"{self.level} of {self.of} trials"
+        )
+
+    def said(self, unit: str) -> str:
+        """Say it in a sentence, with the metric's unit.
+
+        Examples
+        --------
+        >>> Tie(2, 2, "acc", 0.5, alone=True).said("")
+        'all 2 trials are level: acc 0.500 in each; the earliest is taken'
+        >>> Tie(2, 3, "acc", 0.5, alone=True).said("")
+        '2 of 3 trials share the best: acc 0.500; the earliest is taken'
+        """
+        text = f"{self.metric} {format_quantity(self.value, unit)}"
+        said = f": {text} in each" if self.all else f" share the best: {text}"
+        return f"{self.heading}{said}" + ("; the earliest is taken" if self.alone else "")
+
+
+def tie(values: Sequence[float], metric: str, best: float, *, alone: bool) -> Tie | None:
+    """Return how many trials are level with the winner; None where that is the only one.
 
     Parameters
     ----------
     values
         The goal's, of every complete trial.
-    best
-        The winner's.
-    text
-        Goal and best value as text.
+    metric, best
+        The goal, and the winner's value.
     alone
-        Whether it is the only goal: others may tell trials apart.
-
-    Examples
-    --------
-    >>> ties([0.5, 0.5], 0.5, "acc 0.500", alone=True)
-    ['all 2 trials are level: acc 0.500 in each; the earliest is taken']
-    >>> ties([0.5, 0.5, 0.1], 0.5, "acc 0.500", alone=True)
-    ['2 of 3 trials share the best: acc 0.500; the earliest is taken']
+        Whether it is the only goal: where others tell trials apart, only all being level counts.
     """
-    taken = "; the earliest is taken" if alone else ""
     known = [value for value in values if not math.isnan(value)]
-    if len(known) > 1 and len(set(known)) == 1:
-        return [f"all {len(known)} trials are level: {text} in each{taken}"]
-    equal = known.count(best)
-    if alone and equal > 1:
-        return [f"{equal} of {len(known)} trials share the best: {text}{taken}"]
-    return []
+    level = len(known) if len(set(known)) == 1 else known.count(best)
+    if level < 2 or not (alone or level == len(known)):
+        return None
+    return Tie(level, len(known), metric, known[0] if level == len(known) else best, alone)
