@@ -7,7 +7,7 @@ that the supernet is a plain function of its input, its parameters and the mixtu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -36,6 +36,21 @@ class Mixture(NamedTuple):
     positive: bool = False
 
 
+class ScaledNorm(NamedTuple):
+    """The batch norm that ends a candidate, and takes its weight.
+
+    Parameters
+    ----------
+    norm
+        Its path in the candidate; the module takes its next factor as ``scale``.
+    through_relu
+        Whether a ReLU follows, which only weights above 0 pass.
+    """
+
+    norm: str
+    through_relu: bool
+
+
 class MixedOperation(nn.Module):
     """The weighted sum of a slot's candidates.
 
@@ -46,11 +61,9 @@ class MixedOperation(nn.Module):
 
     Attributes
     ----------
-    takes_weight
-        Candidates that take their weight as a second input, and give a tensor that nothing keeps
-        for the backward pass (see `nasengine.passes.fold_weights`).
-    takes_positive_weight
-        Candidates that take it as a second input if it is above 0.
+    scaled
+        Candidates whose last batch norm is scaled by their weight in place of their output (see
+        `nasengine.passes.fold_weights`).
     skipped
         Candidates that add nothing, and run only where no other does.
 
@@ -62,8 +75,7 @@ class MixedOperation(nn.Module):
     def __init__(self, candidates: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.candidates = nn.ModuleDict(candidates)
-        self.takes_weight: set[str] = set()
-        self.takes_positive_weight: set[str] = set()
+        self.scaled: dict[str, ScaledNorm] = {}
         self.skipped: set[str] = set()
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
@@ -71,34 +83,42 @@ class MixedOperation(nn.Module):
         names = list(self.candidates)
         active = range(len(names)) if mixture.active is None else mixture.active
         # What nothing keeps comes first: the others are added to it in place.
-        order = sorted(active, key=lambda index: names[index] not in self.takes_weight)
+        order = sorted(active, key=lambda index: not self._ends_in_norm(names[index]))
         first, *others = [i for i in order if names[i] not in self.skipped] or order[:1]
-        total, is_own = self._first(names[first], x, mixture, first)
+        total, left = self._output(names[first], x, mixture, mixture.weights[first])
+        is_own = left is not None or self._ends_in_norm(names[first])
+        total = total if left is None else total * left.to(total.dtype)
         for index in others:
-            name, weight = names[index], mixture.weights[index]
-            if self._takes(name, mixture):
-                term = self.candidates[name](x, weight)
+            term, left = self._output(names[index], x, mixture, mixture.weights[index])
+            # Of the wider type whichever comes first, as a sum is.
+            is_own = is_own and torch.promote_types(total.dtype, term.dtype) is total.dtype
+            if left is None:
                 total = total.add_(term) if is_own else total + term
             else:
-                term = self.candidates[name](x)
-                weight = weight.to(term.dtype)
                 # One pass over memory for the product and the sum.
-                total = (total.addcmul_ if is_own else total.addcmul)(term, weight)
+                add = total.addcmul_ if is_own else total.addcmul
+                total = add(term, left.to(term.dtype))
             is_own = True
         return total
 
-    def _first(self, name: str, x: Tensor, mixture: Mixture, index: int) -> tuple[Tensor, bool]:
-        """Return a weighted output, and whether nothing keeps it for the backward pass."""
-        module, weight = self.candidates[name], mixture.weights[index]
-        if self._takes(name, mixture):
-            return module(x, weight), name in self.takes_weight
-        output: Tensor = module(x)
-        return output * weight.to(output.dtype), True
+    def _ends_in_norm(self, name: str) -> bool:
+        """Say whether a candidate's output, scaled, is one that nothing keeps."""
+        return name in self.scaled and not self.scaled[name].through_relu
 
-    def _takes(self, name: str, mixture: Mixture) -> bool:
-        return name in self.takes_weight or (
-            mixture.positive and name in self.takes_positive_weight
-        )
+    def _output(
+        self, name: str, x: Tensor, mixture: Mixture, weight: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return a candidate's output and the weight that it is still to be multiplied by."""
+        candidate, scaled = self.candidates[name], self.scaled.get(name)
+        if scaled is None or (scaled.through_relu and not mixture.positive):
+            return candidate(x), weight
+        norm: Any = candidate.get_submodule(scaled.norm)
+        norm.scale = weight
+        try:
+            # A forward that passes its norm by, as some do by chance, leaves the weight there.
+            return candidate(x), norm.scale
+        finally:
+            norm.scale = None
 
 
 class PartialOperation(MixedOperation):

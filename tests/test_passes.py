@@ -28,7 +28,7 @@ nas_bench_201 = pytest.importorskip("nasengine.spaces.nas_bench_201")
 
 
 class Odd(nn.Module):
-    """A block with what passes must not trip over: dropout of names, reuse, unread modules."""
+    """A block with what passes must not trip over: modules called twice, or never."""
 
     def __init__(self, channels_in, channels_out):
         super().__init__()
@@ -87,7 +87,7 @@ APPLIES = {
     "nas_bench_201": {
         "dilated_depthwise": 0,
         "conv_bias": 0,
-        "inplace_relu": 0,
+        "inplace_relu": 3,
         "fold_weights": 36,
         "skip_zeros": 18,
     },
@@ -418,3 +418,202 @@ def test_a_relu_with_a_hook_keeps_it():
     PASSES["inplace_relu"](network)
     network(torch.zeros(2, 2, 1, 1))
     assert seen == [1]
+
+
+class Standardised(nn.Conv2d):
+    """A convolution of another forward."""
+
+    def forward(self, x):
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return self._conv_forward(x, weight, self.bias)
+
+
+class Transposing(nn.Module):
+    """Reads a transposed view of what may be forgotten: same storage, version and shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
+        self.last = nn.Conv2d(4, 2, (1, 3))
+
+    def forward(self, x):
+        return self.last(self.first(x).transpose(2, 3))
+
+
+class Tied(nn.Module):
+    """Two convolutions of one bias, of which one is read by a batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.other.bias = self.one.bias
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.norm(self.one(x)) + self.other(x)
+
+
+class Asserting(nn.Module):
+    """Raises on anything that is no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        assert isinstance(x, torch.Tensor)
+        return self.norm(self.conv(x))
+
+
+class Place(nn.Module):
+    """Adds a parameter of five dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.place = nn.Parameter(torch.ones(1, 1, 3, 6, 6))
+
+    def forward(self, x):
+        return x + self.place[0]
+
+
+class Frozen(nn.Sequential):
+    """Keeps its batch norm in evaluation."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        self[1].eval()
+        return self
+
+
+class Half(nn.Sequential):
+    """Drops out by its own mode."""
+
+    def forward(self, x):
+        return super().forward(nn.functional.dropout(x, 0.5, self.training))
+
+
+def hooked():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
+    network[0].register_forward_hook(lambda _module, _inputs, output: output.relu())
+    return network
+
+
+def spectral():
+    conv = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 1))
+    return nn.Sequential(conv, nn.BatchNorm2d(4))
+
+
+FOREIGN = {
+    "subclass": lambda: nn.Sequential(Standardised(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()),
+    "dilated_subclass": lambda: nn.Sequential(
+        Standardised(3, 3, 3, padding=2, dilation=2, groups=3), nn.BatchNorm2d(3)
+    ),
+    "parametrised": spectral,
+    "transposed_view": Transposing,
+    "tied": Tied,
+    "asserting": Asserting,
+    "five_dimensions": lambda: nn.Sequential(Place(), nn.Conv2d(3, 4, 1)),
+    "conv3d": lambda: nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv3d(1, 2, 1), nn.BatchNorm3d(2)),
+    "frozen": lambda: Frozen(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU()).train(),
+    "hooked": hooked,
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_others_write_stays_what_it_is(name):
+    torch.manual_seed(0)
+    plain = FOREIGN[name]().double()
+    passed = prepare(copy.deepcopy(plain))
+    assert [part.training for part in passed.modules()] == [p.training for p in plain.modules()]
+    x = torch.randn(2, 3, 6, 6).double()
+    outputs = [plain(x), Precision("fp32", "cpu").run(passed, x)]
+    assert_close(outputs[1], outputs[0])
+    for output in outputs:
+        (output.square().mean() + output.mean()).backward()
+    for one, other in zip(plain.parameters(), passed.parameters(), strict=True):
+        assert_close(torch.zeros_like(one) if other.grad is None else other.grad, one.grad)
+
+
+def test_what_is_kept_and_then_overwritten_is_told():
+    class Doubling(nn.Conv2d):
+        def forward(self, x):
+            return torch.sigmoid(super().forward(x)).mul_(2)
+
+    output = Precision("fp32", "cpu").run(Doubling(3, 4, 1), torch.randn(2, 3, 4, 4))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
+
+
+def mixed_of(make):
+    class One(SearchSpace):
+        """One slot of one block."""
+
+        def define(self, graph):
+            graph.output(graph.slot("a", graph.input(3), {"block": make}, out=4))
+
+    return prepare(Supernet(One().graph)), {"a": Mixture(torch.ones(1), positive=True)}
+
+
+def test_a_candidate_stays_the_object_that_it_was():
+    supernet, mixtures = mixed_of(lambda i, o: Half(nn.Conv2d(i, o, 1), nn.BatchNorm2d(o)))
+    assert isinstance(supernet.network.a.candidates["block"], Half)
+    supernet.eval()
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(supernet(x, mixtures), supernet(x, mixtures)), "dropout is off"
+    supernet, _ = mixed_of(lambda i, o: Frozen(nn.Conv2d(i, o, 1), nn.BatchNorm2d(o)))
+    assert not supernet.train().network.a.candidates["block"][1].training
+
+
+def test_a_norm_that_is_passed_by_leaves_the_weight_to_the_output():
+    class Sometimes(nn.Sequential):
+        passes_by = False
+
+        def forward(self, x):
+            return self[0](x) if self.passes_by else super().forward(x)
+
+    supernet, _ = mixed_of(
+        lambda i, o: Sometimes(nn.Conv2d(i, o, 1, bias=False), nn.BatchNorm2d(o))
+    )
+    block = supernet.network.a.candidates["block"]
+    assert "block" in supernet.network.a.scaled
+    block.passes_by = True
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(supernet(x, {"a": Mixture(torch.tensor([3.0]))}), 3 * block(x))
+
+
+def test_a_convolution_that_two_candidates_share_keeps_its_bias():
+    shared = nn.Conv2d(3, 3, 1)
+
+    class Sharing(SearchSpace):
+        """Two candidates of one convolution."""
+
+        def define(self, graph):
+            choices = {
+                "norm": lambda i, o: nn.Sequential(shared, nn.BatchNorm2d(o)),
+                "relu": lambda i, o: nn.Sequential(shared, nn.ReLU()),
+            }
+            graph.output(graph.slot("a", graph.input(3), choices))
+
+    plain = supernet_of(Sharing())
+    passed = prepare(copy.deepcopy(plain))
+    assert_close(step(passed, 8)[0], step(plain, 8)[0])
+
+
+def test_one_block_that_cannot_be_traced_leaves_the_others_their_passes():
+    torch.manual_seed(0)
+    network = build_network(Toy().graph, {"first": "odd", "second": "by_value"})
+    assert PASSES["conv_bias"](network) == 1
+    assert PASSES["inplace_relu"](network) == 0  # Its ReLU is called twice.
+    assert PASSES["fold_weights"](network) == 0
+
+
+def test_a_batch_norm_refuses_what_torchs_refuses():
+    with pytest.raises(ValueError, match="expected 4D input"):
+        prepare(nn.Sequential(nn.BatchNorm2d(3)))(torch.randn(2, 3, 4))
+
+
+def test_variances_are_never_negative():
+    norm = prepare(nn.Sequential(nn.BatchNorm2d(64)))[0]
+    for exponent in range(8):
+        norm((torch.full((4, 64, 8, 8), 10.0**-exponent)).bfloat16())
+        assert float(norm.running_var.min()) >= 0

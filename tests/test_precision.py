@@ -88,7 +88,7 @@ def test_a_disagreement_falls_back_and_leaves_the_network_as_it_was():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), Broken(4), nn.Conv2d(4, 4, 3))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     chosen = prepare_checked(network, BF16, loss_of(torch.randn(4, 3, 12, 12)), warnings.append)
-    assert chosen == Precision("fp32", "cpu", channels_last=False)
+    assert chosen == Precision("fp32", "cpu", channels_last=False, prepared=False)
     assert "disagree with float32" in warnings[0]
     assert not any(isinstance(part, PreparedConv2d) for part in network.modules())
     for name, tensor in network.state_dict().items():
@@ -141,12 +141,10 @@ def test_a_gpu_without_bfloat16_is_named(monkeypatch):
         choose_precision("bf16", "cuda:1")
 
 
-def test_autocast_is_of_the_device():
-    assert (
-        Precision("bf16", "cuda:0").context().device == "cuda"
-        if torch.cuda.is_available()
-        else True
-    )
+def test_autocast_is_of_the_device(monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "autocast", lambda *given: given)
+        assert Precision("bf16", "cuda:0").context() == ("cuda", torch.bfloat16)
     with BF16.context():
         assert torch.is_autocast_enabled("cpu")
     assert not torch.is_autocast_enabled("cpu")
@@ -177,3 +175,22 @@ def test_training_in_either_precision_learns_the_same(tmp_path, name):
     job.run(search)
     assert search.reporter.warnings == []
     assert job.curve[-1][1] < job.curve[0][1]
+
+
+class DropPath(nn.Sequential):
+    """Drops samples and pixels by functions, which no module tells of."""
+
+    def forward(self, x):
+        x = F.dropout(super().forward(x), 0.5, self.training)
+        return x * (torch.rand(len(x), 1, 1, 1) < 0.5) * 2 if self.training else x
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_draws_in_training_is_no_disagreement(seed):
+    torch.manual_seed(seed)
+    block = DropPath(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+    network = nn.Sequential(block, nn.Conv2d(8, 1, 1))
+    warnings = []
+    chosen = prepare_checked(network, BF16, loss_of(torch.randn(2, 3, 16, 16)), warnings.append)
+    assert (chosen, warnings) == (BF16, [])
+    assert all(part.training for part in network.modules())

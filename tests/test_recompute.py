@@ -1,6 +1,7 @@
 """Slots computed again give the same gradients, and a step fits its budget."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from nasengine.errors import SpecError
 from nasengine.passes import Precision, frozen, prepare, recompute_slots
 from nasengine.passes.memory import SlotMemory, StepMemory, plan, step_memory
+from nasengine.space import SearchSpace
 from nasengine.strategies.darts import Darts
 from nasengine.strategies.gradient_search import GradientSearch
 from nasengine.supernet import Mixture, Supernet
@@ -171,8 +173,8 @@ def test_dropout_is_drawn_once():
                 break
     # The passes before know nothing of the dropout that came after them.
     for part in supernet.modules():
-        if hasattr(part, "takes_weight"):
-            part.takes_weight, part.takes_positive_weight = set(), set()
+        if hasattr(part, "scaled"):
+            part.scaled = {}
     again = copy.deepcopy(supernet)
     recompute_slots(again)
     found = []
@@ -182,3 +184,48 @@ def test_dropout_is_drawn_once():
         x = torch.ones(2, 3, 8, 8).double()
         found.append(gradients(network, alphas, x, Precision("fp32", "cpu")))
     torch.testing.assert_close(found[1], found[0])
+
+
+def test_what_a_forward_pass_counts_is_counted_once():
+    def normed(channels_in, channels_out):
+        conv = nn.utils.spectral_norm(nn.Conv2d(channels_in, channels_out, 1))
+        return nn.Sequential(conv, nn.InstanceNorm2d(channels_out, track_running_stats=True))
+
+    class Normed(SearchSpace):
+        """One slot of one block."""
+
+        def define(self, graph):
+            graph.output(graph.slot("a", graph.input(3), {"normed": normed}, out=4))
+
+    plain = supernet_of(Normed())
+    again = copy.deepcopy(plain)
+    recompute_slots(again)
+    x, found = torch.randn(2, 3, 8, 8).double(), []
+    for supernet in (plain, again):
+        alphas = {"a": torch.zeros(1).double().requires_grad_()}
+        found.append(gradients(supernet, alphas, x, Precision("fp32", "cpu")))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(again.state_dict(), plain.state_dict(), rtol=0, atol=0)
+
+
+def test_without_channels_last_a_step_is_prepared_all_the_same():
+    graph, run = light_sdi.LightSDI(width=2).graph, Precision("fp32", "cpu")
+    kept = [
+        step_memory(lambda: Supernet(graph), (2, 3, 16, 16), one, optimiser_states=1).peak()
+        for one in (run, replace(run, channels_last=False), replace(run, prepared=False))
+    ]
+    assert kept[1] == pytest.approx(kept[0], rel=0.01)
+    assert kept[2] > 1.1 * kept[0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_memory_is_counted_on_the_device():
+    graph, devices = TinySpace().graph, set()
+
+    def build():
+        supernet = Supernet(graph)
+        devices.update(p.device.type for p in supernet.parameters())
+        return supernet
+
+    step_memory(build, (2, 3, 16, 16), Precision("fp32", "cuda"), optimiser_states=1)
+    assert devices == {"cuda"}

@@ -93,3 +93,12 @@ def test_gradient_reaches_weights_of_mixture_and_candidates():
     supernet(torch.randn(2, 3, 8, 8), mixtures).square().mean().backward()
     assert all(alpha.grad.abs().sum() > 0 for alpha in alphas.values())
     assert all(weight.grad is not None for weight in supernet.parameters())
+
+
+@pytest.mark.parametrize("order", [("identity", "conv"), ("conv", "identity")])
+def test_the_type_of_a_sum_is_the_wider_one_in_any_order(order):
+    modules = {"identity": nn.Identity(), "conv": nn.Conv2d(3, 3, 1)}
+    mixed = MixedOperation({name: modules[name] for name in order})
+    with torch.autocast("cpu", torch.bfloat16):
+        found = mixed(torch.randn(1, 3, 4, 4), Mixture(torch.ones(2)))
+    assert found.dtype is torch.float32

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nasengine.passes.forgotten import remember
 
@@ -23,21 +25,37 @@ class PreparedBatchNorm2d(nn.BatchNorm2d):
     forgets
         Whether the output may be forgotten after the forward pass and computed again in the
         backward pass: see `nasengine.passes.forgotten`.
+    scale
+        A scalar to scale the next output by; taken once.
 
     Shape
     -----
-    (N, C, H, W) and a scalar to scale the output by, or none, to (N, C, H, W).
+    (N, C, H, W) to (N, C, H, W).
     """
 
     forgets: bool = False
+    scale: Tensor | None = None
 
-    def forward(self, input: Tensor, weight: Tensor | None = None) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """Normalise and scale."""
-        if not (self.training and self.affine and input.device.type == "cpu"):
-            output = super().forward(input)
-            return output if weight is None else output * weight.to(output.dtype)
-        gamma: Tensor = self.weight if weight is None else self.weight * weight
-        beta: Tensor = self.bias if weight is None else self.bias * weight
+        self._check_input_dim(input)
+        scale, self.scale = self.scale, None
+        gamma: Tensor = self.weight if scale is None else self.weight * scale
+        beta: Tensor = self.bias if scale is None else self.bias * scale
+        if self.training and input.device.type == "cpu":
+            return self._by_own_sums(input, gamma, beta)
+        return self._by_torch(input, gamma, beta)
+
+    def _by_torch(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        """Normalise as `nn.BatchNorm2d` does, by a scale and a shift of one's own."""
+        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        tracked = not self.training or self.track_running_stats
+        moments = (self.running_mean, self.running_var) if tracked else (None, None)
+        by_batch = self.training or self.running_mean is None
+        return F.batch_norm(x, *moments, gamma, beta, by_batch, self.momentum or 0.0, self.eps)
+
+    def _by_own_sums(self, input: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:  # noqa: A002
         if input.numel() == input.shape[1]:
             raise ValueError(f"a batch norm in training needs more than one value: {input.shape}")
         output, mean, variance = _Normalise.apply(  # type: ignore[no-untyped-call]
@@ -45,12 +63,14 @@ class PreparedBatchNorm2d(nn.BatchNorm2d):
         )
         self._track(mean, variance, input.numel() // input.shape[1])
         if self.forgets and torch.is_grad_enabled():
-            facts = [t.detach() for t in (input, gamma, beta, mean, variance)]
-            remember(output, lambda: _normalised(*facts, eps=self.eps))
+            again = partial(_normalised, eps=self.eps)
+            remember(output, again, input, gamma, beta, mean, variance)
         return output  # type: ignore[no-any-return]
 
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
         """Move the running statistics, as torch does, by the unbiased variance."""
+        if not self.track_running_stats:
+            return
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         if self.running_mean is None or self.running_var is None or not self.momentum:
@@ -83,7 +103,8 @@ class _Normalise(torch.autograd.Function):
         else:
             found = torch.native_batch_norm(x, gamma, beta, None, None, True, 0.0, eps)
             output, mean, inverse = found
-            variance = inverse.square().reciprocal() - eps
+            # By rounding, a channel of one value may come out below zero.
+            variance = (inverse.square().reciprocal() - eps).clamp_min_(0)
         ctx.eps = eps
         ctx.save_for_backward(x, gamma, mean, inverse)
         ctx.mark_non_differentiable(mean, variance)
@@ -116,12 +137,14 @@ def prepared_norm(module: nn.BatchNorm2d) -> PreparedBatchNorm2d:
     return other
 
 
+def is_norm(module: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
+    """Say whether a module is torch's batch norm or ours, not what another made of it."""
+    return type(module) in (nn.BatchNorm2d, PreparedBatchNorm2d)
+
+
 def is_own_norm(module: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
-    """Say whether a module is torch's batch norm or ours, with a momentum, scale and shift."""
-    if not isinstance(module, nn.BatchNorm2d):
-        return False
-    known = type(module) in (nn.BatchNorm2d, PreparedBatchNorm2d)
-    return known and module.affine and module.momentum is not None
+    """Say whether it is one with a momentum, scale and shift."""
+    return is_norm(module) and module.affine and module.momentum is not None
 
 
 def sum_in_cascades(module: nn.Module) -> int:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections import Counter
+from typing import TypeGuard
 
-from nasengine.passes.convolutions import PreparedConv2d, prepared
+import torch
+from torch import Tensor, nn
+
+from nasengine.passes.batch_norms import is_norm
+from nasengine.passes.convolutions import PreparedConv2d, is_own_conv, prepared
 from nasengine.passes.tracing import blocks, module_of, only_reader, replace, traced
+
+_Places = Counter[nn.Module | Tensor]
+"""How often a module or a parameter stands in the whole."""
 
 
 def drop_conv_biases(module: nn.Module) -> int:
@@ -19,31 +26,41 @@ def drop_conv_biases(module: nn.Module) -> int:
     Parameters
     ----------
     module
-        A supernet or a network; what follows what is found by tracing.
+        A supernet or a network; what follows what is found by tracing. What stands in several
+        places stays: another reader would miss the bias.
 
     Returns
     -------
     How many convolutions.
     """
-    return sum(_drop_in_block(block) for block in blocks(module))
+    places: _Places = Counter(part for _, part in module.named_modules(remove_duplicate=False))
+    places.update(value for _, value in module.named_parameters(remove_duplicate=False))
+    return sum(_drop_in_block(block, places) for block in blocks(module))
 
 
-def _drop_in_block(block: nn.Module) -> int:
+def _drop_in_block(block: nn.Module, places: _Places) -> int:
     graph = traced(block)
     if graph is None:
         return 0
     count = 0
-    for node in graph.graph.nodes:
-        conv, reader = module_of(graph, node), only_reader(node)
-        if not isinstance(conv, nn.Conv2d) or conv.bias is None or reader is None:
+    for node in graph.nodes:
+        conv, reader = module_of(block, node), only_reader(node)
+        if reader is None or not is_own_conv(conv) or not _has_own_bias(conv, places):
             continue
-        if isinstance(conv, PreparedConv2d) and conv.drops_bias:
-            continue
-        norm = module_of(graph, reader)
-        if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+        norm = module_of(block, reader)
+        if _takes_over(norm) and places[norm] == 1 and norm.training is conv.training:
             replace(block, str(node.target), _without_bias(conv, norm))
             count += 1
     return count
+
+
+def _has_own_bias(conv: nn.Conv2d, places: _Places) -> bool:
+    dropped = isinstance(conv, PreparedConv2d) and conv.drops_bias
+    return conv.bias is not None and not dropped and places[conv] == places[conv.bias] == 1
+
+
+def _takes_over(norm: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
+    return is_norm(norm) and norm.running_mean is not None
 
 
 def _without_bias(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> PreparedConv2d:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasengine.passes.forgotten import remember_copy
+from nasengine.passes.tracing import has_hooks
 
 
 class PreparedConv2d(nn.Conv2d):
@@ -36,7 +39,8 @@ class PreparedConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """Convolve."""
         bias = None if self.drops_bias and self.training else self.bias
-        if self.interleaves:
+        # The fault is the CPU's, and so is what it costs to go without.
+        if self.interleaves and input.device.type == "cpu":
             return self._interleaved(input, bias)
         output: Tensor = self._conv_forward(input, self.weight, bias)
         return output
@@ -58,6 +62,13 @@ class PreparedConv2d(nn.Conv2d):
         convolved = F.conv2d(grids, self.weight, bias, 1, padding, 1, self.groups)
         merged = merge_grids(convolved, d_h, d_w)
         return merged[..., :height, :width] if right or below else merged
+
+
+def is_own_conv(module: nn.Module | None) -> TypeGuard[nn.Conv2d]:
+    """Say whether a module is torch's convolution or ours, and no other thing happens in it."""
+    if not isinstance(module, nn.Conv2d):
+        return False
+    return type(module) in (nn.Conv2d, PreparedConv2d) and not has_hooks(module)
 
 
 def prepared(module: nn.Conv2d) -> PreparedConv2d:

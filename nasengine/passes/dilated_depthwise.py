@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from nasengine.passes.convolutions import PreparedConv2d, prepared
+from nasengine.passes.convolutions import PreparedConv2d, is_own_conv, prepared
 
 
 def interleave_dilated_depthwise(module: nn.Module) -> int:
@@ -15,7 +15,7 @@ def interleave_dilated_depthwise(module: nn.Module) -> int:
     count = 0
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Conv2d) and is_interleavable(child):
+            if is_own_conv(child) and is_interleavable(child):
                 new = prepared(child)
                 new.interleaves = True
                 setattr(parent, name, new)

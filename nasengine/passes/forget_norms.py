@@ -26,9 +26,9 @@ def _forget_in_block(block: nn.Module) -> int:
     if graph is None:
         return 0
     count = 0
-    for node in graph.graph.nodes:
-        norm, reader = module_of(graph, node), only_reader(node)
-        follower = module_of(graph, reader) if reader is not None else None
+    for node in graph.nodes:
+        norm, reader = module_of(block, node), only_reader(node)
+        follower = module_of(block, reader) if reader is not None else None
         if not is_own_norm(norm) or reader is None or getattr(norm, "forgets", False):
             continue
         if type(follower) is nn.ReLU and follower.inplace:

@@ -60,9 +60,10 @@ _known: ContextVar[_Known | None] = ContextVar("forgotten", default=None)
 """By storage: tensors that can be computed again, in the forward pass that runs."""
 
 
-def remember(output: Tensor, compute: Callable[[], Tensor]) -> None:
-    """Say how a tensor can be computed again, from what is kept anyway."""
-    _put(output, Source(compute))
+def remember(output: Tensor, compute: Callable[..., Tensor], *reads: Tensor) -> None:
+    """Say how a tensor can be computed again from others, which are kept anyway."""
+    kept = [_versioned(tensor.detach()) for tensor in reads]
+    _put(output, Source(lambda: compute(*map(_unchanged, kept))))
 
 
 def remember_copy(output: Tensor, of: Tensor, compute: Callable[[Tensor], Tensor]) -> None:
@@ -131,11 +132,42 @@ def _source(tensor: Tensor) -> Source | None:
     reference, source = known.get(tensor.untyped_storage()._cdata, (lambda: None, None))
     output = reference()
     # An output that is gone may have left its address to another tensor.
-    same = output is not None and source is not None and tensor._version == source.version
-    return source if same and output is not None and tensor.shape == output.shape else None
+    if output is None or source is None or tensor._version != source.version:
+        return None
+    return source if _layout(tensor) == _layout(output) else None
+
+
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    """Return what tells a tensor from the views of it."""
+    return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
 
 
 def _outer_hooks() -> Any:
-    """Return the hooks that are in force already, which inner ones would replace."""
+    """Return the hooks that are in force already, which inner ones would replace.
+
+    Where there are none, what is kept is checked as torch does where it has no hooks.
+    """
     top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    return (top(True) if top is not None else None) or (lambda x: x, lambda x: x)
+    return (top(True) if top is not None else None) or (_versioned, _unchanged)
+
+
+def _versioned(tensor: Tensor) -> tuple[Tensor, int]:
+    return tensor, tensor._version
+
+
+def _unchanged(kept: tuple[Tensor, int]) -> Tensor:
+    """Return what was kept.
+
+    Raises
+    ------
+    RuntimeError
+        If it was overwritten since: gradients would be wrong.
+    """
+    tensor, version = kept
+    if tensor._version != version:
+        raise RuntimeError(
+            "one of the variables needed for gradient computation has been modified by an inplace "
+            f"operation: [{tensor.type()} {list(tensor.shape)}] is at version {tensor._version}; "
+            f"expected version {version} instead"
+        )
+    return tensor

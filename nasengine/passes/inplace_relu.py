@@ -6,7 +6,8 @@ from collections import Counter
 
 from torch import nn
 
-from nasengine.passes.tracing import blocks, has_hooks, module_of, only_reader, replace, traced
+from nasengine.passes.batch_norms import is_norm
+from nasengine.passes.tracing import blocks, module_of, only_reader, replace, traced
 
 
 def overwrite_batch_norms(module: nn.Module) -> int:
@@ -24,14 +25,12 @@ def _overwrite_in_block(block: nn.Module, places: Counter[nn.Module]) -> int:
     if graph is None:
         return 0
     count = 0
-    for node in graph.graph.nodes:
-        norm, reader = module_of(graph, node), only_reader(node)
-        if reader is None or not isinstance(norm, nn.BatchNorm2d):
+    for node in graph.nodes:
+        norm, reader = module_of(block, node), only_reader(node)
+        if reader is None or not is_norm(norm):
             continue
-        relu = module_of(graph, reader)
-        if type(relu) is not nn.ReLU or relu.inplace:
-            continue
-        if places[relu] == 1 and not has_hooks(relu):
+        relu = module_of(block, reader)
+        if type(relu) is nn.ReLU and not relu.inplace and places[relu] == 1:
             # A new one: another network may share the old.
             replace(block, str(reader.target), nn.ReLU(inplace=True).train(relu.training))
             count += 1

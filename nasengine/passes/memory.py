@@ -146,9 +146,9 @@ def step_memory(
     """
     from torch._subclasses import FakeTensorMode
 
-    with FakeTensorMode():
+    with FakeTensorMode(), torch.device(precision.device):
         supernet = build().train()
-        if precision.channels_last:
+        if precision.prepared:
             # The layout of weights changes no size, and fake ones cannot be laid out anew.
             prepare(supernet, without=["channels_last"])
         mixtures = {

@@ -28,11 +28,14 @@ class Precision:
         ``cpu`` or ``cuda...``.
     channels_last
         Whether images are laid out channels last.
+    prepared
+        Whether the passes are applied.
     """
 
     name: Literal["fp32", "bf16"]
     device: str
     channels_last: bool = True
+    prepared: bool = True
 
     def context(self) -> AbstractContextManager[object]:
         """Return the context that a forward pass runs in."""
@@ -73,7 +76,10 @@ def choose_precision(name: PrecisionName, device: str) -> Precision:
 def has_quick_bfloat16(device: str) -> bool:
     """Say whether a device computes bfloat16 faster than float32."""
     if device.startswith("cuda"):
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        if not torch.cuda.is_available():
+            return False
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in capabilities)
 

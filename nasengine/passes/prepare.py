@@ -26,8 +26,15 @@ def memory_format(tensor: Tensor) -> torch.memory_format:
 
 def lay_channels_last(module: nn.Module) -> int:
     """Lay the weights of convolutions out channels last; return how many."""
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return sum(isinstance(part, nn.Conv2d) for part in module.modules())
+    weights = [
+        part._parameters.get("weight")
+        for part in module.modules()
+        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d))
+    ]
+    found = [weight for weight in weights if weight is not None]
+    for weight in found:
+        weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    return len(found)
 
 
 PASSES: Mapping[str, Callable[[nn.Module], int]] = {

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from nasengine.supernet import MixedOperation
@@ -36,12 +36,13 @@ class RecomputedOperation(nn.Module):
         mixed = self._mixed[0]
         if not self.training:
             return mixed(x, mixture)  # type: ignore[no-any-return]
+        before = [buffer.clone() for buffer in mixed.buffers()]
         return checkpoint(  # type: ignore[no-any-return]
             mixed,
             x,
             mixture,
             use_reentrant=False,
-            context_fn=lambda: (nullcontext(), _statistics_kept(mixed)),
+            context_fn=lambda: (nullcontext(), _with_buffers(mixed, before)),
         )
 
 
@@ -57,17 +58,20 @@ def recompute_slots(module: nn.Module, names: Collection[str] | None = None) -> 
 
 
 @contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Keep batch norms from counting a batch twice."""
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
-    kept = [norm.momentum for norm in norms]
-    counts = [norm.num_batches_tracked for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-        norm.num_batches_tracked = None
+def _with_buffers(module: nn.Module, before: list[Tensor]) -> Iterator[None]:
+    """Give a module the buffers of its first pass, and those of now back after.
+
+    So statistics count a batch once, and the vectors of a spectral norm are the same both times.
+    """
+    now = [buffer.clone() for buffer in module.buffers()]
+    _copy(before, module)
     try:
         yield
     finally:
-        for norm, momentum, count in zip(norms, kept, counts, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked = count
+        _copy(now, module)
+
+
+def _copy(values: list[Tensor], module: nn.Module) -> None:
+    with torch.no_grad():
+        for buffer, value in zip(module.buffers(), values, strict=True):
+            buffer.copy_(value)

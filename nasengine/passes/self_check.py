@@ -19,10 +19,12 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nasengine.passes.dilated_depthwise import has_faulty_convolution
 from nasengine.passes.precision import Precision
 from nasengine.passes.prepare import prepare
+from nasengine.randomness import torch_seed
 
 Loss = Callable[[nn.Module, Precision], Tensor]
 """The loss of one step on some samples, from the module and the precision to run it in."""
@@ -88,7 +90,7 @@ def prepare_checked(
             f"precision: gradients in bfloat16 disagree with float32 at {len(wrong)} places "
             f"({worst}): training in float32, without any pass"
         )
-        return Precision("fp32", wanted.device, channels_last=False)
+        return Precision("fp32", wanted.device, channels_last=False, prepared=False)
     prepare(module, without=without)
     return wanted
 
@@ -211,10 +213,10 @@ def _backward(module: nn.Module, precision: Precision, loss: Loss) -> None:
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     modes = [(part, part.training) for part in module.modules()]
     for part in module.modules():
-        if isinstance(part, nn.modules.dropout._DropoutNd):
-            part.eval()  # Its draws depend on the layout.
+        # What draws in training draws by the layout: the sides would differ by chance.
+        part.training = part.training and isinstance(part, _BatchNorm)
     module.zero_grad(set_to_none=True)
-    with torch.enable_grad():
+    with torch.enable_grad(), torch_seed(0, "self check"):
         loss(module, precision).backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         for name, buffer in module.named_buffers():

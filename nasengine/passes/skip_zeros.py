@@ -13,7 +13,7 @@ def skip_zeros(module: nn.Module) -> int:
     count = 0
     for mixed in module.modules():
         if isinstance(mixed, MixedOperation):
-            zeros = {name for name, part in mixed.candidates.items() if type(part) is Zero}
+            zeros = {name for name, part in mixed.candidates.items() if isinstance(part, Zero)}
             count += len(zeros - mixed.skipped)
             mixed.skipped |= zeros
     return count

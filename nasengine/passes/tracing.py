@@ -2,52 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import fx, nn
-from torch.fx.proxy import TraceError
 
-from nasengine.supernet import MixedOperation
+from nasengine.supernet import MixedOperation, Supernet
 
 
 class _Tracer(fx.Tracer):
-    """Goes down to modules that hold no others: what these compute is theirs to know."""
+    """Goes down to modules that hold no others, or do more than their forward."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return not any(True for _ in m.children()) or super().is_leaf_module(
-            m, module_qualified_name
-        )
+        alone = not any(True for _ in m.children()) or has_hooks(m)
+        return alone or super().is_leaf_module(m, module_qualified_name)
 
 
 def blocks(module: nn.Module) -> list[nn.Module]:
-    """Return the parts that can be traced: a supernet's candidates, or a network as a whole."""
-    mixed = [part for part in module.modules() if isinstance(part, MixedOperation)]
-    candidates = [candidate for part in mixed for candidate in part.candidates.values()]
-    return candidates or [module]
+    """Return the parts that are traced, each on its own.
 
-
-def traced(module: nn.Module) -> fx.GraphModule | None:
-    """Trace a block, its modules shared; None where its forward depends on its input's values.
-
-    The result has the block's own modules, parameters and buffers, those included that its forward
-    never reads: their names and their order stay.
+    They are a supernet's candidates and all that stands between its slots; of a network the whole
+    of it, or else its nodes, where one of them cannot be traced.
     """
-    try:
-        graph = fx.GraphModule(module, _Tracer().trace(module))
-    except (TraceError, TypeError, ValueError, AttributeError, RuntimeError, NameError, KeyError):
-        return None
+    parts: Iterable[nn.Module]
+    if isinstance(module, Supernet):
+        parts = module.network.children()
+    elif isinstance(module, MixedOperation):
+        parts = module.candidates.values()
+    elif isinstance(module, fx.GraphModule) and traced(module) is None:
+        parts = module.children()
+    else:
+        return [module]
+    return [block for part in parts for block in blocks(part)]
+
+
+def traced(module: nn.Module) -> fx.Graph | None:
+    """Trace a block, which stays as it is; None where its forward takes no proxy for its input.
+
+    The graph tells what follows what and is not run: what a forward decides anew in every call
+    stays its own.
+    """
     if has_hooks(module):
         return None
-    for kind in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
-        graph.__dict__[kind] = module.__dict__[kind]
-    graph.train(module.training)
-    return graph
+    try:
+        return _Tracer().trace(module)
+    except Exception:  # noqa: BLE001 - a third party's forward raises anything on a proxy
+        return None
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Say whether calling a module does more than its forward."""
+    """Say whether calling a module does more, or other, than its class's forward."""
     kept: dict[str, Any] = module.__dict__
-    return any(kept[name] for name in kept if name.endswith("_hooks"))
+    return "forward" in kept or any(kept[name] for name in kept if name.endswith("_hooks"))
 
 
 def only_reader(node: fx.Node) -> fx.Node | None:
@@ -55,17 +61,20 @@ def only_reader(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def module_of(traced_module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
-    """Return the module that a node calls; None for other nodes, and for modules called twice."""
+def module_of(block: nn.Module, node: fx.Node) -> nn.Module | None:
+    """Return the module that a node of a block calls.
+
+    None for other nodes, and for modules that are called twice or have hooks.
+    """
     if node.op != "call_module":
         return None
-    found = traced_module.get_submodule(str(node.target))
+    found = block.get_submodule(str(node.target))
     calls = [
         other
-        for other in traced_module.graph.nodes
-        if other.op == "call_module" and traced_module.get_submodule(str(other.target)) is found
+        for other in node.graph.nodes
+        if other.op == "call_module" and block.get_submodule(str(other.target)) is found
     ]
-    return found if len(calls) == 1 else None
+    return found if len(calls) == 1 and not has_hooks(found) else None
 
 
 def replace(module: nn.Module, path: str, new: nn.Module) -> None:
