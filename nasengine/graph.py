@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 from nasengine.errors import SpaceError, did_you_mean
@@ -184,6 +185,8 @@ class SpaceGraph:
             )
         if not node.name.isidentifier():
             raise SpaceError(f"node {node.name!r}: a name must be a Python identifier")
+        if iskeyword(node.name):
+            raise SpaceError(f"node {node.name!r}: a name must not be a word of Python's own")
         if node.decision and not node.decision.isidentifier():
             raise SpaceError(f"slot {node.name!r}: shares must be a Python identifier")
         if node.name in self.dag:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from nasengine.errors import SpaceError
 from nasengine.graph import Factory, Node, SpaceGraph
@@ -51,10 +51,34 @@ def infer_shapes(graph: SpaceGraph, input_shape: Shape) -> Shapes:
         take its input, candidates whose output shapes differ, a merge of unequal shapes, an input
         with other channels than the space's.
     """
+    _check_names(graph)
     try:
         return _infer(graph, tuple(input_shape))
     except _UnequalShapes as error:
         raise SpaceError(f"{error}{_sizes_that_fit(graph, tuple(input_shape))}") from None
+
+
+def _check_names(graph: SpaceGraph) -> None:
+    """Refuse names that torch has for something else in the networks.
+
+    Raises
+    ------
+    SpaceError
+        Naming the node, or the slot and the candidate.
+    """
+    nodes, candidates = dir(fx.GraphModule(nn.Module(), fx.Graph())), dir(nn.ModuleDict())
+    for node in graph.nodes:
+        if node.kind in ("operation", "slot") and node.name in nodes:
+            raise SpaceError(
+                f"{node.kind} {node.name!r}: a network has an attribute of that name; "
+                f"such as {node.name + '_1'!r} is free"
+            )
+        for name in node.candidates:
+            if not name or "." in name or name in candidates:
+                raise SpaceError(
+                    f"slot {node.name!r}, candidate {name!r}: torch has no modules of that name: "
+                    f"it must not be empty, have a dot, or be an attribute of nn.ModuleDict"
+                )
 
 
 class _UnequalShapes(SpaceError):
@@ -112,7 +136,8 @@ def _value(
     if node.kind == "operation":
         assert node.factory is not None
         where = f"operation {node.name!r}"
-        return _applied(where, node.factory, channels_in, channels_out, inputs, seen)
+        alone = all(graph.dag.out_degree(source) == 1 for source in node.inputs)
+        return _applied(where, node.factory, channels_in, channels_out, inputs, seen, alone=alone)
     every = {**node.candidates, **node.baselines}
     outputs = {
         name: _applied(
@@ -153,14 +178,26 @@ def _applied(
     channels_out: int,
     inputs: Sequence[Tensor],
     seen: dict[object, Tensor],
+    *,
+    alone: bool = False,
 ) -> Tensor:
-    """Apply a fresh module to meta tensors; repeated cells are computed once."""
-    what = (factory, channels_in, channels_out, tuple(tuple(value.shape) for value in inputs))
+    """Apply a fresh module to meta tensors; repeated cells are computed once.
+
+    One that is not `alone` must leave its inputs as they are, for others read them.
+    """
+    shapes = tuple(tuple(value.shape) for value in inputs)
+    what = (factory, channels_in, channels_out, shapes, alone)
     if what in seen:
         return seen[what]
     into = ", ".join(_text(value.shape[1:]) for value in inputs)
     with torch.device("meta"):
-        module = make_module(where, factory, channels_in, channels_out)
+        module, other = (make_module(where, factory, channels_in, channels_out) for _ in range(2))
+    if module is other:
+        raise SpaceError(
+            f"{where}: its factory returned one {type(module).__name__} twice, whose weights all "
+            f"that it fills would share; make a new one in every call"
+        )
+    versions = [value._version for value in inputs]
     try:
         with torch.no_grad():
             value = module.eval()(*inputs)
@@ -169,6 +206,11 @@ def _applied(
         raise SpaceError(f"{where}: does not take an input of {into}: {reason}") from error
     if not isinstance(value, Tensor):
         raise SpaceError(f"{where}: returns {type(value).__name__}, and a Tensor is needed")
+    if not alone and [value._version for value in inputs] != versions:
+        raise SpaceError(
+            f"{where}: overwrites its input, which others read; "
+            f"work on a copy, such as nn.ReLU() in place of nn.ReLU(inplace=True)"
+        )
     if value.ndim < 2 or value.shape[0] != _BATCH or value.shape[1] != channels_out:
         raise SpaceError(
             f"{where}: gives {_text(value.shape[1:])} from {into}, "

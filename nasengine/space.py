@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
-from nasengine.architecture import Architecture, check_architecture
+from nasengine.architecture import Architecture, check_architecture, parse_choices
 from nasengine.errors import ArchitectureError, did_you_mean
 from nasengine.graph import SpaceGraph
 from nasengine.plugin import Plugin
@@ -49,25 +49,29 @@ class SearchSpace(Plugin):
         """Wire the space: input, operations, slots, output."""
 
     def references(self) -> Mapping[str, Mapping[str, str]]:
-        """Return named networks to compare with: slot to choice (a candidate or a baseline)."""
+        """Return named networks to compare with: decision to choice (a candidate or baseline)."""
         return {}
 
     def parse(self, text: str) -> Mapping[str, str]:
-        """Read the space's own architecture string, as tables of results use it.
+        """Read an architecture string, as tables of results use it.
+
+        By default what `format` writes.
 
         Raises
         ------
         ArchitectureError
-            If the text is none, or the space has no strings of its own.
+            If the text is none.
         """
-        raise ArchitectureError(
-            f"{type(self).__name__} has no architecture strings; got {text!r}; "
-            f"{did_you_mean(text, self.references())}"
-        )
+        if "=" not in text:
+            raise ArchitectureError(
+                f"{type(self).__name__} has no architecture strings of its own; got {text!r}; "
+                f"{did_you_mean(text, self.references())}"
+            )
+        return parse_choices(text, self)
 
     def format(self, architecture: Architecture) -> str:
-        """Write an architecture as the space's own string; by default ``slot=choice,...``."""
-        return ",".join(f"{slot}={choice}" for slot, choice in architecture.items())
+        """Write an architecture as the space's own string; by default ``decision=choice,...``."""
+        return ",".join(f"{decision}={choice}" for decision, choice in architecture.items())
 
     # What follows comes from the graph and is not for spaces to override.
 

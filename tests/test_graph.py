@@ -14,6 +14,7 @@ from nasengine.errors import ArchitectureError, SpaceError
 from nasengine.graph import SpaceGraph
 from nasengine.network import build_network
 from nasengine.shapes import infer_shapes
+from nasengine.space import SearchSpace
 from nasengine.spaces.light_sdi import LightSDI
 
 
@@ -287,3 +288,88 @@ def test_a_factory_that_cannot_be_told_from_another_is_refused(add, where):
     with pytest.raises(SpaceError, match=re.escape(where) + ".*frozen=True"):
         add(SpaceGraph(), Convolution(3))
     add(SpaceGraph(), FrozenConvolution(3))
+
+
+TAKEN = [
+    "class",
+    "lambda",
+    "None",
+    "True",
+    "forward",
+    "train",
+    "training",
+    "graph",
+    "code",
+    "type",
+    "half",
+    "to",
+    "eval",
+    "parameters",
+    "recompile",
+    "call_super_init",
+]
+
+
+def space_of(choices, name="a", into=3):
+    class Space(SearchSpace):
+        """One slot."""
+
+        def define(self, graph):
+            graph.output(graph.slot(name, graph.input(into), choices))
+
+    return Space()
+
+
+def one_by_one(channels_in, channels_out):
+    return nn.Conv2d(channels_in, channels_out, 1)
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_nodes_are_not_named_as_torch_names_something_else(name):
+    with pytest.raises(SpaceError, match=rf"{name!r}"):
+        space_of({"conv": one_by_one}, name).shapes((3, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["conv.5", "", "keys", "pop", "type", "train", "forward"])
+def test_candidates_have_names_that_modules_can_have(name):
+    with pytest.raises(SpaceError, match=rf"slot 'a', candidate {name!r}"):
+        space_of({name: one_by_one}).shapes((3, 8, 8))
+
+
+def test_a_candidate_leaves_its_input_to_its_siblings():
+    def overwriting(channels_in, channels_out):
+        return nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(channels_in, channels_out, 1))
+
+    with pytest.raises(SpaceError, match="slot 'a', candidate 'over': overwrites its input"):
+        space_of({"over": overwriting, "conv": one_by_one}).shapes((3, 8, 8))
+
+
+@pytest.mark.parametrize("readers", [1, 2])
+def test_an_operation_may_overwrite_what_it_alone_reads(readers):
+    class Rectified(SearchSpace):
+        """A slot and a ReLU in place."""
+
+        def define(self, graph):
+            x = graph.slot("a", graph.input(3), {"conv": one_by_one})
+            y = graph.operation("relu", x, lambda i, o: nn.ReLU(inplace=True))
+            graph.output(y if readers == 1 else graph.add("sum", [x, y]))
+
+    if readers == 1:
+        Rectified().shapes((3, 8, 8))
+    else:
+        with pytest.raises(SpaceError, match="operation 'relu': overwrites its input"):
+            Rectified().shapes((3, 8, 8))
+
+
+def test_a_factory_makes_a_new_module_in_every_call():
+    shared = nn.Conv2d(3, 3, 1)
+    with pytest.raises(SpaceError, match="candidate 'conv': its factory returned one Conv2d twice"):
+        space_of({"conv": lambda i, o: shared}).shapes((3, 8, 8))
+
+
+def test_the_default_strings_are_read_back():
+    space = space_of({"conv": one_by_one, "other": nn.Identity})
+    architecture = space.architecture({"a": "other"})
+    assert space.parse(space.format(architecture)) == architecture
+    with pytest.raises(ArchitectureError, match="no architecture strings of its own"):
+        space.parse("unett")
