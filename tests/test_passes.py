@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from nasengine.canonical import meanings
 from nasengine.network import build_network
+from nasengine.operations import Zero
 from nasengine.passes import (
     PASSES,
     Precision,
@@ -617,3 +619,33 @@ def test_variances_are_never_negative():
     for exponent in range(8):
         norm((torch.full((4, 64, 8, 8), 10.0**-exponent)).bfloat16())
         assert float(norm.running_var.min()) >= 0
+
+
+def test_a_scaled_norm_is_torchs_own_where_that_is_taken():
+    torch.manual_seed(0)
+    plain = nn.BatchNorm2d(3).double()
+    nn.init.normal_(plain.bias)
+    norm = prepare(nn.Sequential(copy.deepcopy(plain)))[0]
+    x = torch.randn(2, 3, 4, 4).double()
+    found = norm._by_torch(x, norm.weight * 2, norm.bias * 2)
+    assert_close(found, plain(x) * 2)
+    assert_close(dict(norm.named_buffers()), dict(plain.named_buffers()))
+
+
+def test_a_kind_of_zero_is_one_for_keys_and_for_mixtures():
+    class Nothing(Zero):
+        """Zeros of its own."""
+
+    class Cut(SearchSpace):
+        """A connection that may be cut."""
+
+        def define(self, graph):
+            x = graph.slot("a", graph.input(3), {"none": Nothing, "conv": Standing})
+            graph.output(x)
+
+    class Standing(nn.Conv2d):
+        def __init__(self, channels_in, channels_out):
+            super().__init__(channels_in, channels_out, 1)
+
+    assert meanings(Cut().graph)["a", "none"] == "zero"
+    assert PASSES["skip_zeros"](Supernet(Cut().graph)) == 1

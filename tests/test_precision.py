@@ -194,3 +194,28 @@ def test_what_draws_in_training_is_no_disagreement(seed):
     chosen = prepare_checked(network, BF16, loss_of(torch.randn(2, 3, 16, 16)), warnings.append)
     assert (chosen, warnings) == (BF16, [])
     assert all(part.training for part in network.modules())
+
+
+def test_float32_on_a_gpu_is_no_tf32_in_either_direction():
+    class Looking(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return x * 1
+
+        @staticmethod
+        def backward(ctx, gradient):
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return gradient
+
+    class Look(nn.Module):
+        def forward(self, x):
+            return Looking.apply(x)
+
+    before, seen = torch.backends.cudnn.allow_tf32, []
+    run, x = Precision("fp32", "cuda"), torch.ones(1, 1, 2, 2).requires_grad_()
+    outputs = [run.run(Look(), x) for _ in range(2)]
+    assert torch.backends.cudnn.allow_tf32 == before
+    sum(outputs).sum().backward()
+    assert seen == [False] * 4
+    assert torch.backends.cudnn.allow_tf32 == before

@@ -22,8 +22,8 @@ class Precision:
     Parameters
     ----------
     name
-        ``fp32``, or ``bf16``: convolutions in bfloat16 by autocast, parameters, statistics and
-        losses in float32.
+        ``fp32``, on GPUs too, where torch's own default for convolutions is TF32; or ``bf16``:
+        convolutions in bfloat16 by autocast, parameters, statistics and losses in float32.
     device
         ``cpu`` or ``cuda...``.
     channels_last
@@ -40,7 +40,7 @@ class Precision:
     def context(self) -> AbstractContextManager[object]:
         """Return the context that a forward pass runs in."""
         if self.name == "fp32":
-            return nullcontext()
+            return _exact() if self.device.startswith("cuda") else nullcontext()
         return torch.autocast(self.device.partition(":")[0], torch.bfloat16)
 
     def lay_out(self, inputs: Tensor) -> Tensor:
@@ -53,7 +53,30 @@ class Precision:
         """Return a module's outputs in float32, its forward pass run in this arithmetic."""
         with self.context(), forgetting():
             outputs: Tensor = module(self.lay_out(inputs), *further)
+        if self.name == "fp32" and self.device.startswith("cuda") and outputs.requires_grad:
+            outputs.register_hook(_exact_backward)  # type: ignore[no-untyped-call]
         return outputs.float() if outputs.dtype is torch.bfloat16 else outputs
+
+
+@contextmanager
+def _exact() -> Iterator[None]:
+    """Keep cuDNN from TF32 inside."""
+    kept, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = kept
+
+
+def _exact_backward(_: Tensor) -> None:
+    """Keep cuDNN from TF32 for the rest of the backward pass that has begun."""
+    if torch.backends.cudnn.allow_tf32:
+        torch.backends.cudnn.allow_tf32 = False
+        torch.autograd.Variable._execution_engine.queue_callback(_allow_tf32)
+
+
+def _allow_tf32() -> None:
+    torch.backends.cudnn.allow_tf32 = True
 
 
 def choose_precision(name: PrecisionName, device: str) -> Precision:
