@@ -13,7 +13,8 @@ from test_spec import tables
 from nasengine.cli import main
 from nasengine.errors import SpecError
 from nasengine.statistics import difference
-from nasengine.studies.ablation import cells, load_cell, parse_vary
+from nasengine.studies.ablation import load_cell
+from nasengine.studies.grid import cells, parse_vary
 
 VARY = ["--vary", "strategy.name=local_search", "--vary", "seed=0..2"]
 
@@ -38,12 +39,16 @@ def test_one_command_compares_strategies_at_equal_budget(
     folders = {path.name for path in parent.iterdir() if path.is_dir()}
     assert folders == {
         *(f"name={s}_seed={n}" for s in ("local_search", "random") for n in range(3)),
-        "references",
+        *(f"references_seed={n}" for n in range(3)),
     }
+    runs = list(csv.DictReader((parent / "runs.csv").read_text().splitlines()))
+    assert [row["trials"] for row in runs] == ["2"] * 6 + ["0"] * 3
+    assert {row["strategy.name"] for row in runs[6:]} == {"big (reference)"}
     rows = list(csv.DictReader((parent / "comparison.csv").read_text().splitlines()))
-    assert len(rows) == 7
-    assert {row["trials"] for row in rows[:-1]} == {"2"}
-    assert rows[-1]["strategy.name"] == "big (reference)"
+    for row in rows:
+        own = [float(r["parameters"]) for r in runs if r["strategy.name"] == row["strategy.name"]]
+        assert float(row["mean"]) == pytest.approx(sum(own) / 3)
+        assert row["seeds"] == "3"
     told = (parent / "comparison.md").read_text()
     assert "gain over random" in told
     assert (parent / "comparison.png").stat().st_size > 1000
@@ -60,6 +65,51 @@ def test_complete_cells_are_skipped_and_a_changed_spec_is_refused(
     assert {p: p.read_bytes() for p in parent.rglob("history.sqlite")} == before
     assert main(["ablate", str(spec), *VARY, "--quiet", "--set", "space.width=5"]) == 2
     assert "spec.space.width: was 4, is 5" in capsys.readouterr().err
+
+
+def test_a_grown_budget_goes_on_and_another_one_is_refused(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is compared had the same budget, also where only some cells were run before."""
+    few = ["--vary", "strategy.name=local_search", "--vary", "seed=0", "--quiet"]
+    assert main(["ablate", str(spec), *few]) == 0
+    more = [*VARY, "--quiet", "--set", "budget.trials=4"]
+    assert main(["ablate", str(spec), *more]) == 0
+    parent = spec.parent / "runs" / "tiny-ablation"
+    runs = list(csv.DictReader((parent / "runs.csv").read_text().splitlines()))
+    assert [row["trials"] for row in runs[:6]] == ["4"] * 6
+    capsys.readouterr()
+    assert main(["ablate", str(spec), *few]) == 2
+    assert "has had a budget of trials = 4" in capsys.readouterr().err
+
+
+def test_a_mistaken_baseline_is_told_before_anything_runs(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ablate", str(spec), *VARY, "--baseline", "randon"]) == 2
+    assert "--baseline: no row 'randon'; did you mean 'random'?" in capsys.readouterr().err
+    assert not (spec.parent / "runs").exists()
+
+
+def test_an_override_of_the_strategy_is_for_the_strategies_that_have_it(spec: Path) -> None:
+    table = {**tables(), "strategy": {"name": "evolution"}, "objectives": {"parameters": "min"}}
+    spec.write_text(tomli_w.dumps({**table, "budget": {"trials": 2}}))
+    assert main(["ablate", str(spec), "--set", "strategy.population=4", "--quiet"]) == 0
+
+
+def test_each_row_is_held_against_random_search_under_its_own_setting(spec: Path) -> None:
+    two = ["--vary", "space.width=4,8", "--vary", "strategy.name=local_search", "--quiet"]
+    assert main(["ablate", str(spec), *two]) == 0
+    parent = spec.parent / "runs" / "tiny-ablation"
+    rows = list(csv.DictReader((parent / "comparison.csv").read_text().splitlines()))
+    against = {(row["space.width"], row["strategy.name"]): row["baseline"] for row in rows}
+    assert against["4", "local_search"] == "width=4, random"
+    assert against["8", "local_search"] == "width=8, random"
+
+
+def test_no_values_to_vary_by_are_refused() -> None:
+    with pytest.raises(SpecError, match=r"ablation.vary.seed: no value"):
+        cells(tables(), {"seed": []})
 
 
 FAILING = """
@@ -85,7 +135,8 @@ def test_a_reference_that_cannot_be_measured_costs_no_table(spec: Path) -> None:
     spec.write_text(tomli_w.dumps(table))
     assert main(["ablate", str(spec), "--quiet"]) == 0
     told = (spec.parent / "runs" / "tiny-ablation" / "comparison.md").read_text()
-    assert "| big (reference) | 1 | - |" in told.splitlines()[-1]
+    assert "| big (reference) | 0 of 1 | - |" in told
+    assert "big (reference), seed 3: not measured in full: q: no row" in told
 
 
 def test_random_search_is_always_a_row() -> None:
@@ -108,7 +159,7 @@ def test_a_whole_strategy_can_be_a_value(spec: Path) -> None:
     assert main(["ablate", str(spec), "--into", "here", "--quiet"]) == 0
     described = json.loads((spec.parent / "here" / "ablation.json").read_text())
     assert [c["setting"]["strategy"] for c in described["cells"]] == [
-        "evolution(population=3,sample=2)",
+        "evolution",
         "random",
     ]
 
@@ -169,8 +220,8 @@ def test_finished_runs_are_compared_by_what_differs(
     folders = [f"runs/tiny-{n}" for n in (1, 2, 3, 4)]
     assert main(["compare", *folders, "-o", "out"]) == 0
     table = (spec.parent / "out" / "comparison.md").read_text()
-    assert "| 4 | 2 |" in table
-    assert "| 6 | 2 |" in table
+    assert "| width=4 | 2 |" in table
+    assert "| width=6 | 2 |" in table
     assert main(["compare", *folders, "--baseline", "5"]) == 2
     assert "--baseline: no row '5'" in capsys.readouterr().err
     assert main(["compare", folders[0], folders[0]]) == 2
@@ -179,7 +230,7 @@ def test_finished_runs_are_compared_by_what_differs(
 
 
 def test_an_interval_knows_its_pairs() -> None:
-    first, second = [1.0, 2.0, 3.0, 4.0], [0.9, 1.9, 2.9, 3.9]
+    first, second = [1.0, 2.0, 3.0, 4.0], [0.9, 1.95, 2.85, 3.9]
     paired = difference(first, second, paired=True)
     unpaired = difference(first, second, paired=False)
     assert paired.low > 0

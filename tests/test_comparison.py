@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 
-from nasengine.studies.comparison import Row, baseline_of, header, lines, rows, write_comparison
+from nasengine.studies.comparison import Row, baseline_of, rows
+from nasengine.studies.comparison_table import header, lines, write_comparison
 from nasengine.studies.summary import Summary, settings_of
 from nasengine.trial import Metric
 
@@ -45,8 +46,10 @@ def test_a_row_without_the_goal_is_last_and_says_nothing(tmp_path: Path) -> None
     assert cells["unet (reference)"]["gain over random [95% interval]"] == "-"
     assert math.isnan(table[0].mean("iou"))
     assert told(table, "unet (reference)")["darts"]["wins"] == "-"
-    write_comparison(table, table[1], tmp_path)
-    assert "| unet (reference) | 1 | - | - | - | - |" in (tmp_path / "comparison.md").read_text()
+    write_comparison(table, baseline_of(table, "random"), tmp_path)
+    assert (
+        "| unet (reference) | 0 of 1 | - | - | - | - |" in (tmp_path / "comparison.md").read_text()
+    )
 
 
 def with_test(setting: str, seed: int, iou: float, test: float | None) -> Summary:
@@ -64,9 +67,9 @@ def test_rows_are_judged_on_the_test_split_where_all_have_one(tmp_path: Path) ->
     assert list(cells["darts"])[2] == "iou.test_iou"
     assert cells["darts"]["iou.test_iou"] == "0.350 ± 0.000"
     assert cells["darts"]["iou"] == "0.600 ± 0.000"
-    assert cells["darts"]["gain over random [95% interval]"].startswith("-0.1 ")
+    assert cells["darts"]["gain over random [95% interval]"] == "-0.1"
     assert cells["darts"]["wins"] == "0/2"
-    write_comparison(table, table[0], tmp_path)
+    write_comparison(table, baseline_of(table, "random"), tmp_path)
     cells = told(rows([*random, lucky[0], with_test("darts", 1, 0.6, None)]))
     assert list(cells) == ["darts", "random"]
     assert list(cells["darts"])[2] == "iou"
@@ -74,12 +77,12 @@ def test_rows_are_judged_on_the_test_split_where_all_have_one(tmp_path: Path) ->
 
 def test_seeds_are_paired_where_both_were_measured() -> None:
     base = [found("random", seed, iou=value) for seed, value in enumerate((0.1, 0.5, 0.9))]
-    other = [found("darts", 0), *(found("darts", s, iou=v) for s, v in ((1, 0.6), (2, 1.0)))]
+    other = [found("darts", 0), *(found("darts", s, iou=v) for s, v in ((1, 0.6), (2, 1.02)))]
     table = rows([*base, *other])
     cells = told(table)["darts"]
     assert cells["wins"] == "2/2"
     # By position, the seed without a value would have shifted every pair.
-    assert cells["gain over random [95% interval]"].startswith("+0.1 [+0.1, +0.1]")
+    assert cells["gain over random [95% interval]"].startswith("+0.11 [")
 
 
 def test_one_seed_in_common_makes_no_pairs() -> None:
@@ -107,8 +110,8 @@ def names(folder: Path, *specs: Mapping[str, Any]) -> list[str]:
     for number, spec in enumerate(specs):
         paths.append(folder / str(number))
         paths[-1].mkdir()
-        content = {"spec": {"strategy": {"name": "random"}, "seed": number, **spec}}
-        (paths[-1] / "identity.json").write_text(json.dumps(content))
+        content = {"strategy": {"name": "random"}, "seed": number, **spec}
+        (paths[-1] / "spec.toml").write_text(tomli_w.dumps(content))
     return [Row(setting).name for setting in settings_of(paths)]
 
 
@@ -132,11 +135,11 @@ FLOPS = {"name": "flops", "count_zeros": False}
         ),
         (
             [{"space": {"width": 4, "depth": 2}}, {"space": {"width": 8, "depth": 3}}],
-            ["2, 4", "3, 8"],
+            ["depth=2, width=4", "depth=3, width=8"],
         ),
         (
             [{"space": {"prefix": "a"}}, {"space": {"prefix": ""}}, {"space": {}}],
-            ["a", "prefix=''", "no space.prefix"],
+            ["prefix=a", "prefix=''", "no space.prefix"],
         ),
     ],
 )
@@ -147,4 +150,4 @@ def test_a_name_tells_a_row_apart(
 
 
 def test_a_reference_among_several_settings_has_a_plain_name() -> None:
-    assert Row({"space.width": "unet (reference)", "strategy.name": ""}).name == "unet (reference)"
+    assert Row({"space.width": "", "strategy.name": "unet (reference)"}).name == "unet (reference)"

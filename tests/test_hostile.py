@@ -347,11 +347,12 @@ FORMULAS = ["=cmd|'/c calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1"]
 def test_a_table_for_spreadsheets_holds_no_formula(text: str, tmp_path: Path) -> None:
     import csv
 
-    from nasengine.studies.comparison import Row, write_csv
+    from nasengine.studies.comparison import Row
+    from nasengine.studies.comparison_table import write_runs
     from nasengine.studies.summary import Summary
 
     summary = Summary(tmp_path, {text: text}, 0, {text: -1.5}, {}, (), 1, 1.0)
-    write_csv([Row({text: text}, {0: summary})], tmp_path / "table.csv")
+    write_runs([Row({text: text}, {0: summary})], tmp_path / "table.csv")
     with (tmp_path / "table.csv").open(newline="") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
     assert not any(cell.startswith(("=", "+", "@", "\t", "\r")) for cell in cells)

@@ -12,17 +12,13 @@ from nasengine.cli.columns import print_columns
 from nasengine.cli.plain import PlainConsole
 from nasengine.cli.terminal import TerminalReporter
 from nasengine.errors import Interrupted, SearchFailed
+from nasengine.files import make_folder
 from nasengine.runs.spec import check_spec, override, read_toml
-from nasengine.studies.ablation import cells, parse_vary, run_ablation, write_description
-from nasengine.studies.comparison import (
-    SPARE,
-    Row,
-    baseline_of,
-    header,
-    lines,
-    rows,
-    write_comparison,
-)
+from nasengine.studies.ablation import Ablation
+from nasengine.studies.comparison import Baseline, Row, baseline_of, rows
+from nasengine.studies.comparison_notes import notes
+from nasengine.studies.comparison_table import FILES, SPARE, header, lines, write_comparison
+from nasengine.studies.grid import parse_vary
 from nasengine.studies.summary import settings_of, summarise
 
 
@@ -30,26 +26,27 @@ def ablate(options: argparse.Namespace, stop: threading.Event) -> int:
     """Run a grid of overrides and seeds, and compare."""
     table, _ = override(read_toml(options.spec), options.assignments)
     spec = check_spec(table)
-    grid = cells(table, {**spec.ablation.vary, **parse_vary(options.vary)})
+    asked_by = "--baseline" if options.baseline else "ablation.baseline"
+    baseline = options.baseline or spec.ablation.baseline
+    varied = {**spec.ablation.vary, **parse_vary(options.vary)}
     parent: Path = options.into or Path("runs") / f"{spec.name}-ablation"
+    ablation = Ablation.load(options.spec, options.assignments, varied, parent)
+    baseline_of(ablation.planned_rows, baseline, asked_by)  # Before all cells have run.
 
     def reporter(folder: Path) -> TerminalReporter:
-        folder.mkdir(parents=True, exist_ok=True)
-        return TerminalReporter(quiet=options.quiet, log=folder / "log.jsonl")
+        return TerminalReporter(quiet=options.quiet, log=make_folder(folder) / "log.jsonl")
 
     try:
-        summaries = run_ablation(options.spec, options.assignments, grid, parent, reporter, stop)
+        found = rows(ablation.run(reporter, stop, sys.argv))
     except Interrupted:
         print("interrupted; to go on, run the same command again", file=sys.stderr)
         raise
-    if not summaries:
+    if not any(run.values for row in found for run in row.runs.values() if run.trials):
         raise SearchFailed(f"{parent}: no cell of the ablation could be completed")
-    write_description(parent, grid, sys.argv)
-    found = rows(summaries)
-    baseline = baseline_of(found, options.baseline or spec.ablation.baseline)
-    write_comparison(found, baseline, parent)
-    _show(found, baseline)
-    print(f"written to {parent}: comparison.csv, comparison.md, comparison.png")
+    compared = baseline_of(found, baseline, asked_by)
+    write_comparison(found, compared, parent)
+    _show(found, compared)
+    print(f"written to {parent}: {', '.join(FILES)}")
     return 0
 
 
@@ -60,10 +57,12 @@ def compare(options: argparse.Namespace, _: threading.Event) -> int:
     baseline = baseline_of(found, options.baseline)
     _show(found, baseline)
     if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
-        write_comparison(found, baseline, options.output)
+        write_comparison(found, baseline, make_folder(options.output))
     return 0
 
 
-def _show(found: Sequence[Row], baseline: Row) -> None:
-    print_columns(PlainConsole(), header(found, baseline), lines(found, baseline), SPARE)
+def _show(found: Sequence[Row], baseline: Baseline) -> None:
+    console = PlainConsole()
+    print_columns(console, header(found, baseline), lines(found, baseline), SPARE)
+    for note in notes(found, baseline):
+        console.print(f"- {note}", highlight=False, soft_wrap=True)

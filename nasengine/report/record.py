@@ -156,7 +156,7 @@ class Record:
     def verdict(self) -> list[str]:
         """Whether the search won, in sentences; as an earlier version wrote them."""
         told = [item for item in self.result.get("verdict", ()) if isinstance(item, str)]
-        judged = [*self.standings, *filter(None, [self.tie])]
+        judged: list[Standing | Tie] = [*self.standings, *filter(None, [self.tie])]
         units = {name: metric.unit for name, metric in self.metrics.items()}
         return told + [item.said(units.get(item.metric, "")) for item in judged]
 

@@ -62,7 +62,7 @@ class Comparison:
 
     def verdict(self) -> list[str]:
         """Say plainly, against each reference, whether the search won, and which trials tie."""
-        judged = [*self.standings(), *filter(None, [self.tie()])]
+        judged: list[Standing | Tie] = [*self.standings(), *filter(None, [self.tie()])]
         return [item.said(self._unit(item.metric)) for item in judged]
 
     def standings(self) -> list[Standing]:

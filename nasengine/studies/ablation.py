@@ -1,264 +1,363 @@
-"""Ablations: a grid of overrides and seeds at equal budget, and the table that compares them.
+"""Ablations: a grid of overrides and seeds at equal budget, and what each search found.
 
 Every cell is an ordinary run folder under one parent. Running the same ablation again goes on:
-complete cells are skipped, an interrupted one is resumed, a changed one refused.
+complete cells are skipped, an interrupted one is resumed, a changed one refused. The references
+are measured once a seed, under all that is varied but the strategy.
 """
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
-import re
 import tempfile
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nasengine.errors import InputError, NasengineError, SpecError
-from nasengine.files import write_json
+from nasengine.errors import EstimationFailed, RunFolderError, SearchFailed, SpecError
+from nasengine.files import make_folder, write_json
 from nasengine.reporter import Reporter
+from nasengine.runs.composition import in_file, swap
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.goals import not_yet_measured
 from nasengine.runs.run import measure_references, run
 from nasengine.runs.run_folder import RunFolder
-from nasengine.runs.spec import Table, parse_value, read_toml
+from nasengine.runs.spec import Table, override, read_toml
+from nasengine.studies.comparison import Row
+from nasengine.studies.grid import RANDOM, Cell, cells, strategy_key, told_apart
 from nasengine.studies.summary import Summary, summarise, summarise_references
 
-RANDOM = "random"
+REFERENCES = "references"
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run of an ablation.
+class Ablation:
+    """A grid of runs that has been checked, and can be run or gone on with.
 
     Parameters
     ----------
-    setting
-        What is varied, seed excepted: key path to value as text.
-    seed
-        The seed.
-    overrides
-        Key path to value; a table replaces the table there.
-    shared_name
-        Whether another cell's setting is written alike in a folder's name.
+    parent
+        The folder of the cells' run folders.
+    searches
+        Every cell with its experiment.
+    references
+        What the references are measured under, with the experiment: once a seed.
     """
 
-    setting: Mapping[str, str]
-    seed: int
-    overrides: Mapping[str, Any]
-    shared_name: bool = False
+    parent: Path
+    searches: Sequence[tuple[Cell, Experiment]]
+    references: Sequence[tuple[Cell, Experiment]]
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        assignments: Sequence[str],
+        varied: Mapping[str, Sequence[Any]],
+        parent: Path,
+    ) -> Ablation:
+        """Build every cell, and refuse all that can be refused before anything runs.
+
+        Parameters
+        ----------
+        path, assignments
+            The spec and its overrides.
+        varied
+            Key path to its values.
+        parent
+            Where the run folders are, or will be.
+
+        Raises
+        ------
+        SpecError, PluginError
+            If a cell's spec is wrong, or what is varied is overridden as well.
+        RunFolderError
+            If a cell has begun with another spec, or used more than the budget.
+        """
+        _refuse_varied(assignments, varied)
+        Experiment.load(path, assignments)  # What is wrong with the spec itself is told first.
+        table, _ = override(read_toml(path), assignments)
+        grid = cells(table, varied, path.parent)
+        searches = [(cell, load_cell(path, assignments, cell)) for cell in grid]
+        references = [
+            (cell, experiment)
+            for cell in _apart_from_strategy(grid)
+            if (experiment := load_references(path, assignments, cell)).references
+        ]
+        found = cls(parent, searches, references)
+        found._check()
+        return found
+
+    def _check(self) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            for experiment in {_apart_from_seed(e): e for _, e in self.searches}.values():
+                search = experiment.search(Path(scratch), reference_value=not_yet_measured)
+                experiment.check_limits(search)
+        for cell, experiment in [*self.searches, *self.references]:
+            if (self.parent / cell.name / "identity.json").is_file():
+                with _held(self.parent / cell.name, experiment) as folder:
+                    _check_budget(folder, experiment)
 
     @property
-    def name(self) -> str:
-        """The name of the cell's folder; a digest of the setting is added where it is shared."""
-        parts = [f"{key.rpartition('.')[2]}={value}" for key, value in self.setting.items()]
-        plain = re.sub(r"[^A-Za-z0-9_.=-]+", "-", "_".join([*parts, f"seed={self.seed}"]))
-        if not self.shared_name:
-            return plain
-        return f"{plain}_{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]}"
+    def planned_rows(self) -> list[Row]:
+        """The rows that there will be, without runs."""
+        settings = [cell.setting for cell, _ in self.searches]
+        settings += [
+            {**self._reference_setting(cell), self._strategy_key: f"{name} (reference)"}
+            for cell, experiment in self.references
+            for name in experiment.references
+        ]
+        return [Row(setting) for setting in {repr(s): s for s in settings}.values()]
+
+    @property
+    def _strategy_key(self) -> str:
+        return strategy_key(self.searches[0][0].setting)
+
+    def _reference_setting(self, cell: Cell) -> dict[str, str]:
+        """Return what a reference's row is named by: nothing where a search has its strategy."""
+        return {key: cell.setting.get(key, "") for key in self.searches[0][0].setting}
+
+    def run(
+        self,
+        reporter_for: Callable[[Path], Reporter],
+        stop: threading.Event,
+        command: Sequence[str] = (),
+    ) -> list[Summary]:
+        """Run every cell that is not complete, then measure the references.
+
+        Parameters
+        ----------
+        reporter_for
+            Gives the reporter of a cell, from its folder.
+        stop
+            Set to ask for a stop.
+        command
+            Kept with the description.
+
+        Returns
+        -------
+        What each search found, then the references; what failed is among them, with its reason.
+
+        Raises
+        ------
+        Interrupted
+            If `stop` was set; running the same ablation again goes on.
+        StorageError
+            If the disk refuses.
+        """
+        make_folder(self.parent)
+        self._write_description(command)
+        found = []
+        for number, (cell, experiment) in enumerate(self.searches):
+            reporter = reporter_for(self.parent / cell.name)
+            reporter.note(f"cell {number + 1} of {len(self.searches)}: {cell.name}")
+            found.append(self._run_cell(cell, experiment, reporter, stop))
+        for cell, experiment in self.references:
+            reporter = reporter_for(self.parent / cell.name)
+            found += self._measure(cell, experiment, reporter, stop, found)
+        return found
+
+    def _run_cell(
+        self, cell: Cell, experiment: Experiment, reporter: Reporter, stop: threading.Event
+    ) -> Summary:
+        path = self.parent / cell.name
+        try:
+            with _held(path, experiment) as folder:
+                if not _complete(folder, experiment):
+                    for note in experiment.notes:
+                        reporter.note(note)
+                    run(experiment, folder, reporter, stop)
+        except (SearchFailed, EstimationFailed) as error:
+            reporter.warn(f"{cell.name} failed: {error}")
+            return Summary(path, cell.setting, cell.seed, {}, problem=" ".join(str(error).split()))
+        return summarise(path, cell.setting)
+
+    def _measure(
+        self,
+        cell: Cell,
+        experiment: Experiment,
+        reporter: Reporter,
+        stop: threading.Event,
+        found: Sequence[Summary],
+    ) -> list[Summary]:
+        """Measure the references of a cell, by the metrics of the searches under its setting."""
+        setting = self._reference_setting(cell)
+        beside = [
+            run
+            for run in found
+            if run.goals and all(run.setting[key] == value for key, value in cell.setting.items())
+        ]
+        if not beside:
+            return []
+        path = self.parent / cell.name
+        with _held(path, experiment) as folder:
+            trials = measure_references(experiment, folder, reporter, stop)
+        key = self._strategy_key
+        return summarise_references(path, trials, setting, key, cell.seed, beside[0])
+
+    def _write_description(self, command: Sequence[str]) -> None:
+        """Keep what the ablation consists of."""
+        grid = [cell for cell, _ in self.searches]
+        described = [
+            {"folder": cell.name, "setting": dict(cell.setting), "seed": cell.seed} for cell in grid
+        ]
+        write_json(self.parent / "ablation.json", {"command": list(command), "cells": described})
 
 
-def parse_vary(texts: Iterable[str]) -> dict[str, list[Any]]:
-    """Read ``key=a,b,c`` and ``key=0..4``.
-
-    Raises
-    ------
-    SpecError
-        If one has no key or no value.
-
-    Examples
-    --------
-    >>> parse_vary(["strategy.name=darts,random", "seed=0..2"])
-    {'strategy.name': ['darts', 'random'], 'seed': [0, 1, 2]}
-    """
-    varied: dict[str, list[Any]] = {}
-    for text in texts:
-        key, equals, values = text.partition("=")
-        numbers = re.fullmatch(r"\s*(\d+)\.\.(\d+)\s*", values)
-        if not equals or not key.strip() or not values.strip():
-            raise SpecError(f"--vary {text!r}: key=a,b,c or key=0..4 is needed")
-        varied[key.strip()] = (
-            list(range(int(numbers[1]), int(numbers[2]) + 1))
-            if numbers
-            else [parse_value(value.strip()) for value in values.split(",")]
-        )
-        if not varied[key.strip()]:
-            raise SpecError(f"--vary {text!r}: an empty range")
-    return varied
+def _refuse_varied(assignments: Sequence[str], varied: Mapping[str, Sequence[Any]]) -> None:
+    """Refuse an override of what is varied: it would change nothing."""
+    for assignment in assignments:
+        path = assignment.partition("=")[0].strip()
+        if path in varied or path.removesuffix(".name") in varied:
+            raise SpecError(f"--set {assignment!r}: {path} is varied; give --vary its values")
 
 
-def cells(table: Table, varied: Mapping[str, Sequence[Any]]) -> list[Cell]:
-    """Return every cell of the grid; random search at the same budget is always among them.
-
-    Parameters
-    ----------
-    table
-        The spec.
-    varied
-        Key path to its values; a table (a whole strategy, say) replaces the table there.
-
-    Raises
-    ------
-    SpecError
-        If a value of a key is given twice.
-    """
-    varied = dict(varied)
-    seeds = varied.pop("seed", [table.get("seed", 0)])
-    key = "strategy" if "strategy" in varied else "strategy.name"
-    named = [v.get("name") if isinstance(v, Mapping) else v for v in varied.get(key, [])]
-    if not named:
-        named = [table.get("strategy", {}).get("name")]
-        varied[key] = list(named)
-    if RANDOM not in named:
-        varied[key] = [*varied[key], {"name": RANDOM} if key == "strategy" else RANDOM]
-    grid = []
-    for values in itertools.product(*varied.values()):
-        setting = dict(zip(varied, values, strict=True))
-        for seed in seeds:
-            said = {path: _said(value) for path, value in setting.items()}
-            grid.append(Cell(said, seed, {**setting, "seed": seed}))
-    return _told_apart(grid)
+def _apart_from_strategy(grid: Sequence[Cell]) -> list[Cell]:
+    """Return the cells of all that is varied but the strategy, for what searches nothing."""
+    found = {}
+    for cell in grid:
+        setting = {k: v for k, v in cell.setting.items() if not _of_strategy(k)}
+        overrides = {k: v for k, v in cell.overrides.items() if not _of_strategy(k)}
+        found[repr(setting), cell.seed] = Cell(setting, cell.seed, overrides, REFERENCES)
+    return told_apart(list(found.values()))
 
 
-def _told_apart(grid: Sequence[Cell]) -> list[Cell]:
-    """Give every cell a folder of its own."""
-    for cell, count in Counter((*cell.setting.values(), cell.seed) for cell in grid).items():
-        if count > 1:
-            raise SpecError(f"ablation: {', '.join(map(str, cell))} (the seed last) is given twice")
-    # Letters of either case are one to some file systems.
-    names = Counter(cell.name.lower() for cell in grid)
-    return [replace(cell, shared_name=names[cell.name.lower()] > 1) for cell in grid]
-
-
-def _said(value: Any) -> str:
-    if not isinstance(value, Mapping):
-        return str(value)
-    further = ",".join(f"{key}={item}" for key, item in value.items() if key != "name")
-    return f"{value.get('name', '')}{f'({further})' if further else ''}"
+def _of_strategy(key: str) -> bool:
+    return key.partition(".")[0] == "strategy"
 
 
 def load_cell(path: Path, assignments: Sequence[str], cell: Cell) -> Experiment:
-    """Build a cell's experiment; references are measured in a run of their own.
+    """Build a cell's experiment; references are measured in runs of their own.
+
+    An override of a setting that another strategy than the spec's does not have is dropped, with
+    a note.
 
     Raises
     ------
     SpecError, PluginError
         If the spec does not take the cell's values, or a key path leads through a value.
     """
-    table = read_toml(path)
-    overrides = [*assignments, "references=[]"]
+    with in_file(path):
+        tables, notes = _composed(path, assignments, cell)
+        tables[REFERENCES] = []
+        experiment = Experiment.from_table(tables, path.parent.resolve())
+        return replace(experiment, notes=tuple(notes), source=path)
+
+
+def load_references(path: Path, assignments: Sequence[str], cell: Cell) -> Experiment:
+    """Build the experiment that measures the references, whatever strategy the spec has.
+
+    Raises
+    ------
+    SpecError, PluginError
+        As of `load_cell`.
+    """
+    with in_file(path):
+        tables, _ = _composed(path, assignments, cell)
+        tables["strategy"] = {"name": RANDOM}
+        return replace(Experiment.from_table(tables, path.parent.resolve()), source=path)
+
+
+def _composed(path: Path, assignments: Sequence[str], cell: Cell) -> tuple[Table, list[str]]:
+    """Return the spec's tables with overrides and a cell's values, and what was dropped."""
+    tables = read_toml(path)
+    tables.pop("ablation", None)
     for key, value in cell.overrides.items():
         if isinstance(value, Mapping):
-            _place(table, key, value)
-        else:
-            overrides.append(f"{key}={json.dumps(value)}")
-    table.pop("ablation", None)
-    return Experiment.from_table(table, path.parent.resolve(), overrides)
+            _place(tables, key, value)
+    tables, asked = override(tables, assignments)
+    before = _strategy_name(tables)
+    for key, value in cell.overrides.items():
+        if not isinstance(value, Mapping):
+            _place(tables, key, value)
+    kept = [*asked, *_paths(cell)]
+    changed = before != _strategy_name(tables) or "strategy" in cell.overrides
+    if changed:
+        kept = [path for path in kept if path not in asked or not _of_strategy(path)]
+    swapped = [*asked, *cell.overrides, *(["strategy.name"] if changed else [])]
+    notes = [
+        note
+        for name in dict.fromkeys(swapped)
+        for note in swap(tables, name, kept, path.parent.resolve())
+    ]
+    return tables, notes
 
 
-def _place(table: Table, path: str, value: Mapping[str, Any]) -> None:
-    """Put a table in the place of the one at a key path."""
+def _strategy_name(tables: Table) -> Any:
+    strategy = tables.get("strategy")
+    return strategy.get("name") if isinstance(strategy, Mapping) else None
+
+
+def _paths(cell: Cell) -> list[str]:
+    """Return the key paths of a cell's values, of those in tables as well."""
+    return [
+        path
+        for key, value in cell.overrides.items()
+        for path in ([f"{key}.{name}" for name in value] if isinstance(value, Mapping) else [key])
+    ]
+
+
+def _place(tables: Table, path: str, value: Any) -> None:
+    """Put a value, or a table in the place of another, at a key path."""
     *keys, last = path.split(".")
-    place: Any = table
+    place: Any = tables
     for key in keys:
         place = place.setdefault(key, {})
         if not isinstance(place, dict):
             raise SpecError(f"ablation.vary.{path}: {key!r} is a value, not a table")
-    place[last] = dict(value)
-
-
-def run_ablation(
-    path: Path,
-    assignments: Sequence[str],
-    grid: Sequence[Cell],
-    parent: Path,
-    reporter_for: Callable[[Path], Reporter],
-    stop: threading.Event,
-) -> list[Summary]:
-    """Run every cell that is not complete, and the references once.
-
-    Parameters
-    ----------
-    path, assignments
-        The spec and its overrides.
-    grid
-        The cells.
-    parent
-        The folder of the cells' run folders.
-    reporter_for
-        Gives the reporter of a cell, from its folder.
-    stop
-        Set to ask for a stop.
-
-    Raises
-    ------
-    Interrupted
-        If `stop` was set; running the same ablation again goes on.
-    SpecError, PluginError
-        If a cell's spec is wrong: before anything runs, for all cells.
-    """
-    base = Experiment.load(path, assignments)
-    experiments = [load_cell(path, assignments, cell) for cell in grid]
-    with tempfile.TemporaryDirectory() as scratch:
-        for experiment in {_apart_from_seed(e): e for e in experiments}.values():
-            search = experiment.search(Path(scratch), reference_value=not_yet_measured)
-            experiment.check_limits(search)
-    parent.mkdir(parents=True, exist_ok=True)
-    summaries = []
-    for number, (cell, experiment) in enumerate(zip(grid, experiments, strict=True)):
-        folder = parent / cell.name
-        reporter = reporter_for(folder)
-        reporter.note(f"cell {number + 1} of {len(grid)}: {cell.name}")
-        try:
-            _run_cell(experiment, folder, reporter, stop)
-        except InputError:
-            raise
-        except NasengineError as error:
-            reporter.warn(f"{cell.name} failed and is left out: {error}")
-            continue
-        summaries.append(summarise(folder, cell.setting))
-    if base.references and summaries:
-        folder = parent / "references"
-        with _held(folder, base) as run_folder:
-            trials = measure_references(base, run_folder, reporter_for(folder), stop)
-        summaries += summarise_references(folder, trials, summaries[0])
-    return summaries
+    place[last] = deepcopy(value)
 
 
 def _apart_from_seed(experiment: Experiment) -> str:
     return json.dumps({**experiment.resolved(), "seed": 0}, sort_keys=True)
 
 
-def _run_cell(
-    experiment: Experiment, folder: Path, reporter: Reporter, stop: threading.Event
-) -> None:
-    with _held(folder, experiment) as run_folder:
-        if not run_folder.storage.fact("finished", False):
-            run(experiment, run_folder, reporter, stop)
-
-
-def _held(folder: Path, experiment: Experiment) -> RunFolder:
-    if not (folder / "identity.json").is_file():
-        return RunFolder.create_at(folder, experiment, ["nasengine", "ablate"])
-    run_folder = RunFolder(folder)
+def _held(path: Path, experiment: Experiment) -> RunFolder:
+    """Return a run's folder, made where there is none; refuse one of another spec."""
+    if not (path / "identity.json").is_file():
+        return RunFolder.create_at(path, experiment, ["nasengine", "ablate"])
+    folder = RunFolder(path)
     try:
-        run_folder.check_identity(experiment)
-    except InputError:
-        run_folder.close()
+        folder.check_identity(experiment)
+    except BaseException:
+        folder.close()
         raise
-    return run_folder
+    return folder
 
 
-def write_description(parent: Path, grid: Sequence[Cell], command: Sequence[str]) -> None:
-    """Keep what an ablation consists of."""
-    write_json(
-        parent / "ablation.json",
-        {
-            "command": list(command),
-            "cells": [{"folder": c.name, "setting": dict(c.setting), "seed": c.seed} for c in grid],
-        },
-    )
+def _check_budget(folder: RunFolder, experiment: Experiment) -> None:
+    """Refuse a run that had another budget, unless going on with it makes the budgets equal.
+
+    More trials go on where fewer ended; what a gradient search did with its seconds is done.
+
+    Raises
+    ------
+    RunFolderError
+        Naming both budgets.
+    """
+    kept, asked = _kept_budget(folder), experiment.spec.budget.model_dump(exclude_none=True)
+    used, most = len(folder.storage.history()), asked.get("trials")
+    if kept.get("seconds") != asked.get("seconds") or (most is not None and used > most):
+        if kept == asked:
+            return
+        was, now = (", ".join(f"{k} = {v}" for k, v in b.items()) for b in (kept, asked))
+        raise RunFolderError(
+            f"{folder.path}: has had a budget of {was} (trials so far: {used}), now {now} is "
+            f"asked; only runs at equal budget are compared: give the same, or another folder by "
+            f"--into"
+        )
+
+
+def _kept_budget(folder: RunFolder) -> Mapping[str, Any]:
+    budget: Mapping[str, Any] = read_toml(folder.path / "spec.toml").get("budget", {})
+    return budget
+
+
+def _complete(folder: RunFolder, experiment: Experiment) -> bool:
+    """Say whether a run is finished at the budget that is asked; else it has that from now on."""
+    if _kept_budget(folder) == experiment.spec.budget.model_dump(exclude_none=True):
+        return folder.storage.fact("finished", False)
+    folder.write_spec(experiment)
+    return False

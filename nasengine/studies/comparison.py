@@ -1,24 +1,22 @@
-"""Comparing finished runs: one row a setting, over its seeds, against a baseline."""
+"""Comparing finished runs: one row a setting, over its seeds, each against its baseline."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from nasengine.errors import InputError, did_you_mean
-from nasengine.files import write_atomically
-from nasengine.quantities import format_duration, format_quantity
+from nasengine.quantities import format_quantity
 from nasengine.statistics import Difference, deviation, difference, mean
 from nasengine.studies.summary import ABSENT, Summary
 from nasengine.trial import Metric
 
-SPARE = ("bootstrap",)
-"""Titles of `header` that a narrow table does without: the t interval is the one to judge by."""
+STRATEGY = ("strategy.name", "strategy")
+"""Where a setting names the strategy: by its name, or as a whole table."""
+
+BARE = (*STRATEGY, "space", "task", "task.data")
+"""Keys whose values say by themselves what they are, as those of every ``.name`` do."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Row:
     setting
         What was varied.
     runs
-        Its runs, by seed.
+        Its runs, by seed; one that failed has no values.
     """
 
     setting: Mapping[str, str]
@@ -38,8 +36,19 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The setting as text; a bare yes, no or nothing has its key with it."""
-        return ", ".join(_named(key, value) for key, value in self.setting.items() if value)
+        """The setting as text: each value with its key, where it does not speak for itself."""
+        keys = list(self.setting)
+        return ", ".join(_named(key, value, keys) for key, value in self.setting.items() if value)
+
+    @property
+    def strategy(self) -> str:
+        """The strategy in the setting; empty where all rows have the same."""
+        return next((self.setting[key] for key in STRATEGY if key in self.setting), "")
+
+    @property
+    def apart_from_strategy(self) -> dict[str, str]:
+        """The setting without what is the strategy's."""
+        return {k: v for k, v in self.setting.items() if k.partition(".")[0] != "strategy"}
 
     def values(self, metric: str) -> list[float]:
         """Return the winners' values in order of seed, where they are measured."""
@@ -63,27 +72,6 @@ class Row:
         """Return the standard deviation over seeds; NaN for a single one."""
         return deviation(self.values(metric))
 
-    def against(self, baseline: Row, metric: str) -> Difference | None:
-        """Return the gain over a baseline, positive when better; None where one has no value.
-
-        It is of the seeds that both have, paired; where these are fewer than two, of all seeds.
-        """
-        sign = 1.0 if self.metric(metric).direction == "max" else -1.0
-        pairs = self.pairs(baseline, metric)
-        if len(pairs) > 1:
-            return difference(
-                [sign * a for a, _ in pairs], [sign * b for _, b in pairs], paired=True
-            )
-        mine, other = self.values(metric), baseline.values(metric)
-        if not mine or not other:
-            return None
-        return difference([sign * v for v in mine], [sign * v for v in other], paired=False)
-
-    def wins(self, baseline: Row, metric: str) -> int:
-        """Count the seeds at which this is strictly better than the baseline."""
-        sign = 1.0 if self.metric(metric).direction == "max" else -1.0
-        return sum(sign * mine > sign * other for mine, other in self.pairs(baseline, metric))
-
     def cell(self, metric: str) -> str:
         """Return mean and standard deviation as text."""
         if not self.values(metric):
@@ -93,13 +81,8 @@ class Row:
         return text if math.isnan(spread) else f"{text} ± {format_quantity(spread, unit)}"
 
     def metric(self, name: str) -> Metric:
-        """Return what is known of a metric."""
+        """Return what is known of a metric that this row has."""
         return next(run.metrics[name] for run in self.runs.values() if name in run.metrics)
-
-    @property
-    def goals(self) -> tuple[str, ...]:
-        """The metrics that were optimised, the primary first."""
-        return self._any.goals
 
     @property
     def shown(self) -> list[str]:
@@ -107,16 +90,20 @@ class Row:
         known = dict.fromkeys(name for run in self.runs.values() for name in run.metrics)
         return [name for name in known if "." not in name]
 
-    @property
-    def _any(self) -> Summary:
-        return next(iter(self.runs.values()))
 
-
-def _named(key: str, value: str) -> str:
-    plain = key.removesuffix(".name")
+def _named(key: str, value: str, keys: Sequence[str]) -> str:
+    bare = key.endswith(".name") or key in BARE
     if value == ABSENT:
-        return f"no {plain}"
-    return f"{key.rpartition('.')[2]}={value}" if value in ("True", "False", "''") else value
+        return f"no {key.removesuffix('.name')}"
+    return value if bare and value != "''" else f"{_shortest(key, keys)}={value}"
+
+
+def _shortest(key: str, keys: Sequence[str]) -> str:
+    """Return the last parts of a key path that are enough to know it by."""
+    parts = key.split(".")
+    tails = (".".join(parts[-count:]) for count in range(1, len(parts)))
+    alone = (t for t in tails if sum(k == t or k.endswith(f".{t}") for k in keys) == 1)
+    return next(alone, key)
 
 
 def rows(summaries: Iterable[Summary]) -> list[Row]:
@@ -135,80 +122,116 @@ def rows(summaries: Iterable[Summary]) -> list[Row]:
             other = runs[summary.seed].folder
             raise InputError(f"{summary.folder} and {other}: the same setting and seed twice")
         runs[summary.seed] = summary
-        goals.add(summary.goals)
+        if summary.goals:
+            goals.add(summary.goals)
     if len(goals) > 1:
         raise InputError(f"the runs have different goals: {sorted(goals)}")
     return [Row(dict(setting), runs) for setting, runs in grouped.items()]
 
 
-def write_csv(table: Sequence[Row], path: Path) -> None:
-    """Write every run of an ablation as a line of CSV."""
-    metrics = list(
-        dict.fromkeys(m for row in table for run in row.runs.values() for m in run.values)
-    )
-    keys = list(table[0].setting)
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow([*map(_cell, keys), "seed", "trials", "seconds", *map(_cell, metrics)])
-    for row in table:
-        for seed, found in sorted(row.runs.items()):
-            values = [found.values.get(metric, "") for metric in metrics]
-            writer.writerow(
-                [
-                    *(_cell(said) if said != ABSENT else "" for said in row.setting.values()),
-                    seed,
-                    found.trials,
-                    round(found.seconds, 3),
-                    *values,
-                ]
-            )
-    write_atomically(path, text.getvalue())
+@dataclass(frozen=True)
+class Baseline:
+    """What each row is compared with: one row, or the one that differs in the strategy alone.
+
+    Parameters
+    ----------
+    name
+        The row's name, or the strategy's.
+    rows
+        Name of a row to its baseline; none for a row that has none.
+    """
+
+    name: str
+    rows: Mapping[str, Row]
+
+    def of(self, row: Row) -> Row | None:
+        """Return a row's baseline; None where it has none, or is one itself."""
+        found = self.rows.get(row.name)
+        return None if found is None or found.name == row.name else found
 
 
-def _cell(text: str) -> str:
-    """Keep a spreadsheet from taking text for a formula."""
-    return (
-        f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not _number(text) else text
-    )
+def baseline_of(table: Sequence[Row], name: str | None, asked_by: str = "--baseline") -> Baseline:
+    """Return what rows are compared with: by default random search under the same setting.
 
-
-def _number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def baseline_of(table: Sequence[Row], name: str | None) -> Row:
-    """Return the row to compare with: the named one, else random search, else the first.
+    Parameters
+    ----------
+    table
+        The rows; those that are still to be run will do.
+    name
+        A row's name: all are compared with it. A strategy: each row is compared with the row
+        that differs from it in the strategy alone. None: random search, else the first row.
+    asked_by
+        Where the name was given, for the error.
 
     Raises
     ------
     InputError
         If there is no such row.
     """
-    names = {row.name: row for row in table}
-    if name is not None and name not in names:
-        raise InputError(f"--baseline: no row {name!r}; {did_you_mean(name, names)}")
-    return names[name] if name is not None else names.get("random", table[0])
+    named = {row.name: row for row in table}
+    if name in named:
+        return Baseline(named[name].name, dict.fromkeys(named, named[name]))
+    strategies = dict.fromkeys(row.strategy for row in table if row.strategy)
+    wanted = "random" if name is None else name
+    if wanted in strategies:
+        found = {row.name: _under(wanted, row, table) for row in table}
+        return Baseline(wanted, {key: row for key, row in found.items() if row is not None})
+    if name is None:
+        return Baseline(table[0].name, dict.fromkeys(named, table[0]))
+    raise InputError(f"{asked_by}: no row {name!r}; {did_you_mean(name, [*named, *strategies])}")
 
 
-def header(table: Sequence[Row], baseline: Row) -> list[str]:
-    """Return the titles of `lines`."""
-    gain = f"gain over {baseline.name} [95% interval]"
-    measured = ["setting", "seeds", judged(table), gain, *SPARE, "wins", *_others(table)]
-    return [*measured, "trials", "search time"]
+def _under(strategy: str, row: Row, table: Sequence[Row]) -> Row | None:
+    """Return the row of a strategy that has all else in common with another one."""
+    rest = row.apart_from_strategy
+    return next(
+        (r for r in table if r.strategy == strategy and r.apart_from_strategy == rest), None
+    )
 
 
-def lines(table: Sequence[Row], baseline: Row) -> list[list[str]]:
-    """Return the comparison as cells of text, the best first, the unmeasured last.
+@dataclass(frozen=True)
+class Gain:
+    """How a row stands to its baseline.
 
-    The gain is by `judged`, positive when better; see `nasengine.statistics.difference` for its
-    interval and for the bootstrap's beside it. An interval that holds 0 shows no difference.
+    Parameters
+    ----------
+    found
+        The difference of the means, positive where the row is better, and its intervals.
+    pairs, wins, ties
+        Seeds that both have, and at how many of them the row is better, or level.
+    paired
+        Whether the intervals are of pairs; else of all seeds of both.
     """
-    metric, others = judged(table), _others(table)
-    return [_line(row, baseline, metric, others) for row in _ranked(table)]
+
+    found: Difference
+    pairs: int
+    wins: int
+    ties: int
+    paired: bool
+
+
+def gain(row: Row, baseline: Row, metric: str, confidence: float = 0.95) -> Gain | None:
+    """Return the gain of a row over its baseline; None where one of them has no value.
+
+    It is of the seeds that both have, paired; where these are fewer than two, of all seeds.
+    """
+    mine, other = row.values(metric), baseline.values(metric)
+    if not mine or not other:
+        return None
+    sign = 1.0 if row.metric(metric).direction == "max" else -1.0
+    pairs = [(sign * a, sign * b) for a, b in row.pairs(baseline, metric)]
+    paired = len(pairs) > 1
+    first, second = (
+        zip(*pairs, strict=True) if paired else ([sign * v for v in side] for side in (mine, other))
+    )
+    found = difference(list(first), list(second), paired=paired, confidence=confidence)
+    wins, ties = sum(a > b for a, b in pairs), sum(a == b for a, b in pairs)
+    return Gain(found, len(pairs), wins, ties, paired)
+
+
+def confidence_of(table: Sequence[Row], baseline: Baseline) -> float:
+    """Return the confidence of each t interval with which all of them hold in 95% (Bonferroni)."""
+    return 1 - 0.05 / max(1, sum(baseline.of(row) is not None for row in table))
 
 
 def judged(table: Sequence[Row]) -> str:
@@ -217,88 +240,31 @@ def judged(table: Sequence[Row]) -> str:
     A winner was chosen by the goal, so that its own value there is too good, and by how much
     differs between strategies.
     """
-    goal = table[0].goals[0]
+    goal = goals_of(table)[0]
     runs = [run for row in table for run in row.runs.values() if goal in run.values]
     tests = {run.tests.get(goal, "") for run in runs}
     test = tests.pop() if len(tests) == 1 else ""
     return test if test and all(test in run.values for run in runs) else goal
 
 
-def _others(table: Sequence[Row]) -> list[str]:
-    """Return the metrics beside the judged one that any row has."""
-    shown = dict.fromkeys(metric for row in table for metric in row.shown)
-    return [metric for metric in shown if metric != judged(table)]
+def goals_of(table: Sequence[Row]) -> tuple[str, ...]:
+    """Return the metrics that were optimised, the primary first."""
+    return next(run.goals for row in table for run in row.runs.values() if run.goals)
 
 
-def _ranked(table: Sequence[Row]) -> list[Row]:
+def metric_of(table: Sequence[Row], name: str) -> Metric:
+    """Return what is known of a metric that any row has."""
+    runs = (run for row in table for run in row.runs.values())
+    return next(run.metrics[name] for run in runs if name in run.metrics)
+
+
+def ranked(table: Sequence[Row]) -> list[Row]:
+    """Return the rows in order of their means, the best first, the unmeasured last."""
     metric = judged(table)
-    sign = -1.0 if table[0].metric(metric).direction == "max" else 1.0
+    sign = -1.0 if metric_of(table, metric).direction == "max" else 1.0
 
     def rank(row: Row) -> tuple[bool, float]:
         value = row.mean(metric)
         return (True, 0.0) if math.isnan(value) else (False, sign * value)
 
     return sorted(table, key=rank)
-
-
-def _line(row: Row, baseline: Row, metric: str, others: Sequence[str]) -> list[str]:
-    gain = ["", "", ""] if row is baseline else _gain(row, baseline, metric)
-    trials = mean([run.trials for run in row.runs.values()])
-    seconds = mean([run.seconds for run in row.runs.values()])
-    used = [f"{trials:g}", format_duration(seconds)] if trials else ["", ""]
-    cells = [row.name, str(len(row.runs)), row.cell(metric), *gain]
-    return [*cells, *(row.cell(other) for other in others), *used]
-
-
-def _gain(row: Row, baseline: Row, metric: str) -> list[str]:
-    """Return the gain with its interval, the bootstrap's, and the wins."""
-    found = row.against(baseline, metric)
-    if found is None:
-        return [ABSENT, ABSENT, ABSENT]
-    pairs = len(row.pairs(baseline, metric))
-    wins = f"{row.wins(baseline, metric)}/{pairs}" if pairs else ABSENT
-    if math.isnan(found.low):
-        return [f"{found.value:+.4g}", ABSENT, wins]
-    interval, resampled = (
-        f"[{low:+.4g}, {high:+.4g}]" for low, high in ((found.low, found.high), found.bootstrap)
-    )
-    return [f"{found.value:+.4g} {interval}", resampled, wins]
-
-
-def markdown(table: Sequence[Row], baseline: Row) -> str:
-    """Return the comparison as a Markdown table."""
-    titles = header(table, baseline)
-    ruled = [titles, ["---"] * len(titles), *lines(table, baseline)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in ruled)
-
-
-def plot(table: Sequence[Row], path: Path) -> None:
-    """Draw every run's judged metric by setting, with means and standard deviations."""
-    from matplotlib.figure import Figure
-
-    name = judged(table)
-    unit = table[0].metric(name).unit
-    ordered = _ranked(table)[::-1]
-    names = ["\n".join(textwrap.wrap(row.name.replace(",", ", "), 36)) for row in ordered]
-    figure = Figure(figsize=(8, 1.2 + 0.55 * len(ordered)), layout="constrained")
-    axes = figure.add_subplot()
-    for place, row in enumerate(ordered):
-        values = row.values(name)
-        if not values:
-            continue
-        spread = deviation(values)
-        axes.plot(values, [place] * len(values), "o", color="#9db4c8", markersize=5)
-        error = 0.0 if math.isnan(spread) else spread
-        axes.errorbar(row.mean(name), place, xerr=error, fmt="D", color="#1f4e79", capsize=4)
-    axes.set_yticks(range(len(ordered)), names)
-    axes.set_xlabel(f"{name} ({unit})" if unit else name)
-    figure.suptitle("each run, mean and standard deviation", fontsize=10)
-    axes.grid(axis="x", alpha=0.3)
-    figure.savefig(path, dpi=150)
-
-
-def write_comparison(table: Sequence[Row], baseline: Row, folder: Path) -> None:
-    """Write the comparison as ``comparison.csv``, ``.md`` and ``.png``."""
-    write_csv(table, folder / "comparison.csv")
-    write_atomically(folder / "comparison.md", markdown(table, baseline))
-    plot(table, folder / "comparison.png")

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nasengine.errors import RunFolderError
+from nasengine.errors import RunFolderError, SpecError
+from nasengine.runs.spec import read_toml
+from nasengine.runs.storage import Storage
 from nasengine.trial import Metric, Trial
 
 ABSENT = "-"
 """Stands where a run has no such setting, or no such value was measured."""
 
+NO_SETTING = frozenset({"seed", "name", "references", "execution.isolate"})
+"""Keys of a spec that change nothing of what a search finds, and the seed, which makes no row."""
+
 
 @dataclass(frozen=True)
 class Summary:
-    """What one finished run found.
+    """What one run found.
 
     Parameters
     ----------
@@ -28,26 +34,38 @@ class Summary:
     seed
         The seed.
     values
-        The winner's measurements by metric.
+        The winner's measurements by metric; none where the run failed.
     metrics
         The metrics, by name.
     goals
         Those optimised, the primary first.
-    tests
-        Goal to the metric that is the same on the test split, where its estimator knows one.
     trials, seconds
         What the search used, supernet training included.
+    tests
+        Goal to the metric that is the same on the test split, where its estimator knows one.
+    ended
+        How many trials ended in which way: ``complete``, ``infeasible``, ``failed``, ``lost``.
+    budget
+        What the search was allowed: ``trials``, ``seconds``, or both.
+    machine
+        What it ran on.
+    problem
+        Why it has no values, or not all.
     """
 
     folder: Path
     setting: Mapping[str, str]
     seed: int
     values: Mapping[str, float]
-    metrics: Mapping[str, Metric]
-    goals: tuple[str, ...]
-    trials: int
-    seconds: float
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    goals: tuple[str, ...] = ()
+    trials: int = 0
+    seconds: float = 0.0
     tests: Mapping[str, str] = field(default_factory=dict)
+    ended: Mapping[str, int] = field(default_factory=dict)
+    budget: Mapping[str, float] = field(default_factory=dict)
+    machine: str = ""
+    problem: str = ""
 
 
 def summarise(folder: Path, setting: Mapping[str, str]) -> Summary:
@@ -58,9 +76,10 @@ def summarise(folder: Path, setting: Mapping[str, str]) -> Summary:
     RunFolderError
         If it holds no finished run.
     """
+    spec = _spec(folder)
+    ended = _ended(folder)
     try:
-        found = json.loads((folder / "best" / "metrics.json").read_text(encoding="utf-8"))
-        spec = _identity(folder)["spec"]
+        found = _json(folder / "best" / "metrics.json")
         return Summary(
             folder,
             setting,
@@ -74,21 +93,96 @@ def summarise(folder: Path, setting: Mapping[str, str]) -> Summary:
             found["trials"],
             found["seconds"],
             dict(found.get("tests", {})),  # Older runs do not say.
+            ended,
+            dict(spec["budget"]),
+            _machine(folder),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{folder}: not a finished run ({error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(f"{folder}: damaged: {error!r:.200}") from error
+
+
+def _ended(folder: Path) -> Mapping[str, int]:
+    """Return how the trials of a finished run ended; refuse one that is not finished."""
+    storage = Storage(folder / "history.sqlite", read_only=True)
+    try:
+        if not storage.fact("finished", False):
+            raise RunFolderError(f"{folder}: not finished; nasengine resume {folder}")
+        return Counter(trial.status.value for trial in storage.history())
+    finally:
+        storage.close()
+
+
+def _machine(folder: Path) -> str:
+    about = _json(folder / "environment.json")
+    device = about.get("device_name") or about.get("processor") or "?"
+    return f"{about.get('host', '?')} ({device}, {about.get('threads', '?')} threads)"
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path}: cannot be read: {error}") from error
+
+
+def _spec(folder: Path) -> dict[str, Any]:
+    try:
+        return read_toml(folder / "spec.toml")
+    except SpecError as error:
+        raise RunFolderError(f"{folder}: not a run's folder: {error}") from error
+
+
+def summarise_references(
+    folder: Path,
+    trials: Mapping[str, Trial],
+    setting: Mapping[str, str],
+    key: str,
+    seed: int,
+    like: Summary,
+) -> list[Summary]:
+    """Return reference networks as runs of no trial.
+
+    Parameters
+    ----------
+    folder
+        Where they were measured.
+    trials
+        The measured networks by name.
+    setting, key
+        What they were measured under, and the key at which a search has its strategy's name.
+    seed
+        The seed that they were measured under.
+    like
+        A run with the metrics and goals that they are held against.
+    """
+    return [
+        Summary(
+            folder,
+            {**setting, key: f"{name} (reference)"},
+            seed,
+            {metric: m.value for metric, m in trial.measurements.items()},
+            like.metrics,
+            like.goals,
+            tests=like.tests,
+            machine=_machine(folder),
+            problem=trial.reason,
+        )
+        for name, trial in trials.items()
+    ]
 
 
 def settings_of(folders: Sequence[Path]) -> list[dict[str, str]]:
     """Say of each run what makes it different from the others, seed and name apart.
+
+    The budget is such a setting, and so are the files of own code.
 
     Raises
     ------
     RunFolderError
         If a folder holds no run.
     """
-    specs = [_flat(_identity(folder)["spec"]) for folder in folders]
-    keys = {key for spec in specs for key in spec} - {"seed", "name"}
+    specs = [{**_flat(_spec(folder)), **_code(folder)} for folder in folders]
+    keys = {key for spec in specs for key in spec} - NO_SETTING
     differing = sorted(k for k in keys if len({repr(spec.get(k)) for spec in specs}) > 1)
     shown = [k for k in differing if all(k in spec for spec in specs)]
     # What not all have (a strategy's own settings, an estimator) mostly follows from a name:
@@ -97,14 +191,14 @@ def settings_of(folders: Sequence[Path]) -> list[dict[str, str]]:
     for key in sorted(rest, key=lambda k: not k.endswith(".name")):
         if _kinds(specs, [*shown, key]) > _kinds(specs, shown):
             shown.append(key)
-    return [{key: _said(spec, key) for key in shown or ["strategy.name"]} for spec in specs]
+    return [{key: _value_text(spec, key) for key in shown or ["strategy.name"]} for spec in specs]
 
 
 def _kinds(specs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> int:
     return len({tuple(repr(spec.get(key, ABSENT)) for key in keys) for spec in specs})
 
 
-def _said(spec: Mapping[str, Any], key: str) -> str:
+def _value_text(spec: Mapping[str, Any], key: str) -> str:
     return ABSENT if key not in spec else str(spec[key]) or "''"
 
 
@@ -118,28 +212,8 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     }
 
 
-def _identity(folder: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((folder / "identity.json").read_text(encoding="utf-8"))
-        return found
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{folder}: not a run's folder ({error})") from error
-
-
-def summarise_references(folder: Path, trials: Mapping[str, Trial], like: Summary) -> list[Summary]:
-    """Return reference networks as runs of no trial, with the metrics and goals of a real one."""
-    first, *others = like.setting
-    return [
-        Summary(
-            folder,
-            {first: f"{name} (reference)", **dict.fromkeys(others, "")},
-            like.seed,
-            {metric: m.value for metric, m in trial.measurements.items()},
-            like.metrics,
-            like.goals,
-            0,
-            0.0,
-            like.tests,
-        )
-        for name, trial in trials.items()
-    ]
+def _code(folder: Path) -> dict[str, str]:
+    """Return the digests of own code by the key of what it is: it may change, its name kept."""
+    path = folder / "identity.json"
+    kept = _json(path).get("code", {}) if path.is_file() else {}
+    return {f"{key}.code": str(digest)[:8] for key, digest in _flat(kept).items() if key}

@@ -1,0 +1,118 @@
+"""What a reader must know to trust a comparison: split, intervals, budgets, what is missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from nasengine.quantities import format_duration
+from nasengine.studies.comparison import (
+    Baseline,
+    Row,
+    confidence_of,
+    gain,
+    goals_of,
+    judged,
+)
+from nasengine.studies.summary import Summary
+
+
+def notes(table: Sequence[Row], baseline: Baseline) -> list[str]:
+    """Say what a comparison is judged by, how its intervals are made, and what is missing."""
+    runs = [run for row in table for run in row.runs.values()]
+    searches = [run for run in runs if run.trials]
+    return [
+        _judged(table),
+        *_intervals(table, baseline),
+        *_budgets(searches),
+        *_unmeasured_trials(table),
+        *_machines(runs),
+        *(problem for row in table for problem in _problems(row)),
+    ]
+
+
+def _judged(table: Sequence[Row]) -> str:
+    metric, goal = judged(table), goals_of(table)[0]
+    shown = "mean and standard deviation over seeds, of each search's winner"
+    if metric != goal:
+        return f"{metric}: {shown}, on the test split, which chose nothing"
+    tests = {run.tests.get(goal) for row in table for run in row.runs.values() if run.goals}
+    known = "the split" if any(tests) else "the measurement"
+    also = "; the data have no test split" if any(tests) else ""
+    return f"{metric}: {shown}, by {known} that chose it: too good by an unknown amount{also}"
+
+
+def _intervals(table: Sequence[Row], baseline: Baseline) -> Iterator[str]:
+    against = [(row, other) for row in table if (other := baseline.of(row)) is not None]
+    gains = [found for pair in against if (found := gain(*pair, judged(table))) is not None]
+    if not gains:
+        return
+    if {row.name for _, row in against} - {baseline.name}:
+        yield f"baseline: the row of {baseline.name} that differs in the strategy alone"
+    if all(math.isnan(found.found.low) for found in gains):
+        yield "no intervals: they need two seeds of a row, and values that vary"
+        return
+    paired = {found.paired for found in gains}
+    how = "of pairs by seed" if paired == {True} else "of unpaired seeds (Welch)"
+    if len(paired) > 1:
+        how = "of pairs by seed where two seeds or more are shared, else unpaired (Welch)"
+    confidence = confidence_of(table, baseline)
+    many = len(against)
+    together = f", all {many} together: each has {confidence:.1%} (Bonferroni)" if many > 1 else ""
+    yield (
+        f"gain: positive is better; 95% interval by Student's t {how}{together}; one that holds 0 "
+        "shows no difference"
+    )
+    yield (
+        "bootstrap: 95% percentile interval of each row alone, uncorrected; too narrow for few "
+        "seeds"
+    )
+
+
+def _budgets(searches: Sequence[Summary]) -> Iterator[str]:
+    allowed = dict.fromkeys(_budget_text(run.budget) for run in searches if run.budget)
+    if not allowed:
+        return
+    each = next(iter(allowed)) if len(allowed) == 1 else f"by row: {' | '.join(allowed)}"
+    timed = any("seconds" in run.budget for run in searches)
+    late = "; one under way at the end is measured to its end" if timed else ""
+    yield (
+        f"budget of each search: {each}{late}; search time is wall-clock time, training of "
+        "supernets included, references and final measurements not"
+    )
+
+
+def _budget_text(budget: Mapping[str, float]) -> str:
+    said = {"trials": lambda n: f"{n:g} trials", "seconds": format_duration}
+    return " or ".join(said[key](value) for key, value in budget.items())
+
+
+def _unmeasured_trials(table: Sequence[Row]) -> Iterator[str]:
+    """Say how many trials each row spent on networks that were not measured in full."""
+    told = []
+    for row in table:
+        runs = [run for run in row.runs.values() if run.trials]
+        counts = {s: sum(run.ended.get(s, 0) for run in runs) for s in _UNMEASURED}
+        if any(counts.values()):
+            said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+            told.append(f"{row.name} {said} of {sum(run.trials for run in runs)}")
+    if told:
+        yield f"trials not measured in full: {'; '.join(told)}"
+
+
+_UNMEASURED = ("infeasible", "failed", "lost")
+
+
+def _machines(runs: Sequence[Summary]) -> Iterator[str]:
+    machines = list(dict.fromkeys(run.machine for run in runs if run.machine))
+    if len(machines) == 1:
+        yield f"measured on {machines[0]}"
+    elif machines:
+        yield f"measured on {' and '.join(machines)}: times and latencies do not compare"
+
+
+def _problems(row: Row) -> Iterator[str]:
+    """Say which seeds of a row have no result, and why."""
+    for seed, run in sorted(row.runs.items()):
+        if run.problem:
+            yield f"{row.name}, seed {seed}: not measured in full: {run.problem}"
