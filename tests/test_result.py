@@ -51,6 +51,13 @@ def test_a_front_is_shown_and_delivered_with_its_knee_marked(
     assert told["choices"] == member["architecture"]
 
 
+def test_what_a_final_estimator_measures_anew_is_what_judges(tmp_path: Path) -> None:
+    """A search's goal is often a cheap stand-in for what is measured at the end."""
+    final = {"estimators": {"again": {"name": "parameters"}}}
+    result = ran(tmp_path, {"parameters": "min"}, budget={"trials": 2}, final=final)
+    assert [told["metric"] for told in result["verdict"] if "reference" in told] == ["again"]
+
+
 @pytest.mark.parametrize(
     ("objectives", "name"),
     [

@@ -45,6 +45,8 @@ class Comparison:
         is measured only where the data have that split.
     trials
         The primary goal's value of every complete trial.
+    judges
+        Goal to the metric that a final estimator measured in its place, more exactly.
     """
 
     metrics: Mapping[str, Metric]
@@ -53,6 +55,7 @@ class Comparison:
     counted: frozenset[str] = frozenset()
     tests: Mapping[str, str] = field(default_factory=dict)
     trials: Sequence[float] = ()
+    judges: Mapping[str, str] = field(default_factory=dict)
 
     def ratio(self, metric: str, reference: str) -> float:
         """Return searched / reference; NaN where one is missing or the reference is 0."""
@@ -91,10 +94,12 @@ class Comparison:
     def _judged(self, reference: str) -> Judged:
         """Judge by the test split where both have one: the other has chosen the winner."""
         goal = self.goals[0]
-        test = self.tests.get(goal)
+        test, judge = self.tests.get(goal), self.judges.get(goal)
         both = (self.networks["searched"], self.networks[reference])
         if test is not None and all(test in found for found in both):
             return Judged(test, split="test")
+        if judge is not None and all(judge in found for found in both):
+            goal = judge
         split = "validation" if test is not None else ""
         chosen_among = max(1, len(self.trials))
         return Judged(goal, goal in self.counted, split, chosen_among, len(self.goals))
@@ -119,24 +124,41 @@ def compare(outcome: Outcome) -> Comparison:
     metrics = {n: m for n, m in known_metrics(outcome.search).items() if n in measured}
     asked = outcome.search.objectives.goals
     goals = tuple(goal.metric for goal in asked)
-    tests = _tests(outcome.search, goals)
+    judges = _judges(outcome, goals)
+    tests = _tests(outcome.search, goals, judges)
     # What a search is asked for goes before what a metric usually is better for.
     for goal in asked:
-        for name in metrics.keys() & {goal.metric, tests.get(goal.metric)}:
+        alike = {goal.metric, tests.get(goal.metric), judges.get(goal.metric)}
+        for name in metrics.keys() & alike:
             if goal.goal:
                 metrics[name] = replace(metrics[name], direction=goal.goal)
     estimators = outcome.search.estimators
     counted = frozenset(n for n in metrics if estimators[n.partition(".")[0]].counts)
     complete = outcome.history.complete
     values = [t.value(goals[0]) for t in complete if goals[0] in t.measurements]
-    return Comparison(metrics, networks, goals, counted, tests, values)
+    return Comparison(metrics, networks, goals, counted, tests, values, judges)
 
 
-def _tests(search: Search, goals: Sequence[str]) -> dict[str, str]:
-    """Return goal to the metric that is the same on the test split, where there is one."""
+def _judges(outcome: Outcome, goals: Sequence[str]) -> dict[str, str]:
+    """Return goal to the same metric as the last final estimator of its kind measured it."""
+    search, winner = outcome.search, outcome.winner
+    before = next(t for t in outcome.history if t.number == winner.number).measurements
     found = {}
     for goal in goals:
         key, _, name = goal.partition(".")
+        for other, estimator in search.estimators.items():
+            full = f"{other}.{name}" if name else other
+            late = full in winner.measurements and full not in before
+            if late and type(estimator) is type(search.estimators[key]):
+                found[goal] = full
+    return found
+
+
+def _tests(search: Search, goals: Sequence[str], judges: Mapping[str, str]) -> dict[str, str]:
+    """Return goal to the metric that is the same on the test split, where there is one."""
+    found = {}
+    for goal in goals:
+        key, _, name = judges.get(goal, goal).partition(".")
         names = [metric.name for metric in search.estimators[key].metrics(search)]
         test = f"test_{name or names[0]}"
         if test in names:
