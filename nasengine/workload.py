@@ -6,19 +6,22 @@ taken from its multiply-accumulates, and what keeps activations is counted on th
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
 from nasengine.moves import sample
+from nasengine.randomness import torch_seed
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from nasengine.estimator import Estimator
     from nasengine.search import Search
     from nasengine.strategy import Strategy
 
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 _REPEATS, _LEAST, _SECONDS = 8, 2, 1.0
 """Steps that are taken at most, how many count at least, and the seconds that end it between."""
 
-_BATCH = 8
+_BATCH = 4
 """Samples in a timed step, at most: what a step takes besides its samples is timed with it."""
 
 
@@ -64,31 +67,57 @@ class Estimate:
         Training in one trial (and in measuring one reference).
     bytes
         Activations that the largest step keeps for its backward pass.
+    final_seconds
+        Training at the end, of the winner and of each reference.
     """
 
     search_seconds: float
     trial_seconds: float
     bytes: float
+    final_seconds: float = 0.0
 
-    def seconds(self, trials: int, references: int) -> float:
-        """Return the time of the whole run."""
-        return self.search_seconds + (trials + references) * self.trial_seconds
+    def seconds(self, trials: int | None, references: int, limit: float | None = None) -> float:
+        """Return the time of the whole run.
+
+        Parameters
+        ----------
+        trials
+            How many there will be at most; None for as many as the limit allows.
+        references
+            How many are measured beside the winner.
+        limit
+            Seconds after which no trial begins; None for no limit.
+        """
+        searched = math.inf if trials is None else self.search_seconds + trials * self.trial_seconds
+        if limit is not None:
+            searched = min(searched, limit)
+        beside = references * self.trial_seconds
+        return searched + beside + (1 + references) * self.final_seconds
 
 
-def estimate(search: Search, strategy: Strategy) -> Estimate:
+def estimate(search: Search, strategy: Strategy, final: Iterable[Estimator] = ()) -> Estimate:
     """Estimate a search by training the median network of a few for one step.
 
     What is measured without training (counts, latency) is left out.
+
+    Parameters
+    ----------
+    search, strategy
+        What is estimated.
+    final
+        The estimators that measure the winner and the references at the end.
     """
     shared = [strategy.workload(search)]
     shared += [estimator.shared_workload(search) for estimator in search.estimators.values()]
     own = [estimator.workload(search) for estimator in search.estimators.values()]
-    once, each = ([w for w in found if w is not None] for found in (shared, own))
-    if not once and not each:
+    last = [estimator.workload(search) for estimator in final]
+    once, each, end = ([w for w in found if w is not None] for found in (shared, own, last))
+    trainings = [*once, *each, *end]
+    if not trainings:
         return Estimate(0.0, 0.0, 0.0)
     network, single = _median(search)
     supernets = {w.part: _cost_of_supernet(search, w.part) for w in once if w.whole}
-    batch = min(_BATCH, max(work.batch for work in [*once, *each]))
+    batch = min(_BATCH, max(work.batch for work in trainings))
     per_sample = _seconds_per_sample(network, search, batch)
 
     def cost(work: Workload) -> _Cost:
@@ -101,7 +130,8 @@ def estimate(search: Search, strategy: Strategy) -> Estimate:
     return Estimate(
         sum(map(seconds, once)),
         sum(map(seconds, each)),
-        max(w.batch * cost(w).bytes for w in [*once, *each]),
+        max(w.batch * cost(w).bytes for w in trainings),
+        sum(map(seconds, end)),
     )
 
 
@@ -127,7 +157,8 @@ def _median(search: Search) -> tuple[nn.Module, _Cost]:
             network = build_network(search.space.graph, architecture)
         costs.append(_cost(network, search))
     middle = sorted(range(5), key=lambda index: costs[index].macs)[2]
-    return build_network(search.space.graph, drawn[middle]), costs[middle]
+    with torch_seed(search.seed, "workload"):
+        return build_network(search.space.graph, drawn[middle]), costs[middle]
 
 
 def _cost(network: nn.Module, search: Search, *further: object) -> _Cost:
@@ -176,9 +207,10 @@ def _seconds_per_sample(network: nn.Module, search: Search, batch: int) -> float
     from nasengine.passes import memory_format, prepare
 
     network = prepare(network.to(search.device)).train()
-    inputs = torch.rand(batch, *search.task.input_shape, device=search.device)
-    inputs = inputs.contiguous(memory_format=memory_format(inputs))
-    return _usual(partial(_step, network, inputs)) / batch
+    with torch_seed(search.seed, "workload"):
+        inputs = torch.rand(batch, *search.task.input_shape, device=search.device)
+        inputs = inputs.contiguous(memory_format=memory_format(inputs))
+        return _usual(partial(_step, network, inputs)) / batch
 
 
 def _step(network: nn.Module, inputs: torch.Tensor) -> None:

@@ -41,7 +41,8 @@ def test_a_search_takes_about_what_was_estimated(tmp_path: Path) -> None:
     started = time.perf_counter()
     Engine(search, darts, Storage(tmp_path / "history.sqlite")).run()
     took = time.perf_counter() - started
-    assert took / 6 < expected.seconds(1, 0) < took * 6
+    # Rough, and on machines that have other work: that it is of the right size is what is tested.
+    assert took / 20 < expected.seconds(1, 0) < took * 20
     assert expected.search_seconds > 0
     assert expected.trial_seconds > 0
 
@@ -75,23 +76,56 @@ def test_a_batch_twice_as_large_keeps_twice_as_much(tmp_path: Path) -> None:
     assert kept[1] == pytest.approx(2 * kept[0])
 
 
-def test_the_first_step_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[float] = []
+class Clock:
+    """A clock that only steps move."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(workload, "time", made)
+    return made
+
+
+def test_the_first_step_does_not_count(clock: Clock) -> None:
+    taken = []
 
     def step() -> None:
-        taken.append(0.0)
-        time.sleep(0.0 if len(taken) > 1 else 0.2)
+        clock.now += 0.5 if taken else 7.0
+        taken.append(clock.now)
 
-    monkeypatch.setattr(workload, "_SECONDS", 0.1)
-    assert workload._usual(step) < 0.1
+    assert workload._usual(step) == 0.5
     assert len(taken) == 3
 
 
 def test_what_a_step_takes_besides_its_samples_is_counted_once_a_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workload, "_step", lambda *_: time.sleep(0.05))
+    def step(*_: object) -> None:
+        clock.now += 0.05
+
+    monkeypatch.setattr(workload, "_step", step)
     trained = load_class(Estimator, "trained")(iterations=100, batch=4)
     search = tiny_search(folder=tmp_path, estimators={"iou": trained})
     found = estimate(search, load_class(Strategy, "random")())
-    assert 5 <= found.trial_seconds < 10
+    assert found.trial_seconds == pytest.approx(5)
+
+
+def test_the_budget_of_seconds_and_what_is_trained_at_the_end_count(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*_: object) -> None:
+        clock.now += 0.05
+
+    monkeypatch.setattr(workload, "_step", step)
+    make = load_class(Estimator, "trained")
+    search = tiny_search(folder=tmp_path, estimators={"iou": make(iterations=100, batch=4)})
+    found = estimate(search, load_class(Strategy, "random")(), [make(iterations=400, batch=4)])
+    assert found.final_seconds == pytest.approx(20)
+    assert found.seconds(6, 1) == pytest.approx(6 * 5 + 5 + 2 * 20)
+    assert found.seconds(1000, 1, 30.0) == found.seconds(None, 1, 30.0) == pytest.approx(75)

@@ -157,14 +157,15 @@ def data_facts(search: Search) -> dict[str, Any]:
 
 
 def _estimate_facts(experiment: Experiment, search: Search) -> dict[str, float] | None:
-    trials = experiment.spec.budget.trials
-    expected = estimate(search, experiment.strategy)
+    budget = experiment.spec.budget
+    expected = estimate(search, experiment.strategy, experiment.final.values())
     if not expected.bytes:
         return None  # Nothing is trained.
     return {
         "search_seconds": expected.search_seconds,
         "trial_seconds": expected.trial_seconds,
-        "seconds": expected.seconds(trials or 0, len(experiment.references)),
+        "final_seconds": expected.final_seconds,
+        "seconds": expected.seconds(budget.trials, len(experiment.references), budget.seconds),
         "bytes": expected.bytes,
     }
 
@@ -205,10 +206,17 @@ def show_check(console: Console, facts: Mapping[str, Any], notes: Sequence[str])
         lines.append(f"{name}: {low} to {high}, half of the networks below {middle}{beside}")
     expected = facts["estimate"]
     if expected:
+        said = {
+            "search_seconds": "for the search itself",
+            "trial_seconds": "for each network",
+            "final_seconds": "for each at the end",
+        }
+        parts = [
+            f"{format_duration(expected[k])} {what}" for k, what in said.items() if expected[k]
+        ]
         lines.append(
             f"roughly {format_duration(expected['seconds'])} of training on this machine "
-            f"({format_duration(expected['search_seconds'])} for the search itself, "
-            f"{format_duration(expected['trial_seconds'])} for each network), "
+            f"({', '.join(parts)}), "
             f"about {format_bytes(expected['bytes'])} of activations in a step"
         )
     for split, found in facts.get("data", {}).items():
