@@ -257,6 +257,8 @@ def test_a_split_seed_keeps_the_split(root: Path) -> None:
         ({"values": {"x": "defect"}}, "'x' is not a mask's value"),
         ({"validation": 1.5}, "data.validation"),
         ({"validation": -1}, "data.validation"),
+        ({"validation": 0}, "data.validation: networks are chosen by the validation images"),
+        ({"validation": 0.0}, "there must be some"),
         ({"by_folder": True, "split_file": "s.csv"}, "keep one"),
         ({"images": 3}, "data.images"),
     ],
@@ -265,6 +267,11 @@ def test_wrong_settings_are_named(settings: dict[str, object], message: str) -> 
     with pytest.raises(SpecError) as caught:
         build(DataSource, {"name": "folder", "images": "i", "masks": "m", **settings}, where="data")
     assert message in str(caught.value)
+
+
+def test_a_division_without_validation_is_refused() -> None:
+    with pytest.raises(DataError, match="leaves the validation split empty"):
+        split_by_group([0, 1, 2], validation=0, test=0, seed=0)
 
 
 @given(

@@ -12,7 +12,7 @@ from nasengine.plugin import SpecPath
 from nasengine.randomness import derive_seed
 from nasengine.task import DataSource, Samples, Splits
 
-from .splits import Share, check_disjoint, joined, split_by_group
+from .splits import Share, SomeShare, check_disjoint, joined, split_by_group
 
 SPLITS = ("train", "validation", "test")
 
@@ -26,6 +26,7 @@ class ClassFolders(DataSource):
     """
 
     targets: ClassVar[Literal["masks", "labels", ""]] = "labels"
+    inputs: ClassVar[Literal["images", ""]] = "images"
 
     root: SpecPath
     """Folder that holds a folder for each class, or `train`, `validation` (and `test`)."""
@@ -35,7 +36,7 @@ class ClassFolders(DataSource):
     """Height and width in pixels that images are brought to."""
     channels: Literal[1, 3] = 3
     """3 (RGB; grey is repeated) or 1 (grey)."""
-    validation: Share = 0.2
+    validation: SomeShare = 0.2
     """Validation images of a class: a share, or how many."""
     test: Share = 0
     """Test images of a class, never used by a search: a share, or how many."""

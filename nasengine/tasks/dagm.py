@@ -16,7 +16,7 @@ from nasengine.plugin import SpecPath
 from nasengine.randomness import derive_seed
 from nasengine.task import DataSource, Splits
 
-from .splits import Share, check_disjoint, joined, split_by_group
+from .splits import Share, SomeShare, check_disjoint, joined, split_by_group
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,7 @@ class Dagm(DataSource):
     """
 
     targets: ClassVar[Literal["masks", "labels", ""]] = "masks"
+    inputs: ClassVar[Literal["images", ""]] = "images"
 
     root: SpecPath
     """Folder that holds `Class1`, `Class2`, ..."""
@@ -47,7 +48,7 @@ class Dagm(DataSource):
     """Height and width in pixels that images are brought to."""
     channels: Literal[1, 3] = 3
     """1, or 3 equal ones: the images are grey."""
-    validation: Share = 1 / 6
+    validation: SomeShare = 1 / 6
     """Validation images: a share, or how many."""
     test: Share = 0
     """Test images with `defects_only`: a share, or how many."""

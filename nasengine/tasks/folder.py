@@ -13,7 +13,7 @@ from nasengine.plugin import SpecPath
 from nasengine.randomness import derive_seed
 from nasengine.task import DataSource, Splits
 
-from .splits import Share, check_disjoint, joined, read_csv, split_by_group
+from .splits import Share, SomeShare, check_disjoint, joined, read_csv, split_by_group
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +46,7 @@ class Folder(DataSource):
     """
 
     targets: ClassVar[Literal["masks", "labels", ""]] = "masks"
+    inputs: ClassVar[Literal["images", ""]] = "images"
 
     images: SpecPath
     """Folder of the images."""
@@ -66,7 +67,7 @@ class Folder(DataSource):
     """What a mask's name has after its image's name: "_mask" for 0001_mask.png."""
     missing_masks: Literal["refuse", "background"] = "refuse"
     """An image without a mask: an error, or an image without defect."""
-    validation: Share = 0.2
+    validation: SomeShare = 0.2
     """Validation images: a share, or how many."""
     test: Share = 0
     """Test images, never used by a search: a share, or how many."""

@@ -16,7 +16,7 @@ from nasengine.plugin import SpecPath
 from nasengine.randomness import derive_seed
 from nasengine.task import DataSource, Splits
 
-from .splits import Share, check_disjoint, joined, read_csv, split_by_group
+from .splits import Share, SomeShare, check_disjoint, joined, read_csv, split_by_group
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +42,7 @@ class NeuSeg(DataSource):
     """
 
     targets: ClassVar[Literal["masks", "labels", ""]] = "masks"
+    inputs: ClassVar[Literal["images", ""]] = "images"
 
     root: SpecPath
     """Folder with `images/{training,test}/ID.jpg` and `annotations/{training,test}/ID.png`."""
@@ -51,7 +52,7 @@ class NeuSeg(DataSource):
     """Height and width in pixels that images are brought to."""
     channels: Literal[1, 3] = 3
     """1, or 3 equal ones: the images are grey."""
-    validation: Share = 50
+    validation: SomeShare = 50
     """Validation images a defect: how many, or a share."""
     test: Share = 0
     """Test images a defect, never used by a search: how many, or a share."""

@@ -21,8 +21,16 @@ def _share(value: int | float) -> int | float:
     return value
 
 
+def _some(value: int | float) -> int | float:
+    if value == 0:
+        raise ValueError("networks are chosen by the validation images: there must be some")
+    return value
+
+
 Share = Annotated[int | float, AfterValidator(_share)]
 """A share of the images (0.2), or how many (50)."""
+SomeShare = Annotated[Share, AfterValidator(_some)]
+"""A share that is not 0."""
 
 
 def count_of(share: int | float, total: int) -> int:
@@ -82,7 +90,7 @@ def split_by_group(
     Raises
     ------
     DataError
-        If nothing is left to train on, or a wanted split stays empty.
+        If nothing is left to train on or to validate by, or a wanted split stays short.
 
     Examples
     --------
@@ -101,7 +109,8 @@ def split_by_group(
         splits[name] = []
         while order and len(splits[name]) < wanted:
             splits[name] += members[order.pop()]
-        if share and len(splits[name]) < max(wanted, 1):
+        needed = max(wanted, 1) if share or name == "validation" else 0
+        if len(splits[name]) < needed:
             raise DataError(
                 f"{name} = {share} of {len(groups)} images in {len(members)} groups leaves the "
                 f"{name} split {'short' if splits[name] else 'empty'}"
