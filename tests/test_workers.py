@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 import tomli_w
 from test_spec import tables
 
-from nasengine.errors import DataError, Interrupted, SpecError
+from nasengine.errors import DataError, Interrupted, RunFolderError, SpecError
 from nasengine.reporter import Reporter
+from nasengine.runs import session
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.run import run
 from nasengine.runs.run_folder import RunFolder
@@ -72,7 +74,7 @@ class Heard(Reporter):
         self.trials.append(trial)
 
 
-def run_with(folder: Path, behaviour: str, **execution: Any) -> tuple[RunFolder, Heard]:
+def spec_with(folder: Path, behaviour: str, **execution: Any) -> Path:
     (folder / "misbehaving.py").write_text(MISBEHAVING)
     table = tables()
     table["estimators"] = {
@@ -84,7 +86,11 @@ def run_with(folder: Path, behaviour: str, **execution: Any) -> tuple[RunFolder,
     table["references"] = []
     path = folder / "spec.toml"
     path.write_text(tomli_w.dumps(table))
-    experiment = Experiment.load(path)
+    return path
+
+
+def run_with(folder: Path, behaviour: str, **execution: Any) -> tuple[RunFolder, Heard]:
+    experiment = Experiment.load(spec_with(folder, behaviour, **execution))
     heard = Heard()
     run_folder = RunFolder.create(folder / "runs", experiment, ["test"])
     try:
@@ -160,8 +166,6 @@ def test_what_cannot_be_executed_is_refused(
 
 
 def test_a_stop_reaches_workers_and_the_run_goes_on_later(tmp_path: Path) -> None:
-    import threading
-
     (tmp_path / "misbehaving.py").write_text(MISBEHAVING)
     table = tables()
     table["execution"] = {"isolate": True}
@@ -182,6 +186,48 @@ def test_a_stop_reaches_workers_and_the_run_goes_on_later(tmp_path: Path) -> Non
         heard = Heard()
         run(experiment, run_folder, heard)
     assert [t.number for t in heard.trials] == [1, 2]
+
+
+def interrupted(spec: Path) -> Path:
+    """Run a spec until its first trial has ended; return the run's folder."""
+    experiment = Experiment.load(spec)
+    stop = threading.Event()
+
+    class Stopping(Heard):
+        def trial(self, trial: Trial) -> None:
+            stop.set()
+
+    with RunFolder.create(spec.parent / "runs", experiment, ["test"]) as run_folder:
+        with pytest.raises(Interrupted):
+            run(experiment, run_folder, Stopping(), stop)
+        return run_folder.path
+
+
+def test_workers_run_the_file_that_a_resume_is_given_and_no_other(tmp_path: Path) -> None:
+    folder = interrupted(spec_with(tmp_path, "nothing", isolate=True))
+    trap, sprung = tmp_path / "misbehaving.py", tmp_path / "sprung"
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    trap.rename(moved / "misbehaving.py")
+    trap.write_text(f"open({str(sprung)!r}, 'w').close()\n{MISBEHAVING}")
+    code = ["nasengine.testing.stubs", str(moved / "misbehaving.py")]
+    outcome = session.resume(folder, code=code)
+    assert len(outcome.history.complete) == 4
+    assert not sprung.exists()
+
+
+def test_a_worker_imports_no_file_that_changed_since_the_run_began(tmp_path: Path) -> None:
+    spec = spec_with(tmp_path, "nothing", isolate=True)
+    sprung = tmp_path / "sprung"
+    experiment = Experiment.load(spec)
+    with RunFolder.create(tmp_path / "runs", experiment, ["test"]) as run_folder:
+        changed = f"open({str(sprung)!r}, 'w').close()\n{MISBEHAVING}"
+        (tmp_path / "misbehaving.py").write_text(changed)
+        with pytest.raises(
+            RunFolderError, match=r"code\.estimators\.quality\.misbehaving\.py: was"
+        ):
+            run(experiment, run_folder, Heard())
+    assert not sprung.exists()
 
 
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:

@@ -161,24 +161,47 @@ class RunFolder:
         RunFolderError
             If it is damaged, or of a later format.
         """
-        path = self.path / "identity.json"
-        try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            written = found["format"]
-            if isinstance(written, bool) or not isinstance(written, int):
-                raise TypeError(f"its format is {written!r:.40}")
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise RunFolderError(f"{path}: damaged: {error!s:.200}") from error
-        if written > FORMAT:
-            raise RunFolderError(
-                f"{path}: written by a later nasengine (format {written}, this one reads {FORMAT})"
-            )
-        return found
+        return _read_identity(self.path)
 
     def write_spec(self, experiment: Experiment) -> None:
         """Replace the kept spec, after a change that a resume allows."""
         write_json(self.path / "identity.json", identity(experiment))
         write_atomically(self.path / "spec.toml", tomli_w.dumps(experiment.resolved()))
+
+
+def check_code(path: Path) -> None:
+    """Refuse code files that are not those that a run began with, before one is imported.
+
+    Raises
+    ------
+    RunFolderError
+        Naming each that is gone or changed.
+    """
+    before = _read_identity(path)
+    try:
+        now = {"code": _code_digests(read_toml(path / "spec.toml"))}
+    except OSError as error:
+        raise RunFolderError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    changes = _changes(before.get("code"), _as_kept(now, before)["code"], "code")
+    if changes:
+        listed = "\n  ".join(changes)
+        raise RunFolderError(f"{path}: changed since the run began:\n  {listed}")
+
+
+def _read_identity(folder: Path) -> dict[str, Any]:
+    path = folder / "identity.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        written = found["format"]
+        if isinstance(written, bool) or not isinstance(written, int):
+            raise TypeError(f"its format is {written!r:.40}")
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise RunFolderError(f"{path}: damaged: {error!s:.200}") from error
+    if written > FORMAT:
+        raise RunFolderError(
+            f"{path}: written by a later nasengine (format {written}, this one reads {FORMAT})"
+        )
+    return found
 
 
 def plugin_names(path: Path) -> dict[str, str]:

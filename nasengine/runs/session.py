@@ -114,7 +114,7 @@ def reopened(folder: RunFolder, assignments: Sequence[str], code: Sequence[str])
     overrides = [*_own_code(folder, code), *assignments]
     experiment = Experiment.load(folder.path / "spec.toml", overrides)
     folder.check_identity(experiment)
-    if assignments:
+    if overrides:  # Workers read the kept spec: where code lies now is part of it.
         folder.write_spec(experiment)
     return experiment
 

@@ -95,7 +95,9 @@ def _measure_all(
     from nasengine.runs.experiment import Experiment
     from nasengine.runs.goals import not_yet_measured
     from nasengine.runs.run import threads
+    from nasengine.runs.run_folder import check_code
 
+    check_code(folder)
     # What the strategy agrees to, the parent has asked it.
     experiment = replace(Experiment.load(folder / "spec.toml"), searches=False)
     limits = json.loads((folder / "objectives.json").read_text(encoding="utf-8"))
