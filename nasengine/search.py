@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasengine.errors import Interrupted, RunFolderError, SpecError, did_you_mean
+from nasengine.errors import DataError, Interrupted, RunFolderError, SpecError, did_you_mean
 from nasengine.files import make_folder, write_json
 from nasengine.objectives import Objectives
 from nasengine.randomness import stream
@@ -101,11 +101,23 @@ class Search:
     def _load(self) -> Splits:
         started = time.perf_counter()
         splits = self.task.load(self.seed)
+        self._check_samples(splits)
         self._check_same(splits)
         if time.perf_counter() - started > 2:
             count = sum(len(s) for s in (splits.train, splits.validation, splits.test) if s)
             self.reporter.note(f"{count} samples in {time.perf_counter() - started:.1f} s")
         return splits
+
+    def _check_samples(self, splits: Splits) -> None:
+        """Hold to the contract what may come from anyone's code."""
+        # One output is a binary problem.
+        classes = max(self.task.outputs, 2)
+        for name, samples in vars(splits).items():
+            if samples is not None:
+                try:
+                    samples.check(self.task.input_shape, classes)
+                except DataError as error:
+                    raise DataError(f"the {name} split: {error}") from error
 
     def _check_same(self, splits: Splits) -> None:
         """Keep a digest of the data, and hold a resumed run to it."""

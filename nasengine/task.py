@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from nasengine.errors import SpecError, did_you_mean
+from nasengine.errors import DataError, SpecError, did_you_mean
 from nasengine.plugin import Plugin
 from nasengine.trial import Metric
 
@@ -45,6 +45,48 @@ class Samples:
     def __len__(self) -> int:
         return len(self.names)
 
+    def check(self, input_shape: tuple[int, int, int], classes: int) -> None:
+        """Refuse samples that are not as the attributes say.
+
+        Parameters
+        ----------
+        input_shape
+            (C, H, W) that a sample must have.
+        classes
+            Targets are below it.
+
+        Raises
+        ------
+        DataError
+            Naming the first sample, the value that it has, and what is allowed.
+        """
+        if not self.names:
+            raise DataError("holds no samples")
+        self._check_form("inputs", self.inputs, "torch.float32", [input_shape])
+        self._check_form("targets", self.targets, "torch.int64", [(), input_shape[1:]])
+        self._check_values("input", self.inputs, ~self.inputs.isfinite(), "finite values")
+        beyond = (self.targets < 0) | (self.targets >= classes)
+        self._check_values("target", self.targets, beyond, f"class indices from 0 to {classes - 1}")
+
+    def _check_form(
+        self, what: str, tensor: Tensor, dtype: str, shapes: Sequence[tuple[int, ...]]
+    ) -> None:
+        if str(tensor.dtype) != dtype:
+            raise DataError(f"{what} are of {tensor.dtype}; allowed: {dtype}")
+        allowed = [(len(self.names), *shape) for shape in shapes]
+        if tuple(tensor.shape) not in allowed:
+            raise DataError(
+                f"{what} of {len(self.names)} named samples have the shape {tuple(tensor.shape)}; "
+                f"allowed: {' or '.join(map(str, allowed))}"
+            )
+
+    def _check_values(self, what: str, tensor: Tensor, wrong: Tensor, allowed: str) -> None:
+        if not wrong.any():
+            return
+        place = tuple(wrong.nonzero()[0].tolist())
+        value = tensor[place].item()
+        raise DataError(f"{self.names[place[0]]!r} has the {what} {value}; allowed: {allowed}")
+
     def digest(self) -> str:
         """Return a digest of inputs, targets and names: equal for equal samples alone."""
         found = hashlib.sha256("\0".join(self.names).encode())
@@ -63,6 +105,26 @@ class Splits:
     test: Samples | None = None
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What a user of a delivered network must know beside its shapes; empty where it is not known.
+
+    Parameters
+    ----------
+    inputs
+        ``images``: as `DataSource.inputs`.
+    classes
+        Names of the classes in order of their index.
+    decision
+        How logits become a class: by ``threshold``, class 1 where the one output is above 0, else
+        class 0; by ``argmax``, the class of the largest output.
+    """
+
+    inputs: Literal["images", ""] = ""
+    classes: tuple[str, ...] = ()
+    decision: Literal["threshold", "argmax", ""] = ""
+
+
 class DataSource(Plugin):
     """Where a task's samples come from; a setting of the task: ``data = { name = ... }``.
 
@@ -71,10 +133,15 @@ class DataSource(Plugin):
     targets
         What `load` gives as targets: ``masks`` (N, H, W) or ``labels`` (N,). A source that leaves
         it empty is not held against the task before the data are read.
+    inputs
+        What `load` gives as inputs: ``images``, which are RGB (C = 3) or grey (C = 1), 8 bits a
+        channel brought to `shape` (bilinear, antialiased) and divided by 255. It is written
+        beside the networks that a run delivers; a source that leaves it empty says nothing.
     """
 
     kind: ClassVar[str] = "data"
     targets: ClassVar[Literal["masks", "labels", ""]] = ""
+    inputs: ClassVar[Literal["images", ""]] = ""
 
     @property
     @abstractmethod
@@ -111,6 +178,14 @@ class Task(Plugin):
     @abstractmethod
     def outputs(self) -> int:
         """Channels (or logits) that a network must give."""
+
+    @property
+    def usage(self) -> Usage:
+        """What is written beside a delivered network of its inputs and outputs, by default nothing.
+
+        Shapes are written in any case.
+        """
+        return Usage()
 
     @property
     def output_shape(self) -> tuple[int, ...] | None:

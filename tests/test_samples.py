@@ -1,0 +1,69 @@
+"""Samples from anyone's source are held to the contract once, before anything trains on them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from nasengine.errors import DataError
+from nasengine.task import Samples, Splits
+from nasengine.testing.stubs import TinySegmentation, tiny_search
+
+
+class Changed(TinySegmentation):
+    """A task whose validation samples are spoilt."""
+
+    how: str
+    """What is wrong with them."""
+
+    def load(self, seed: int) -> Splits:
+        splits = super().load(seed)
+        return replace(splits, validation=spoilt(splits.validation, self.how))
+
+
+def spoilt(samples: Samples, how: str) -> Samples:
+    inputs, targets = samples.inputs.clone(), samples.targets.clone()
+    changes: dict[str, dict[str, Tensor | tuple[str, ...]]] = {
+        "255": {"targets": targets * 255},
+        "negative": {"targets": targets.index_fill(0, torch.tensor(1), -1)},
+        "float targets": {"targets": targets.float()},
+        "double": {"inputs": inputs.double()},
+        "nan": {"inputs": inputs.index_fill(0, torch.tensor(1), float("nan"))},
+        "names": {"names": samples.names[:-1]},
+        "channels": {"inputs": inputs[:, :1]},
+        "mask size": {"targets": targets[:, ::2]},
+        "empty": {"inputs": inputs[:0], "targets": targets[:0], "names": ()},
+    }
+    return replace(samples, **changes[how])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("255", "has the target 255; allowed: class indices from 0 to 1"),
+        ("negative", "has the target -1; allowed: class indices from 0 to 1"),
+        ("float targets", "targets are of torch.float32; allowed: torch.int64"),
+        ("double", "inputs are of torch.float64; allowed: torch.float32"),
+        ("nan", "has the input nan; allowed: finite values"),
+        ("names", "inputs of 3 named samples have the shape (4, 3, 16, 16)"),
+        ("channels", "allowed: (4, 3, 16, 16)"),
+        ("mask size", "targets of 4 named samples have the shape (4, 8, 16); allowed: (4,) or (4"),
+        ("empty", "holds no samples"),
+    ],
+)
+def test_what_breaks_the_contract_is_named(how: str, said: str, tmp_path: Path) -> None:
+    search = tiny_search(task=Changed(how=how), folder=tmp_path)
+    with pytest.raises(DataError) as caught:
+        _ = search.splits
+    assert str(caught.value).startswith("the validation split: ")
+    assert said in str(caught.value)
+    assert not (tmp_path / "data.json").exists()
+
+
+def test_a_value_is_named_with_its_sample(tmp_path: Path) -> None:
+    search = tiny_search(task=Changed(how="negative"), folder=tmp_path)
+    name = TinySegmentation().load(search.seed).validation.names[1]
+    with pytest.raises(DataError, match=f"'{name}' has the target"):
+        _ = search.splits
