@@ -5,6 +5,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,6 +103,15 @@ def test_a_turned_photograph_is_read_upright(tmp_path: Path) -> None:
     assert np.abs(read(tmp_path / "a.png")[0] - GREY[::-1, ::-1] / 255).max() < 1e-6
 
 
+def test_a_turned_mask_is_read_as_its_image(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(GREY).save(tmp_path / "a.png", exif=exif)
+    read_as_image = read(tmp_path / "a.png")[0] * 255
+    assert np.array_equal(READER.mask(tmp_path / "a.png")[0], read_as_image.round())
+    assert not np.array_equal(READER.mask(tmp_path / "a.png")[0], GREY)
+
+
 def test_size_is_reported_and_changed(tmp_path: Path) -> None:
     Image.new("L", (20, 10), 128).save(tmp_path / "a.png")
     pixels, size, _ = READER.image(tmp_path / "a.png")
@@ -114,6 +124,15 @@ def test_the_digest_is_of_the_pixels(tmp_path: Path) -> None:
     Image.fromarray(GREY).save(tmp_path / "b.bmp")
     Image.fromarray(GREY.T.copy()).save(tmp_path / "c.png")
     a, b, c = (READER.image(tmp_path / name)[2] for name in ("a.png", "b.bmp", "c.png"))
+    assert a == b != c
+
+
+def test_the_digest_of_grey_is_the_same_in_one_band_and_in_three(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    Image.fromarray(GREY).convert("RGB").save(tmp_path / "b.png")
+    tinted = np.stack([GREY, GREY, GREY // 2], -1)
+    Image.fromarray(tinted).save(tmp_path / "c.png")
+    a, b, c = (READER.image(tmp_path / name)[2] for name in ("a.png", "b.png", "c.png"))
     assert a == b != c
 
 
@@ -263,9 +282,17 @@ def test_a_sixteen_bit_mask_keeps_its_values(tmp_path: Path) -> None:
     assert READER.mask(tmp_path / "m.png")[0].max() == 252 * 200
 
 
-def test_a_jpeg_mask_is_cut_at_half(tmp_path: Path) -> None:
-    Image.fromarray(np.where(GREY > 100, 255, 0).astype(np.uint8)).save(tmp_path / "m.jpg")
-    assert set(np.unique(READER.mask(tmp_path / "m.jpg")[0])) == {0, 255}
+@pytest.mark.parametrize(
+    ("name", "settings"), [("m.jpg", {}), ("m.tif", {"compression": "jpeg", "quality": 40})]
+)
+def test_a_mask_saved_as_jpeg_is_cut_at_half(
+    tmp_path: Path, name: str, settings: dict[str, Any]
+) -> None:
+    mask = Image.fromarray(np.where(GREY > 100, 255, 0).astype(np.uint8))
+    mask.save(tmp_path / name, **settings)
+    with Image.open(tmp_path / name) as saved:
+        assert set(np.unique(np.asarray(saved))) > {0, 255}
+    assert set(np.unique(READER.mask(tmp_path / name)[0])) == {0, 255}
 
 
 def test_a_mask_in_colour_is_refused(tmp_path: Path) -> None:

@@ -60,8 +60,7 @@ class Reader:
         with _opened(path, self.max_pixels) as image:
             picture = _picture(ImageOps.exif_transpose(image), image, path)
             original = (picture.height, picture.width)
-            digest = hashlib.blake2b(picture.tobytes(), digest_size=16)
-            digest.update(repr((original, picture.mode)).encode())
+            digest = _digest(picture)
             picture = _bands(picture, self.channels, path)
             if original != self.size:
                 picture = picture.resize(self.size[::-1], Image.Resampling.BILINEAR)
@@ -70,7 +69,7 @@ class Reader:
             pixels = np.repeat(pixels[None], self.channels, axis=0)
         else:
             pixels = pixels.transpose(2, 0, 1)
-        return np.ascontiguousarray(pixels), original, digest.hexdigest()
+        return np.ascontiguousarray(pixels), original, digest
 
     def mask(self, path: Path) -> tuple[NDArray[np.int64], tuple[int, int]]:
         """Return the values (H, W) of a mask, and the size (H, W) in the file.
@@ -97,7 +96,7 @@ def values_of(path: Path, max_pixels: int) -> NDArray[np.int32]:
         Naming the file and what is wrong with it.
     """
     with _opened(path, max_pixels) as image:
-        return _values(image, path)
+        return _values(ImageOps.exif_transpose(image), path, lossy=_is_lossy(image))
 
 
 @contextmanager
@@ -162,6 +161,16 @@ def _without_alpha(image: Image.Image, path: Path) -> Image.Image:
     return image.convert("L" if image.mode == "LA" else "RGB")
 
 
+def _digest(picture: Image.Image) -> str:
+    """Return a digest of the pixels: the same whether grey is saved as one band or as three."""
+    pixels = np.asarray(picture)
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]
+    digest = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=16)
+    digest.update(repr((pixels.shape, str(pixels.dtype))).encode())
+    return digest.hexdigest()
+
+
 def _bands(picture: Image.Image, channels: int, path: Path) -> Image.Image:
     if channels == 1 and picture.mode == "RGB":
         return picture.convert("L")
@@ -170,9 +179,15 @@ def _bands(picture: Image.Image, channels: int, path: Path) -> Image.Image:
     return picture
 
 
-def _values(image: Image.Image, path: Path) -> NDArray[np.int32]:
+def _is_lossy(image: Image.Image) -> bool:
+    return image.format in {"JPEG", "MPO"} or image.info.get("compression") in {
+        "jpeg",
+        "tiff_jpeg",
+    }
+
+
+def _values(image: Image.Image, path: Path, *, lossy: bool) -> NDArray[np.int32]:
     """Return a mask's values: a palette's indices, grey levels, or RGB whose bands are equal."""
-    lossy = image.format in {"JPEG", "MPO"}
     mode = image.mode
     if mode in {"LA", "RGBA"}:
         image = _without_alpha(image, path)
