@@ -104,6 +104,22 @@ class CostTable:
         )
         return total if self.graph is None else total - self._cut(self.graph, architecture)
 
+    @property
+    def cuts(self) -> bool:
+        """Whether a choice may cut a connection, so that costs are no sum over decisions."""
+        from nasengine.canonical import meanings
+
+        return self.graph is not None and "zero" in meanings(self.graph).values()
+
+    @property
+    def least(self) -> float:
+        """A bound that no network is below: what no cut leaves without use."""
+        if self.graph is None or not self.cuts:
+            rows = self.per_decision().values()
+            return self.fixed + sum(min(row.values()) for row in rows)
+        shortened = sum(c * (len(self.graph[n].inputs) - 1) for n, c in self.sums.items())
+        return max(0.0, self.fixed - sum(self.operations.values()) - shortened)
+
     def _cut(self, graph: SpaceGraph, architecture: Mapping[str, str]) -> float:
         """Return the cost of all that cut connections leave without use."""
         from nasengine.canonical import meanings, simplify

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -14,6 +15,7 @@ from nasengine.quantities import format_quantity, parse_quantity
 
 if TYPE_CHECKING:
     from nasengine.architecture import Architecture
+    from nasengine.estimator import CostTable
     from nasengine.search import Search
 
 
@@ -91,6 +93,9 @@ class Cost:
         What the spec's objectives allow at most; None for no limit.
     counts
         Whether the table is exact, not measured.
+    table
+        What costs are predicted by; without it, by the rows alone. Where a choice may cut a
+        connection, gradients go by the rows, and networks cost less than they say.
     """
 
     key: str
@@ -103,6 +108,7 @@ class Cost:
     tolerance: float = 0.1
     limit: float | None = None
     counts: bool = True
+    table: CostTable | None = None
 
     @property
     def aim(self) -> float | None:
@@ -113,14 +119,35 @@ class Cost:
         self, architecture: Mapping[str, str], decisions: Mapping[str, Sequence[str]]
     ) -> float:
         """Return the cost of a whole network, by the table."""
+        if self.table is not None and self.cuts:
+            choices = tuple(architecture[name] for name in decisions)
+            if choices not in self._weighed:
+                self._weighed[choices] = self.table.predict(architecture)
+            return self._weighed[choices]
         parts = (row[decisions[n].index(architecture[n])] for n, row in self.rows.items())
         return self.fixed + sum(parts)
 
+    @cached_property
+    def cuts(self) -> bool:
+        """Whether a choice may cut a connection, so that the cost is no sum of the rows."""
+        return self.table is not None and self.table.cuts
+
+    @cached_property
+    def _weighed(self) -> dict[tuple[str, ...], float]:
+        """Networks that were predicted, by their choices: each derivation asks for the same."""
+        return {}
+
     @property
     def range(self) -> tuple[float, float]:
-        """The cheapest and the dearest network of the space, by the table."""
+        """The cheapest and the dearest network of the space by the table; bounds where it cuts."""
         low = self.fixed + sum(min(row) for row in self.rows.values())
+        if self.table is not None and self.cuts:
+            low = self.table.least
         return low, self.fixed + sum(max(row) for row in self.rows.values())
+
+    def doubtful(self, limit: float) -> bool:
+        """Whether only networks with cut connections could be within a limit."""
+        return self.cuts and limit < self.fixed + sum(min(row) for row in self.rows.values())
 
     def within_reach(self, limit: float) -> float:
         """Return a limit, or what the cheapest network costs by a measured table above it.
@@ -197,11 +224,13 @@ def resolve_costs(goals: Mapping[str, CostGoal], search: Search) -> tuple[Cost, 
         for cost in costs
         if cost.targets or cost.limit is not None
     }
-    if len(limits) > 1:
-        from .derivation import best_choices
+    doubtful = any(cost.doubtful(limits[cost.key]) for cost in costs if cost.key in limits)
+    if len(limits) > 1 or doubtful:
+        from .cut_derivation import best_within
 
-        zeros = {name: (0.0,) * len(c) for name, c in search.space.decisions.items()}
-        if not best_choices(zeros, costs, limits, {}, 1):
+        decisions = search.space.decisions
+        zeros = {name: (0.0,) * len(choices) for name, choices in decisions.items()}
+        if not best_within(zeros, costs, limits, {}, 1, decisions):
             listed = ", ".join(f"{c.key} {c.text(limits[c.key])}" for c in costs if c.key in limits)
             raise SpecError(f"strategy.cost: no architecture meets these targets at once: {listed}")
     return costs
@@ -230,6 +259,7 @@ def _resolve(key: str, goal: CostGoal, search: Search, limit: float | None) -> C
         goal.tolerance,
         limit,
         search.estimators[key].counts,
+        table,
     )
     asked = [(where, str(text), value) for text, value in zip(given, targets, strict=True)]
     if limit is not None:

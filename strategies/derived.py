@@ -11,7 +11,7 @@ from nasengine.architecture import Architecture
 from .alphas import derive, log_probabilities
 from .as_measured import hold
 from .costs import Cost, CostGoal, resolve_costs
-from .derivation import best_choices
+from .cut_derivation import best_within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,7 +146,7 @@ def _best(
     asked = count
     while True:
         found: dict[str, Derived] = {}
-        listed = best_choices(scores, costs, limits, floors, asked)
+        listed = best_within(scores, costs, limits, floors, asked, decisions)
         for choices in listed:
             architecture = Architecture(
                 {name: decisions[name][i] for name, i in zip(decisions, choices, strict=True)}

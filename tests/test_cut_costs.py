@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from nasengine import SearchSpace, SpaceGraph, Zero
 from nasengine.errors import SpecError
 from nasengine.estimator import Candidate, CostTable, Estimator
+from nasengine.history import History
 from nasengine.moves import enumerate_all
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import build
 from nasengine.runs.feasibility import SAMPLES, check_limits, metric_range
 from nasengine.runs.goals import known_metrics
 from nasengine.search import Search
+from nasengine.strategies.darts import Darts
 from nasengine.testing.stubs import tiny_search
 
 
@@ -135,3 +137,25 @@ def test_a_limit_beyond_what_any_cut_leaves_is_refused(
     search = search_of(Gated(length=length), **limits)
     with pytest.raises(SpecError, match="the space's networks have"):
         check_limits(search, known_metrics(search), {})
+
+
+def test_a_target_that_only_cut_connections_meet_is_met() -> None:
+    """By the sums of its choices alone it would be below every network of the space."""
+    space = build(SearchSpace, {"name": "nas_bench_201", "width": 4, "classes": 3}, where="space")
+    search = tiny_search(
+        space, estimators={"flops": build(Estimator, {"name": "flops"}, where="e")}
+    )
+    table = search.cost_table("flops")
+    by_sums = table.fixed + sum(min(row.values()) for row in table.per_decision().values())
+    costs = sorted({table.predict(a) for a in enumerate_all(space.decisions)})
+    assert table.least <= costs[0] < by_sums
+    target = next(cost for cost in reversed(costs) if cost < by_sums)
+    settings = Darts.model_validate(
+        {"iterations": 2, "arch_every": 1, "batch": 2, "cost": {"flops": {"target": target}}}
+    )
+    settings.check(search)
+    (found,) = settings.propose(History(), 1, search)
+    assert 0.9 * target <= table.predict(found) <= target
+    beyond = {"flops": {"target": costs[0] * 0.99}}
+    with pytest.raises(SpecError, match="is below every architecture"):
+        Darts.model_validate({**settings.model_dump(), "cost": beyond}).check(search)
