@@ -30,7 +30,7 @@ Windows = Mapping[str, tuple[float, float]]
 Derive = Callable[[Limits, Limits], "list[Derived]"]
 
 DERIVATIONS = 6
-"""How often at most the best architectures are derived for one target."""
+"""How often at most what was derived for one target is measured."""
 
 _READINGS = 3
 """How often each is measured. The median counts."""
@@ -58,7 +58,10 @@ class Readings:
         row = self._kept.setdefault(derived.key, {})
         if key not in row:
             self._search.pause_point()
-            row[key] = self._measured(derived, key)
+            value = self._measured(derived, key)
+            if value is None:  # Not kept: a machine that is too busy now may not be later.
+                return None
+            row[key] = value
             write_json(self._path, self._kept)
         return row[key]
 
@@ -80,11 +83,11 @@ class Readings:
             return None
         return median(taken)
 
-    def _read(self) -> dict[str, dict[str, float | None]]:
+    def _read(self) -> dict[str, dict[str, float]]:
         if not self._path.is_file():
             return {}
         try:
-            kept: dict[str, dict[str, float | None]] = json.loads(self._path.read_text())
+            kept: dict[str, dict[str, float]] = json.loads(self._path.read_text())
             return {str(name): dict(row) for name, row in kept.items()}
         except (ValueError, TypeError, AttributeError) as error:
             raise RunFolderError(
@@ -148,7 +151,9 @@ def hold(derive: Derive, limits: Limits, costs: Sequence[Cost], search: Search) 
     for _ in range(DERIVATIONS):
         attempt = _attempt(found, limits, timed, readings)
         if attempt is None:
-            return found
+            if not attempts:
+                return found
+            break
         attempts.append(attempt)
         for cost in timed:
             least, most = windows[cost.key]
@@ -161,7 +166,6 @@ def hold(derive: Derive, limits: Limits, costs: Sequence[Cost], search: Search) 
         if not found or [d.key for d in found] in seen:
             break
     best = max(attempts, key=lambda attempt: attempt.rank(windows))
-    _tell_missed(best, limits, timed, search)
     return [replace(d, targets=dict(limits), derivations=len(attempts)) for d in best.found]
 
 
@@ -189,13 +193,3 @@ def _window(cost: Cost) -> tuple[float, float]:
     if not cost.targets:  # A target is to be spent; a limit of the objectives only kept.
         return 0.0, 1 - _MARGIN
     return 1 - cost.tolerance, 1 - min(_MARGIN, cost.tolerance / 3)
-
-
-def _tell_missed(best: _Attempt, limits: Limits, timed: Sequence[Cost], search: Search) -> None:
-    for cost in timed:
-        if best.shares[cost.key] > 1:
-            value = max(derived.measured[cost.key] for derived in best.found)
-            search.reporter.warn(
-                f"no derived architecture was measured within {cost.key} "
-                f"{cost.text(limits[cost.key])}: the nearest has {cost.text(value)}"
-            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,15 @@ class Derived:
         again = f"; derived {self.derivations} times" if self.derivations > 1 else ""
         return f"derived {', '.join(self.architecture.values())}{predicted}{moved}{again}"
 
+    def missed(self) -> list[str]:
+        """Say which targets do not hold as measured."""
+        return [
+            f"no derived architecture was measured within {cost.key} "
+            f"{cost.text(self.targets[cost.key])}: the nearest has {cost.text(value)}"
+            for cost in self.costs
+            if (value := self.measured.get(cost.key, 0.0)) > self.targets.get(cost.key, math.inf)
+        ]
+
     def _cost_text(self, cost: Cost) -> str:
         """Say one cost: predicted, asked, measured."""
         key, predicted = cost.key, self.predicted[cost.key]
@@ -117,6 +127,8 @@ def propose_derived(
     for derived in fresh:
         search.reporter.record("darts_derived", derived.facts())
         search.reporter.note(derived.text())
+        for text in derived.missed():
+            search.reporter.warn(text)
     return [derived.architecture for derived in fresh]
 
 

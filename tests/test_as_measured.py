@@ -108,6 +108,27 @@ def test_a_table_made_on_a_busy_machine_refuses_nothing_that_is_near(make_search
         held(search, target=low / 10)
 
 
+class Tiring(Timed):
+    """Measures one architecture, and no more."""
+
+    def measure(self, candidate):
+        if len(self.taken) >= 3:
+            raise EstimationFailed("the middle half of the readings spans 90%")
+        return super().measure(candidate)
+
+
+def test_what_was_measured_is_kept_where_a_later_one_cannot_be(make_search):
+    search = make_search(Tiring(factor=1.3))
+    records, warnings = [], []
+    search.reporter.record = lambda kind, facts: records.append((kind, facts))
+    search.reporter.warn = warnings.append
+    held(search, target=targets(search)[4])
+    (derived,) = (facts for kind, facts in records if kind == "darts_derived")
+    assert derived["measured"]["timed"] > derived["targets"]["timed"]
+    missed = [text for text in warnings if "no derived architecture was measured within" in text]
+    assert len(missed) == 1
+
+
 def test_what_is_counted_is_not_measured(make_search):
     search = make_search(Counted(factor=1.3))
     held(search, target=targets(search)[4])
