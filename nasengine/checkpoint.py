@@ -153,9 +153,11 @@ def _checksum(facts: str, tensors: dict[str, Tensor]) -> str:
 
 def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
+        # By number: keys that hold a "/" or differ in their type alone would share a path.
+        name = f"{len(tensors)}:{path}"
         # A copy of its own: safetensors refuses tensors that share memory.
-        tensors[path] = value.detach().to("cpu", copy=True).contiguous()
-        return {_TENSOR: path}
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        return {_TENSOR: name}
     if isinstance(value, dict):
         pairs = [[key, _flatten(item, f"{path}/{key}", tensors)] for key, item in value.items()]
         if all(isinstance(key, str) and not key.startswith("__") for key in value):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from nasengine.randomness import derive_seed
+from nasengine.randomness import derive_seed, kept_generators
 
 MAX_REASON = 1000
 """Characters of a failure's reason that are kept."""
@@ -43,18 +43,16 @@ def guarded(seed: int, *labels: str | int) -> Iterator[None]:
     """
     settings = [*_of_the_interpreter(), *_of_torch()]
     before = [read() for read, _ in settings]
-    generators = [(read(), put) for read, put in _generators()]
-    _seed_globals(derive_seed(seed, *labels, "globals"))
     try:
-        yield
+        with kept_generators():
+            _seed_globals(derive_seed(seed, *labels, "globals"))
+            yield
     finally:
         for (read, put), value in zip(settings, before, strict=True):
             # What is gone (a removed working folder) cannot be put back; the rest is.
             with suppress(OSError):
                 if read() != value:
                     put(value)
-        for state, put in generators:
-            put(state)
 
 
 def free_memory() -> None:
@@ -144,18 +142,6 @@ def _of_torch() -> list[Setting]:
             put_determinism,
         ),
     ]
-
-
-def _generators() -> list[Setting]:
-    settings: list[Setting] = [(random.getstate, random.setstate)]
-    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    if numpy is not None:
-        settings.append((numpy.random.get_state, numpy.random.set_state))
-    if torch is not None:
-        settings.append((torch.get_rng_state, torch.set_rng_state))
-        if torch.cuda.is_initialized():
-            settings.append((torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
-    return settings
 
 
 def _seed_globals(seed: int) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -33,14 +34,42 @@ def stream(seed: int, *labels: str | int) -> random.Random:
 
 @contextmanager
 def torch_seed(seed: int, *labels: str | int) -> Iterator[torch.Generator]:
-    """Seed torch's global generators inside, and put them back after.
+    """Seed the global generators of torch, NumPy and `random` inside, and put them back after.
 
-    Module initialisation and dropout draw from the global generator; what can take a generator
-    takes the one that is yielded.
+    Module initialisation and dropout draw from torch's global generator, and anyone's blocks from
+    the others; what can take a generator takes the one that is yielded.
     """
+    import numpy as np
     import torch
 
     derived = derive_seed(seed, *labels)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with kept_generators():
+        random.seed(derived)
+        np.random.seed(derived % 2**32)
         torch.manual_seed(derived)
         yield torch.Generator().manual_seed(derived)
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Put the process's global generators back, afterwards, to where they were."""
+    before = [(read(), put) for read, put in _generators()]
+    try:
+        yield
+    finally:
+        for state, put in before:
+            put(state)
+
+
+def _generators() -> list[tuple[Callable[[], Any], Callable[[Any], object]]]:
+    """Return how each is read and put back: of what is imported, of GPUs only if they are used."""
+    found: list[tuple[Callable[[], Any], Callable[[Any], object]]]
+    found = [(random.getstate, random.setstate)]
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    if numpy is not None:
+        found.append((numpy.random.get_state, numpy.random.set_state))
+    if torch is not None:
+        found.append((torch.get_rng_state, torch.set_rng_state))
+        if torch.cuda.is_initialized():
+            found.append((torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
+    return found

@@ -8,12 +8,14 @@ the weights of one that never was, bit for bit on the CPU.
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -93,7 +95,7 @@ class EarlyStopping:
     score
         Scores the network, higher is better.
     every
-        Steps between scores.
+        Steps between scores; the last step is always scored.
     patience
         Scores without a rise before it stops.
     """
@@ -237,7 +239,7 @@ class Training:
             while not self._finished:
                 started = time.perf_counter()
                 loss = self._advance(search.task)
-                self._finished = self.step >= total or self._stops_early()
+                self._finished = self._stops_early(total) or self.step >= total
                 self.seconds += time.perf_counter() - started
                 self._keep_curve(loss, search)
                 progress.advance(1, loss=loss)
@@ -265,15 +267,16 @@ class Training:
         self._optimiser.step()
         return value
 
-    def _stops_early(self) -> bool:
+    def _stops_early(self, total: int) -> bool:
+        """Look at the network when it is time, and at the end, which may be the best."""
         stopping = self.stopping
-        return (
-            stopping is not None and self.step % stopping.every == 0 and stopping.look(self.network)
-        )
+        if stopping is None or (self.step % stopping.every and self.step < total):
+            return False
+        return stopping.look(self.network)
 
     def _keep_curve(self, loss: float, search: Search) -> None:
         self._sum, self._count = self._sum + loss, self._count + 1
-        if self.step % max(1, self.recipe.iterations // _POINTS) and not self._finished:
+        if self.step % math.ceil(self.recipe.iterations / _POINTS) and not self._finished:
             return
         mean = self._sum / self._count
         self._sum, self._count = 0.0, 0
@@ -295,6 +298,7 @@ class Training:
             "curve": self.curve,
             "since": (self._sum, self._count),
             "network": self.network.state_dict(),
+            "buffers": _passing_buffers(self.network),
             "optimiser": self._optimiser.state_dict(),
             "batches": self._batches.state_dict(),
             "augmentation": self._augmentation.get_state(),
@@ -308,6 +312,7 @@ class Training:
         self._finished, self.curve = state["finished"], state["curve"]
         self._sum, self._count = state["since"]
         self.network.load_state_dict(state["network"])
+        _set_buffers(self.network, state["buffers"])
         self._optimiser.load_state_dict(state["optimiser"])
         keep_strides(self._optimiser)
         self._batches.load_state_dict(state["batches"])
@@ -322,8 +327,16 @@ def _one_pass(network: nn.Module, inputs: Tensor, _step: int, run: Precision) ->
 
 
 def make_optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser over all of a network's parameters."""
+    """Return the recipe's optimiser over all of a network's parameters.
+
+    Raises
+    ------
+    EstimationFailed
+        If it has none.
+    """
     parameters = list(network.parameters())
+    if not parameters:
+        raise EstimationFailed("the network has no parameters: there is nothing to train")
     if recipe.optimiser == "adamw":
         return torch.optim.AdamW(
             parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
@@ -332,13 +345,35 @@ def make_optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def random_state() -> dict[str, Any]:
-    """Return the state of torch's global generators (dropout draws from them)."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+    """Return the state of the global generators (dropout draws from torch's, blocks from any)."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "cpu": torch.get_rng_state(),
+        # Asking for it would open a context on every GPU.
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+    }
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Put torch's global generators where they were."""
+    """Put the global generators where they were."""
     torch.set_rng_state(state["cpu"])
-    if len(state["cuda"]) == torch.cuda.device_count() > 0:
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+
+
+def _passing_buffers(network: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers that a state dictionary leaves out."""
+    kept = network.state_dict()
+    return {name: tensor for name, tensor in network.named_buffers() if name not in kept}
+
+
+def _set_buffers(network: nn.Module, buffers: Mapping[str, Tensor]) -> None:
+    for name, tensor in buffers.items():
+        module, _, attribute = name.rpartition(".")
+        device = network.get_buffer(name).device
+        setattr(network.get_submodule(module), attribute, tensor.to(device))

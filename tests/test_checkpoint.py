@@ -64,6 +64,13 @@ def test_what_was_saved_comes_back(tmp_path_factory: pytest.TempPathFactory, sta
     assert same(load_checkpoint(path), state)
 
 
+def test_keys_that_read_alike_are_kept_apart(tmp_path: Path) -> None:
+    one, two = torch.zeros(1), torch.ones(1)
+    for state in ({"a/b": one, "a": {"b": two}}, {1: one, "1": two}):
+        save_checkpoint(tmp_path / "state.safetensors", state)
+        assert same(load_checkpoint(tmp_path / "state.safetensors"), state)
+
+
 def saved(folder: Path) -> Path:
     path = folder / "state.safetensors"
     save_checkpoint(path, {**STATE, "step": 1})

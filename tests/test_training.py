@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,11 +19,19 @@ from torch import Tensor, nn
 from nasengine.errors import EstimationFailed, Interrupted
 from nasengine.evaluation import evaluate, evaluating, predict
 from nasengine.passes import Precision
+from nasengine.randomness import torch_seed
 from nasengine.recipe import RECIPES, Recipe, RecipeSettings, one_cycle
 from nasengine.reporter import Progress, Reporter
 from nasengine.search import Search
 from nasengine.testing.stubs import tiny_search
-from nasengine.training import Batches, EarlyStopping, Training, make_optimiser
+from nasengine.training import (
+    Batches,
+    EarlyStopping,
+    Training,
+    make_optimiser,
+    random_state,
+    set_random_state,
+)
 
 RECIPE = replace(RECIPES["adamw"], iterations=12, batch=4)
 PAPER = replace(RECIPES["paper"], iterations=12, batch=4)
@@ -107,6 +117,86 @@ def test_resumes_to_the_bit(recipe: Recipe, step: int, save_seconds: float, tmp_
     assert same(whole.network, resumed.network)
     assert whole.curve == resumed.curve
     assert not same(whole.network, crashing.network)
+
+
+class Drawing(nn.Module):
+    """Draws from every global generator, and counts in a buffer that no state dictionary holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 1)
+        self.register_buffer("count", torch.zeros(()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.count = self.count + 1
+        drawn = random.random() + np.random.rand() + float(torch.rand(())) + float(self.count)
+        return self.conv(x) * (1 + drawn)
+
+
+def test_what_blocks_draw_and_count_is_resumed_too(tmp_path: Path) -> None:
+    search = tiny_search(folder=tmp_path)
+
+    def made(folder: Path) -> Training:
+        job = training(search, folder, save_seconds=0.0)
+        torch.manual_seed(0)
+        job.network = Drawing()
+        return job
+
+    whole, again = made(tmp_path / "none"), made(tmp_path / "again")
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    whole.run(search)
+    assert before == (random.getstate(), np.random.get_state()[1].tolist())
+    random.seed(7)
+    np.random.seed(7)
+    again.run(search)
+    assert same(whole.network, again.network)
+    with pytest.raises(Crash):
+        made(tmp_path).run(replace(search, reporter=CrashAt(5)))
+    resumed = made(tmp_path)
+    resumed.run(search)
+    assert resumed.curve == whole.curve
+    assert same(whole.network, resumed.network)
+
+
+@pytest.mark.parametrize("iterations", [1, 49, 50, 51, 99, 120, 149])
+def test_a_curve_has_up_to_fifty_points(iterations: int, tmp_path: Path) -> None:
+    search = tiny_search(folder=tmp_path)
+    job = training(search, tmp_path, replace(RECIPE, iterations=iterations))
+    job.run(search)
+    assert min(iterations, 25) <= len(job.curve) <= 50
+    assert job.curve[-1][0] == iterations
+
+
+def test_a_network_without_parameters_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EstimationFailed, match="the network has no parameters"):
+        make_optimiser(nn.ReLU(), RECIPE)
+
+
+@pytest.mark.parametrize(("every", "looks"), [(5, [5, 10, 12]), (6, [6, 12]), (20, [12])])
+def test_the_last_step_is_looked_at_too(every: int, looks: list[int], tmp_path: Path) -> None:
+    search = tiny_search(folder=tmp_path)
+    job, looked = training(search, tmp_path), []
+
+    def score(_: nn.Module) -> float:
+        looked.append(job.step)
+        return job.step
+
+    job.stopping = EarlyStopping(score, every, patience=1)
+    job.run(search)
+    assert looked == looks
+
+
+def test_no_gpu_is_touched_by_seeding_or_saving(monkeypatch: pytest.MonkeyPatch) -> None:
+    def touched(*_: object) -> None:
+        raise AssertionError("a context would be opened on every GPU")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("get_rng_state", "get_rng_state_all", "set_rng_state", "set_rng_state_all"):
+        monkeypatch.setattr(torch.cuda, name, touched)
+    with torch_seed(0, "any"):
+        set_random_state(random_state())
 
 
 def test_saves_before_it_stops(tmp_path: Path) -> None:
