@@ -47,7 +47,7 @@ class Trained(RecipeSettings, Estimator):
     """Stop after so many validations without a better primary metric, and keep the best weights.
     By default never: a one-cycle schedule pays off at its end."""
     validate_every: int = Field(default=50, ge=1)
-    """Steps between validations; only with `patience`."""
+    """Steps between validations, beside the last; only with `patience`."""
     resolution: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
     """Fidelity: height and width of the samples, relative to the task's."""
     data_fraction: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
@@ -68,7 +68,7 @@ class Trained(RecipeSettings, Estimator):
         return search.task.metrics_from(self.metric)[0].name
 
     def check(self, search: Search) -> None:
-        """Refuse an unknown metric, an unused setting, a misfit resolution, choosing by test.
+        """Refuse an unknown metric, an unused setting, a misfit fidelity, choosing by test.
 
         Raises
         ------
@@ -78,6 +78,12 @@ class Trained(RecipeSettings, Estimator):
         search.task.metrics_from(self.metric)
         if "validate_every" in changed(self) and self.patience is None:
             raise SpecError("validate_every: only with patience, which is not set")
+        steps = self.resolved().iterations
+        if self.patience is not None and self.validate_every >= steps:
+            raise SpecError(
+                f"patience: a training of {steps} steps is validated at its end alone, with "
+                f"validate_every = {self.validate_every}; lower that below {steps}"
+            )
         for objective in search.objectives.items:
             key, _, name = objective.metric.partition(".")
             if name.startswith("test_") and search.estimators.get(key) is self:
@@ -85,8 +91,11 @@ class Trained(RecipeSettings, Estimator):
                     f"objectives.{objective.metric}: networks are chosen by validation, and the "
                     f"test split is for the last word; take the metric without 'test_'"
                 )
+        from nasengine.passes import choose_precision
+
         from ._training_runs import check_resolution
 
+        choose_precision(self.precision, search.device)
         check_resolution(self.resolution, search)
 
     def workload(self, search: Search) -> Workload:  # noqa: ARG002

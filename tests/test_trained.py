@@ -21,6 +21,7 @@ from nasengine.estimators.trained import Trained
 from nasengine.evaluation import evaluate
 from nasengine.network import build_network
 from nasengine.objectives import Objective, Objectives
+from nasengine.passes import precision
 from nasengine.reporter import Reporter
 from nasengine.search import Search
 from nasengine.task import Samples, Splits
@@ -189,12 +190,24 @@ def test_early_stopping_ends_a_training(tmp_path: Path) -> None:
     [
         ({"metric": "iuo"}, "no 'iuo'; did you mean 'iou'"),
         ({"validate_every": 3}, "validate_every: only with patience"),
+        ({"patience": 1, "iterations": 40}, "validated at its end alone, with validate_every = 50"),
     ],
 )
 def test_check_refuses(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     estimator = Trained(**settings)
     with pytest.raises(SpecError, match=message):
         estimator.check(search_for(tmp_path, estimator))
+
+
+def test_bfloat16_is_refused_before_a_device_without_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "has_quick_bfloat16", lambda _: False)
+    estimator = Trained(precision="bf16")
+    search = search_for(tmp_path, estimator)
+    estimator.check(search)
+    with pytest.raises(SpecError, match="cuda has no bfloat16"):
+        estimator.check(replace(search, device="cuda"))
 
 
 def test_without_a_test_split_there_are_no_test_figures(tmp_path: Path) -> None:
