@@ -103,8 +103,10 @@ class Search:
         splits = self.task.load(self.seed)
         self._check_samples(splits)
         self._check_same(splits)
+        for doubt in splits.doubts:
+            self.reporter.warn(doubt)
         if time.perf_counter() - started > 2:
-            count = sum(len(s) for s in (splits.train, splits.validation, splits.test) if s)
+            count = sum(map(len, splits.parts.values()))
             self.reporter.note(f"{count} samples in {time.perf_counter() - started:.1f} s")
         return splits
 
@@ -112,19 +114,16 @@ class Search:
         """Hold to the contract what may come from anyone's code."""
         # One output is a binary problem.
         classes = max(self.task.outputs, 2)
-        for name, samples in vars(splits).items():
-            if samples is not None:
-                try:
-                    samples.check(self.task.input_shape, classes)
-                except DataError as error:
-                    raise DataError(f"the {name} split: {error}") from error
+        for name, samples in splits.parts.items():
+            try:
+                samples.check(self.task.input_shape, classes)
+            except DataError as error:
+                raise DataError(f"the {name} split: {error}") from error
 
     def _check_same(self, splits: Splits) -> None:
         """Keep a digest of the data, and hold a resumed run to it."""
         path = self.folder / "data.json"
-        digests = {
-            name: samples.digest() for name, samples in vars(splits).items() if samples is not None
-        }
+        digests = {name: samples.digest() for name, samples in splits.parts.items()}
         if not path.is_file():
             write_json(path, digests)
             return

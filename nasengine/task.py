@@ -98,11 +98,30 @@ class Samples:
 
 @dataclass(frozen=True)
 class Splits:
-    """Samples to train on, to choose by, and (optionally) to report at the very end."""
+    """Samples to train on, to choose by, and (optionally) to report at the very end.
+
+    Parameters
+    ----------
+    train, validation, test
+        The samples.
+    facts
+        What was read, a line each: shown by ``check --data``.
+    doubts
+        What the user should look into before believing a result, a line each: told by every
+        command that loads the samples.
+    """
 
     train: Samples
     validation: Samples
     test: Samples | None = None
+    facts: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> dict[str, Samples]:
+        """The splits that there are, by name."""
+        found = {"train": self.train, "validation": self.validation}
+        return found if self.test is None else {**found, "test": self.test}
 
 
 @dataclass(frozen=True)

@@ -346,11 +346,13 @@ def make_optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 def random_state() -> dict[str, Any]:
     """Return the state of the global generators (dropout draws from torch's, blocks from any)."""
-    name, keys, *rest = np.random.get_state(legacy=True)
+    state: Any = np.random.get_state(legacy=True)
+    name, keys, *rest = state
+    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return {
         "cpu": torch.get_rng_state(),
         # Asking for it would open a context on every GPU.
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "cuda": torch.cuda.get_rng_state_all() if cuda else [],
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
     }

@@ -49,11 +49,24 @@ def test_check_reads_the_data_counts_and_draws(
     spec = str(EXAMPLES / "own_images.toml")
     picture = tmp_path / "look.png"
     assert main(["check", spec, *given, "--json", "--data", str(picture)]) == 0
-    found = json.loads(capsys.readouterr().out)["data"]
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["files"] == ["images, width x height: 10 of 32 x 32", "mask values: 0, 255"]
+    assert facts["doubts"] == []
+    found = facts["data"]
     assert [found[split]["samples"] for split in ("train", "validation", "test")] == [6, 2, 2]
     assert found["train"]["classes"]["defect"] == {"samples": 6, "share": 0.25}
     with Image.open(picture) as image:
         assert image.size == (4 + 6 * 100, 4 + 2 * 100)  # enlarged to 96 pixels
+
+    small = ["--set", "task.data.size=16"]
+    with Image.open(tmp_path / "masks" / "plate_3.png") as mask:
+        mask.paste(0, (0, 0, 16, 16))
+        mask.putpixel((0, 0), 255)
+        mask.save(tmp_path / "masks" / "plate_3.png")
+    assert main(["check", spec, *given, *small, "--data"]) == 0
+    told = capsys.readouterr()
+    assert "10 of 32 x 32; brought to 16 x 16, masks by mask_resize = 'nearest'" in told.out
+    assert "warning: 1 of 10 masks lose all of a class" in told.err
 
     (tmp_path / "images" / "plate_3.png").write_bytes(b"no image")
     assert main(["check", spec, *given, "--data"]) == 2

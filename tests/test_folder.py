@@ -146,6 +146,54 @@ def test_values_map_to_classes(root: Path) -> None:
     fails(folder(root, values={"0": "background", "255": "defect"}), "a.png: label 100")
 
 
+@pytest.fixture
+def scratched(tmp_path: Path) -> Path:
+    """Wide plates, each with a scratch that is thin beside a pixel of the size."""
+    for index in range(6):
+        scratch = np.zeros((96, 192))
+        scratch[8 * index + 1 : 8 * index + 2, 20:40] = 255
+        save(tmp_path / f"images/{index}.png", GENERATOR.integers(0, 256, (96, 192)))
+        save(tmp_path / f"masks/{index}.png", scratch)
+    return tmp_path
+
+
+def test_defects_that_resizing_erases_are_told(scratched: Path) -> None:
+    splits = folder(scratched).load(seed=0)
+    assert not any(int(part.targets.sum()) for part in splits.parts.values())
+    (doubt,) = splits.doubts
+    assert "6 of 6 masks lose all of a class when they are brought to 12 x 12" in doubt
+    assert "masks/0.png" in doubt
+    sizes, values = splits.facts
+    assert "6 of 192 x 96; brought to 12 x 12, squashed" in sizes
+    assert values == "mask values: 0, 255"
+
+
+def test_masks_by_cover_lose_no_defect(scratched: Path) -> None:
+    splits = folder(scratched, mask_resize="cover").load(seed=0)
+    assert splits.doubts == ()
+    for part in splits.parts.values():
+        assert part.targets.flatten(1).any(1).all()
+
+
+def test_more_values_than_classes_are_told(root: Path) -> None:
+    save(root / "masks/a.png", mask(1))
+    (doubt,) = folder(root).load(seed=0).doubts
+    assert "masks hold 0, 1, 255, and every value but 0 counts as 'defect'" in doubt
+    assert (
+        folder(root, values={"0": "background", "1": "defect", "255": "defect"}).load(0).doubts
+        == ()
+    )
+
+
+def test_lossy_masks_with_greys_are_told(root: Path) -> None:
+    for name, value in (("a", 255), ("b", 2)):
+        (root / f"masks/{name}.png").unlink()
+        save(root / f"masks/{name}.jpg", mask(value))
+    (doubt,) = folder(root).load(seed=0).doubts
+    assert "1 of 5 masks are saved lossily (JPEG)" in doubt
+    assert "masks/b.jpg" in doubt
+
+
 def test_corrupt_and_oversized_files(root: Path) -> None:
     fails(folder(root, max_pixels=100), "a.png: 12 x 12 pixels are more than max_pixels = 100")
     (root / "images/a.png").write_bytes((root / "images/a.png").read_bytes()[:80])

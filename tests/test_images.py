@@ -4,6 +4,7 @@ import random
 import struct
 import warnings
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,8 @@ def test_a_turned_mask_is_read_as_its_image(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.fromarray(GREY).save(tmp_path / "a.png", exif=exif)
     read_as_image = read(tmp_path / "a.png")[0] * 255
-    assert np.array_equal(READER.mask(tmp_path / "a.png")[0], read_as_image.round())
-    assert not np.array_equal(READER.mask(tmp_path / "a.png")[0], GREY)
+    assert np.array_equal(READER.mask(tmp_path / "a.png").values, read_as_image.round())
+    assert not np.array_equal(READER.mask(tmp_path / "a.png").values, GREY)
 
 
 def test_size_is_reported_and_changed(tmp_path: Path) -> None:
@@ -242,9 +243,12 @@ def test_sixty_mutants_of_every_kind_of_image_are_read_or_named(tmp_path: Path, 
         path.write_bytes(mutants(content, rng))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            for function, shape in ((READER.image, (3, 8, 8)), (READER.mask, (8, 8))):
+            for read_it, shape in (
+                (lambda p: READER.image(p)[0], (3, 8, 8)),
+                (lambda p: READER.resized(READER.mask(p).values.astype(np.int64)), (8, 8)),
+            ):
                 try:
-                    assert function(path)[0].shape == shape
+                    assert read_it(path).shape == shape
                 except DataError as error:
                     assert str(error).startswith(f"{path}: ")
                     assert "\n" not in str(error)
@@ -269,17 +273,17 @@ def test_pillow_is_left_as_it_was(tmp_path: Path) -> None:
 
 def test_a_palette_mask_is_its_indices(tmp_path: Path) -> None:
     palette_image().save(tmp_path / "m.png")
-    assert np.array_equal(READER.mask(tmp_path / "m.png")[0], GREY // 64)
+    assert np.array_equal(READER.mask(tmp_path / "m.png").values, GREY // 64)
 
 
 def test_a_grey_mask_in_rgb_is_its_grey(tmp_path: Path) -> None:
     Image.fromarray(GREY).convert("RGB").save(tmp_path / "m.png")
-    assert np.array_equal(READER.mask(tmp_path / "m.png")[0], GREY)
+    assert np.array_equal(READER.mask(tmp_path / "m.png").values, GREY)
 
 
 def test_a_sixteen_bit_mask_keeps_its_values(tmp_path: Path) -> None:
     Image.fromarray(GREY.astype(np.uint16) * 200).save(tmp_path / "m.png")
-    assert READER.mask(tmp_path / "m.png")[0].max() == 252 * 200
+    assert READER.mask(tmp_path / "m.png").values.max() == 252 * 200
 
 
 @pytest.mark.parametrize(
@@ -292,7 +296,7 @@ def test_a_mask_saved_as_jpeg_is_cut_at_half(
     mask.save(tmp_path / name, **settings)
     with Image.open(tmp_path / name) as saved:
         assert set(np.unique(np.asarray(saved))) > {0, 255}
-    assert set(np.unique(READER.mask(tmp_path / name)[0])) == {0, 255}
+    assert set(np.unique(READER.mask(tmp_path / name).values)) == {0, 255}
 
 
 def test_a_mask_in_colour_is_refused(tmp_path: Path) -> None:
@@ -304,8 +308,32 @@ def test_a_mask_in_colour_is_refused(tmp_path: Path) -> None:
         READER.mask(tmp_path / "m.tif")
 
 
-def test_masks_are_resized_to_values_that_they_hold(tmp_path: Path) -> None:
-    mask = np.zeros((31, 17), np.uint8)
+def test_masks_are_resized_to_values_that_they_hold() -> None:
+    mask = np.zeros((31, 17), np.int64)
     mask[5:20, 3:9] = 3
-    Image.fromarray(mask).save(tmp_path / "m.png")
-    assert set(np.unique(READER.mask(tmp_path / "m.png")[0])) == {0, 3}
+    for how in ("nearest", "cover"):
+        found = replace(READER, mask_resize=how).resized(mask)
+        assert found.dtype == np.int64
+        assert set(np.unique(found)) == {0, 3}
+
+
+@given(
+    source=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    place=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
+)
+def test_cover_keeps_a_defect_of_one_pixel(
+    source: tuple[int, int], place: tuple[float, float]
+) -> None:
+    mask = np.zeros(source, np.int64)
+    mask[int(place[0] * source[0]), int(place[1] * source[1])] = 2
+    assert set(np.unique(replace(READER, mask_resize="cover").resized(mask))) - {0} == {2}
+
+
+def test_cover_takes_the_class_that_covers_most_beside_the_background() -> None:
+    mask = np.zeros((32, 32), np.int64)
+    mask[0, 0], mask[0, 1:3], mask[8:12, 8:12] = 2, 1, 2
+    found = replace(READER, mask_resize="cover").resized(mask)
+    assert found[0, 0] == 1
+    assert found[2, 2] == 2
+    assert found.astype(bool).sum() == 2
+    assert replace(READER, mask_resize="nearest").resized(mask)[0, 0] == 0

@@ -82,6 +82,8 @@ def check(options: argparse.Namespace, stop: threading.Event) -> int:
         search.pause_point()
         if options.data:
             facts["data"] = tables.data_facts(search)
+            facts["files"] = list(search.splits.facts)
+            facts["doubts"] = list(search.splits.doubts)  # Shown as warnings already.
         if isinstance(options.data, str):
             draw_samples(telling(search.splits.train), Path(options.data))
     if options.json:

@@ -219,6 +219,7 @@ def show_check(console: Console, facts: Mapping[str, Any], notes: Sequence[str])
             f"({', '.join(parts)}), "
             f"about {format_bytes(expected['bytes'])} of activations in a step"
         )
+    lines += facts.get("files", [])
     for split, found in facts.get("data", {}).items():
         classes = "; ".join(
             f"{name} in {held['samples']}, {held['share']:.1%} of all"

@@ -35,8 +35,7 @@ def census(splits: Splits, classes: Sequence[str] = ()) -> dict[str, dict[str, A
     """
     return {
         name: {"samples": len(samples), "classes": _classes(samples, classes)}
-        for name, samples in vars(splits).items()
-        if samples is not None
+        for name, samples in splits.parts.items()
     }
 
 

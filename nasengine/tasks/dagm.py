@@ -48,6 +48,9 @@ class Dagm(DataSource):
     """Height and width in pixels that images are brought to."""
     channels: Literal[1, 3] = 3
     """1, or 3 equal ones: the images are grey."""
+    mask_resize: Literal["nearest", "cover"] = "nearest"
+    """How masks are brought to the size: `nearest` takes the class at a pixel's middle, so that
+    small defects may vanish; `cover` keeps any class that covers part of a pixel."""
     validation: SomeShare = 1 / 6
     """Validation images: a share, or how many."""
     test: Share = 0
@@ -85,7 +88,7 @@ class Dagm(DataSource):
         from .paired import read_pairs
 
         pairs = self._pairs()
-        reader = Reader((self.size, self.size), self.channels, self.max_pixels)
+        reader = Reader((self.size, self.size), self.channels, self.max_pixels, self.mask_resize)
         loaded = read_pairs(pairs, reader, _to_classes)
         splits = self._divide(loaded, seed if self.split_seed is None else self.split_seed)
         names = [str(pair.image) for pair in pairs]

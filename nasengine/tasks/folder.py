@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -56,6 +57,9 @@ class Folder(DataSource):
     """Height and width (or [height, width]) that images and masks are brought to."""
     channels: Literal[1, 3] = 3
     """3 (RGB; grey is repeated) or 1 (grey)."""
+    mask_resize: Literal["nearest", "cover"] = "nearest"
+    """How masks are brought to the size: `nearest` takes the class at a pixel's middle, so that
+    small defects may vanish; `cover` keeps any class that covers part of a pixel."""
     names: tuple[str, ...] = ("background", "defect")
     """The classes in order of their index, background first."""
     values: Mapping[str, str] = Field(default_factory=dict)
@@ -129,12 +133,25 @@ class Folder(DataSource):
         kept = [index for index, pair in enumerate(pairs) if stated is None or pair.name in stated]
         pairs = [pairs[index] for index in kept]
         loaded = read_pairs(
-            pairs, Reader(self._size, self.channels, self.max_pixels), self._to_classes
+            pairs,
+            Reader(self._size, self.channels, self.max_pixels, self.mask_resize),
+            self._to_classes,
         )
         splits = self._divided(loaded, seed) if stated is None else _gathered(pairs, stated)
         groups = [pair.group for pair in pairs]
         check_disjoint(splits, [str(pair.image) for pair in pairs], groups, loaded.digests)
-        return loaded.splits(splits)
+        found = loaded.splits(splits)
+        return replace(found, doubts=(*found.doubts, *self._doubts(loaded.values)))
+
+    def _doubts(self, values: Collection[int]) -> tuple[str, ...]:
+        from .paired import listed
+
+        if self.values or len(self.names) > 2 or len(values) <= 2:
+            return ()
+        return (
+            f"masks hold {listed(values)}, and every value but 0 counts as {self.names[1]!r}: say "
+            f"what each is by task.data.values, or check that they are masks",
+        )
 
     def _pairs(self) -> list[Pair]:
         from .paired import Pair

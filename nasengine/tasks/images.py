@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,10 @@ _BROKEN = (*_DAMAGE, struct.error, zlib.error, MemoryError)
 _SIXTEEN = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
 
 
+MaskResize = Literal["nearest", "cover"]
+"""How a mask is brought to another size."""
+
+
 @dataclass(frozen=True)
 class Reader:
     """How the images of a data source become arrays.
@@ -36,16 +40,20 @@ class Reader:
     Parameters
     ----------
     size
-        (H, W) that images (bilinear, antialiased) and masks (nearest) are brought to.
+        (H, W) that images (bilinear, antialiased) and masks are brought to.
     channels
         3 (RGB; grey is repeated) or 1 (grey).
     max_pixels
         Larger images are refused from their header, before anything is decoded.
+    mask_resize
+        ``nearest``: a pixel has the class at its middle; ``cover``: the class beside the
+        background that covers most of it, however little.
     """
 
     size: tuple[int, int]
     channels: int
     max_pixels: int
+    mask_resize: MaskResize = "nearest"
 
     def image(self, path: Path) -> tuple[NDArray[np.float32], tuple[int, int], str]:
         """Return the pixels (C, H, W) in 0 to 1, the size (H, W) in the file, and a digest.
@@ -71,24 +79,52 @@ class Reader:
             pixels = pixels.transpose(2, 0, 1)
         return np.ascontiguousarray(pixels), original, digest
 
-    def mask(self, path: Path) -> tuple[NDArray[np.int64], tuple[int, int]]:
-        """Return the values (H, W) of a mask, and the size (H, W) in the file.
+    def mask(self, path: Path) -> Mask:
+        """Return a mask as it is in the file.
 
         Raises
         ------
         DataError
             Naming the file and what is wrong with it.
         """
-        values = values_of(path, self.max_pixels)
-        original = (values.shape[0], values.shape[1])
-        if original != self.size:
-            picture = Image.fromarray(values)
-            values = np.asarray(picture.resize(self.size[::-1], Image.Resampling.NEAREST))
-        return values.astype(np.int64), original
+        return read_mask(path, self.max_pixels)
+
+    def resized(self, classes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return class indices (H, W) brought to the size."""
+        if classes.shape == self.size:
+            return classes
+        if self.mask_resize == "nearest":
+            return _scaled(classes.astype(np.int32), self.size, Image.Resampling.NEAREST).astype(
+                np.int64
+            )
+        found = np.zeros(self.size, np.int64)
+        most = np.zeros(self.size, np.float32)
+        for index in np.unique(classes[classes > 0]).tolist():
+            # A box around each target pixel: every source pixel counts in exactly one.
+            share = _scaled((classes == index).astype(np.float32), self.size, Image.Resampling.BOX)
+            found[share > most] = index
+            most = np.maximum(most, share)
+        return found
 
 
-def values_of(path: Path, max_pixels: int) -> NDArray[np.int32]:
-    """Return a mask's values (H, W) as they are in the file.
+@dataclass(frozen=True)
+class Mask:
+    """A mask as it is in its file.
+
+    Parameters
+    ----------
+    values
+        (H, W): grey levels or the indices of a palette.
+    blurred
+        Whether it is saved lossily and was not black and white alone before it was cut at half.
+    """
+
+    values: NDArray[np.int32]
+    blurred: bool
+
+
+def read_mask(path: Path, max_pixels: int) -> Mask:
+    """Return a mask as it is in its file.
 
     Raises
     ------
@@ -96,7 +132,21 @@ def values_of(path: Path, max_pixels: int) -> NDArray[np.int32]:
         Naming the file and what is wrong with it.
     """
     with _opened(path, max_pixels) as image:
-        return _values(ImageOps.exif_transpose(image), path, lossy=_is_lossy(image))
+        values = _values(ImageOps.exif_transpose(image), path, lossy=_is_lossy(image))
+        if not _is_lossy(image):
+            return Mask(values, blurred=False)
+        # A lossy mask has stray values around its edges; only black and white survive.
+        return Mask(np.where(values >= 128, 255, 0).astype(np.int32), _is_blurred(values))
+
+
+def _is_blurred(values: NDArray[np.int32]) -> bool:
+    """Say whether there are more greys than those that compression leaves along edges."""
+    grey = (values > 32) & (values < 223)
+    return 0 < values.max() < 128 or bool(grey.mean() > 0.05)
+
+
+def _scaled(values: NDArray[Any], size: tuple[int, int], how: Image.Resampling) -> NDArray[Any]:
+    return np.asarray(Image.fromarray(values).resize(size[::-1], how))
 
 
 @contextmanager
@@ -166,7 +216,7 @@ def _digest(picture: Image.Image) -> str:
     pixels = np.asarray(picture)
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
-    digest = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=16)
+    digest = hashlib.blake2b(pixels.tobytes(), digest_size=16)
     digest.update(repr((pixels.shape, str(pixels.dtype))).encode())
     return digest.hexdigest()
 
@@ -204,7 +254,4 @@ def _values(image: Image.Image, path: Path, *, lossy: bool) -> NDArray[np.int32]
             f"{path}: masks of mode {mode!r} are not read; allowed: 1 bit, grey (8 or 16 bit), "
             f"palette"
         )
-    if lossy:
-        # A lossy mask has stray values around its edges; only black and white survive.
-        values = np.where(values >= 128, 255, 0)
     return values.astype(np.int32)

@@ -52,6 +52,9 @@ class NeuSeg(DataSource):
     """Height and width in pixels that images are brought to."""
     channels: Literal[1, 3] = 3
     """1, or 3 equal ones: the images are grey."""
+    mask_resize: Literal["nearest", "cover"] = "nearest"
+    """How masks are brought to the size: `nearest` takes the class at a pixel's middle, so that
+    small defects may vanish; `cover` keeps any class that covers part of a pixel."""
     validation: SomeShare = 50
     """Validation images a defect: how many, or a share."""
     test: Share = 0
@@ -84,7 +87,7 @@ class NeuSeg(DataSource):
 
         rows = self._rows()
         pairs = [row.pair(self.root) for row in rows]
-        reader = Reader((self.size, self.size), self.channels, self.max_pixels)
+        reader = Reader((self.size, self.size), self.channels, self.max_pixels, self.mask_resize)
         loaded = read_pairs(pairs, reader, self._to_classes)
         split_seed = seed if self.split_seed is None else self.split_seed
         splits = self._divide(rows, loaded, split_seed)
@@ -192,7 +195,7 @@ def _scanned(root: Path, max_pixels: int) -> list[_Row]:
     """List the folders; an image's defect is the one that its mask holds most of."""
     import numpy as np
 
-    from .images import values_of
+    from .images import read_mask
 
     for mask in sorted((root / "annotations").glob("*/*.png")):
         if not (root / "images" / mask.parent.name / f"{mask.stem}.jpg").is_file():
@@ -202,7 +205,7 @@ def _scanned(root: Path, max_pixels: int) -> list[_Row]:
         mask = root / "annotations" / image.parent.name / f"{image.stem}.png"
         if not mask.is_file():
             raise DataError(f"{image}: has no mask {mask}")
-        values = values_of(mask, max_pixels)
+        values = read_mask(mask, max_pixels).values
         _check_values(values, mask)
         counts = np.bincount(values.flatten(), minlength=len(DEFECTS) + 1)[1:]
         if not counts.any():

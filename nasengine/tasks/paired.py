@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +44,37 @@ class Pair:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was read of a list of pairs: (N, C, H, W), (N, H, W) and a digest an image."""
+    """What was read of a list of pairs.
+
+    Parameters
+    ----------
+    pairs
+        The list.
+    reader
+        What brought them to their size.
+    inputs, targets
+        (N, C, H, W) and (N, H, W).
+    digests
+        Of the pixels, one an image.
+    sizes
+        (H, W) of the files, and how many have it.
+    values
+        Those that the masks hold.
+    erased
+        Masks that lost all of a class when they were brought to the size.
+    blurred
+        Masks that are saved lossily and are not black and white alone.
+    """
 
     pairs: Sequence[Pair]
+    reader: Reader
     inputs: NDArray[np.float32]
     targets: NDArray[np.int64]
-    digests: Sequence[str]
+    digests: list[str] = field(default_factory=list)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    values: set[int] = field(default_factory=set)
+    erased: list[Path] = field(default_factory=list)
+    blurred: list[Path] = field(default_factory=list)
 
     def samples(self, indices: Sequence[int]) -> Samples:
         """Return some of them as a split."""
@@ -66,7 +92,57 @@ class Loaded:
             train=self.samples(indices["train"]),
             validation=self.samples(indices["validation"]),
             test=self.samples(test) if test else None,
+            facts=self.facts(),
+            doubts=self.doubts(),
         )
+
+    def facts(self) -> tuple[str, ...]:
+        """Say what the files hold."""
+        height, width = self.reader.size
+        sizes = [f"{count} of {w} x {h}" for (h, w), count in self.sizes.most_common(5)]
+        if len(self.sizes) > 5:
+            sizes.append(f"{len(self.sizes) - 5} other sizes")
+        found = f"images, width x height: {', '.join(sizes)}"
+        if set(self.sizes) != {self.reader.size}:
+            squashed = any(h * width != w * height for h, w in self.sizes)
+            found += f"; brought to {width} x {height}" + (
+                ", squashed where the ratio differs" if squashed else ""
+            )
+            found += f", masks by mask_resize = {self.reader.mask_resize!r}"
+        return (found, f"mask values: {listed(self.values)}")
+
+    def doubts(self) -> tuple[str, ...]:
+        """Say what is doubtful about them."""
+        masks = sum(pair.mask is not None for pair in self.pairs)
+        found = []
+        if self.erased:
+            found.append(
+                f"{len(self.erased)} of {masks} masks lose all of a class when they are brought to "
+                f"{self.reader.size[1]} x {self.reader.size[0]} (such as {self.erased[0]}): "
+                f"defects that small are trained and judged as none; take a larger size, or "
+                f'mask_resize = "cover"'
+            )
+        if self.blurred:
+            found.append(
+                f"{len(self.blurred)} of {masks} masks are saved lossily (JPEG) and are not black "
+                f"and white alone (such as {self.blurred[0]}): they are cut at half; save masks "
+                f"as PNG"
+            )
+        return tuple(found)
+
+
+def listed(values: Collection[int]) -> str:
+    """Return values as text, the first of them if they are many.
+
+    Examples
+    --------
+    >>> listed({255, 0}), listed(range(200))
+    ('0, 255', '200 values: 0, 1, 2, 3, 4, 5, 6, 7, ..., 199')
+    """
+    ordered = [str(value) for value in sorted(values)]
+    if len(ordered) <= 10:
+        return ", ".join(ordered) or "none"
+    return f"{len(ordered)} values: {', '.join(ordered[:8])}, ..., {ordered[-1]}"
 
 
 def read_pairs(pairs: Sequence[Pair], reader: Reader, to_classes: ToClasses) -> Loaded:
@@ -79,17 +155,31 @@ def read_pairs(pairs: Sequence[Pair], reader: Reader, to_classes: ToClasses) -> 
     """
     inputs = np.empty((len(pairs), reader.channels, *reader.size), dtype=np.float32)
     targets = np.zeros((len(pairs), *reader.size), dtype=np.int64)
-    digests = []
+    loaded = Loaded(pairs, reader, inputs, targets)
     for index, pair in enumerate(pairs):
         inputs[index], size, digest = reader.image(pair.image)
-        digests.append(digest)
-        if pair.mask is None:
-            continue
-        values, mask_size = reader.mask(pair.mask)
-        if mask_size != size:
-            raise DataError(
-                f"{pair.mask}: {mask_size[1]} x {mask_size[0]} pixels, but its image "
-                f"{pair.image} has {size[1]} x {size[0]}"
-            )
-        targets[index] = to_classes(values, pair.mask)
-    return Loaded(pairs, inputs, targets, digests)
+        loaded.digests.append(digest)
+        loaded.sizes[size] += 1
+        if pair.mask is not None:
+            targets[index] = _read_mask(loaded, pair.image, pair.mask, size, to_classes)
+    return loaded
+
+
+def _read_mask(
+    loaded: Loaded, image: Path, path: Path, size: tuple[int, int], to_classes: ToClasses
+) -> NDArray[np.int64]:
+    """Return the classes at the reader's size, and keep in `loaded` what there is to say."""
+    mask = loaded.reader.mask(path)
+    if mask.values.shape != size:
+        raise DataError(
+            f"{path}: {mask.values.shape[1]} x {mask.values.shape[0]} pixels, but its image "
+            f"{image} has {size[1]} x {size[0]}"
+        )
+    classes = to_classes(mask.values.astype(np.int64), path)
+    resized = loaded.reader.resized(classes)
+    loaded.values.update(np.unique(mask.values).tolist())
+    if set(np.unique(classes).tolist()) - {0} - set(np.unique(resized).tolist()):
+        loaded.erased.append(path)
+    if mask.blurred:
+        loaded.blurred.append(path)
+    return resized

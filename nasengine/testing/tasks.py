@@ -20,18 +20,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nasengine.task import DataSource, Samples, Splits, Task
+from nasengine.task import DataSource, Samples, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SHARPNESS = 20.0
-
-
-def parts_of(splits: Splits) -> dict[str, Samples]:
-    """Return the splits that there are, by name."""
-    parts = {"train": splits.train, "validation": splits.validation}
-    return parts if splits.test is None else {**parts, "test": splits.test}
 
 
 def perfect_outputs(targets: Tensor, outputs: int, sharpness: float = SHARPNESS) -> Tensor:
@@ -86,7 +80,7 @@ class DataSourceContract:
         """Shape, type, range and classes agree with what `shape` and `classes` state."""
         import torch
 
-        for name, samples in parts_of(source.load(seed=0)).items():
+        for name, samples in source.load(seed=0).parts.items():
             number = len(samples)
             assert number > 0, name
             assert tuple(samples.inputs.shape) == (number, *source.shape), name
@@ -109,13 +103,13 @@ class DataSourceContract:
 
     def test_names_are_distinct_over_all_splits(self, source: DataSource) -> None:
         """No sample is in two splits."""
-        names = [name for part in parts_of(source.load(seed=0)).values() for name in part.names]
+        names = [name for part in source.load(seed=0).parts.values() for name in part.names]
         assert len(set(names)) == len(names)
 
     def test_no_image_is_in_two_splits(self, source: DataSource) -> None:
         """No picture that is trained on is measured on, under whatever name."""
         seen: dict[bytes, str] = {}
-        for split, samples in parts_of(source.load(seed=0)).items():
+        for split, samples in source.load(seed=0).parts.items():
             for image in samples.inputs:
                 assert seen.setdefault(image.numpy().tobytes(), split) == split
 
@@ -125,14 +119,14 @@ class DataSourceContract:
 
     def test_same_seed_same_samples(self, source: DataSource) -> None:
         """Loading again with the same seed gives the same bytes in the same order."""
-        first, again = parts_of(source.load(seed=3)), parts_of(source.load(seed=3))
+        first, again = source.load(seed=3).parts, source.load(seed=3).parts
         assert first.keys() == again.keys()
         assert all(_same(first[name], again[name]) for name in first)
 
     def test_other_seed_other_samples(self, source: DataSource) -> None:
         """Another seed gives other samples, or divides them otherwise, where it is random."""
-        first = parts_of(source.load(seed=3))
-        others = [parts_of(source.load(seed=seed)) for seed in (4, 5, 6)]
+        first = source.load(seed=3).parts
+        others = [source.load(seed=seed).parts for seed in (4, 5, 6)]
         differ = any(not _same(first[name], other[name]) for other in others for name in first)
         assert differ == self.random
 
