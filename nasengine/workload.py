@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nasengine.strategy import Strategy
 
 
-_REPEATS, _LEAST, _SECONDS = 8, 2, 1.0
+_REPEATS, _LEAST, _SECONDS = 8, 2, 0.4
 """Steps that are taken at most, how many count at least, and the seconds that end it between."""
 
 _BATCH = 4
