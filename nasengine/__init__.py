@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from nasengine.reporter import Progress, Reporter
     from nasengine.runs.experiment import Experiment
     from nasengine.runs.run import Outcome
-    from nasengine.runs.session import resume, run
+    from nasengine.runs.session import export, resume, run
     from nasengine.search import Budget, Search
     from nasengine.space import SearchSpace
     from nasengine.strategy import Strategy
     from nasengine.supernet import MixedOperation, Mixture, Supernet
-    from nasengine.task import DataSource, Samples, Splits, Task
+    from nasengine.task import DataSource, Samples, Splits, Task, Usage
     from nasengine.trial import Measurement, Metric, Status, Trial
 
 __all__ = [  # noqa: RUF022
@@ -88,8 +88,10 @@ __all__ = [  # noqa: RUF022
     "Supernet",
     "Task",
     "Trial",
+    "Usage",
     "Zero",
     "build_network",
+    "export",
     "resume",
     "run",
     "__version__",
@@ -114,7 +116,7 @@ _MODULES = {
     "estimator": ("Candidate", "CostTable", "Estimator"),
     "runs.experiment": ("Experiment",),
     "runs.run": ("Outcome",),
-    "runs.session": ("resume", "run"),
+    "runs.session": ("export", "resume", "run"),
     "graph": ("Factory", "Node", "SpaceGraph"),
     "history": ("History",),
     "network": ("build_network",),
@@ -126,7 +128,7 @@ _MODULES = {
     "space": ("SearchSpace",),
     "strategy": ("Strategy",),
     "supernet": ("MixedOperation", "Mixture", "Supernet"),
-    "task": ("DataSource", "Samples", "Splits", "Task"),
+    "task": ("DataSource", "Samples", "Splits", "Task", "Usage"),
     "trial": ("Measurement", "Metric", "Status", "Trial"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

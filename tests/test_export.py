@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import random
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,6 +23,8 @@ from torch.nn import functional as F
 from nasengine.delivery import export
 from nasengine.delivery.export import export_python, python_source
 from nasengine.delivery.onnx_model import export_onnx, write_onnx
+from nasengine.delivery.usage import usage_facts
+from nasengine.evaluation import predict
 from nasengine.moves import sample
 from nasengine.network import build_network
 from nasengine.operations import Zero
@@ -25,6 +32,14 @@ from nasengine.plugin import load_class
 from nasengine.space import SearchSpace
 from nasengine.spaces.light_sdi import LightSDI
 from nasengine.spaces.nas_bench_201 import NASBench201
+from nasengine.task import Usage
+from nasengine.tasks.class_folders import ClassFolders
+from nasengine.tasks.classification import Classification
+from nasengine.tasks.folder import Folder
+from nasengine.tasks.segmentation import Segmentation
+from nasengine.tasks.sourced import SourcedTask
+
+FACTS = usage_facts(Usage(), (3, 32, 32), (1, 32, 32))
 
 
 class Scaled(nn.Module):
@@ -88,7 +103,7 @@ def trained(name: str) -> nn.Module:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_python_file_runs_without_nasengine(name: str, tmp_path: Path) -> None:
     network = trained(name)
-    assert export_python(network, (3, 32, 32), tmp_path / "model.py") == ""
+    assert export_python(network, (3, 32, 32), tmp_path / "model.py", FACTS) == ""
     inputs = torch.rand(2, 3, 32, 32)
     wanted = network(inputs).detach()
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
@@ -145,7 +160,7 @@ class Spare(nn.Module):
     ids=["branching", "foreign", "spare", "attention"],
 )
 def test_what_cannot_be_written_is_said(network: nn.Module, reason: str, tmp_path: Path) -> None:
-    said = export_python(network, (3, 8, 8), tmp_path / "model.py")
+    said = export_python(network, (3, 8, 8), tmp_path / "model.py", FACTS)
     assert said.startswith("no model.py: ")
     assert re.search(reason, said)
     assert "\n" not in said
@@ -164,14 +179,14 @@ def test_a_source_that_computes_something_else_is_refused(
         ),
     )
     with pytest.raises(export.ExportFailed, match="the source differs from the network by"):
-        python_source(trained("custom"), (3, 8, 8))
+        python_source(trained("custom"), (3, 8, 8), FACTS)
 
 
 def test_onnx_gives_what_torch_gives(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnxscript")
     ort = pytest.importorskip("onnxruntime")
     network = trained("mixed")
-    facts = write_onnx(network, (3, 32, 32), tmp_path / "model.onnx")
+    facts = write_onnx(network, (3, 32, 32), tmp_path / "model.onnx", FACTS)
     assert facts["verified"]
     assert facts["max_abs_difference"] < 1e-5
     said = capfd.readouterr()
@@ -199,7 +214,7 @@ def test_onnx_takes_images_of_any_size_that_the_network_takes(
     torch.manual_seed(0)
     architecture = sample(space.decisions, random.Random(0))
     network = build_network(space.graph, architecture).eval()
-    facts = write_onnx(network, (3, size, size), tmp_path / "model.onnx")
+    facts = write_onnx(network, (3, size, size), tmp_path / "model.onnx", FACTS)
     assert facts["any_size"]
     assert free_axes(tmp_path / "model.onnx") == ["batch", "", "height", "width"]
     session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
@@ -221,7 +236,7 @@ class OfOneSize(nn.Module):
 
 def test_onnx_is_of_one_size_where_the_network_is(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
-    facts = write_onnx(OfOneSize().eval(), (3, 8, 8), tmp_path / "model.onnx")
+    facts = write_onnx(OfOneSize().eval(), (3, 8, 8), tmp_path / "model.onnx", FACTS)
     assert not facts["any_size"]
     assert free_axes(tmp_path / "model.onnx") == ["batch", "", "", ""]
 
@@ -231,5 +246,102 @@ def test_onnx_says_which_extra_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda n, *a: None if n == "onnxscript" else real(n, *a)
     )
-    said = export_onnx(trained("custom"), (3, 8, 8), tmp_path / "model.onnx")
+    said = export_onnx(trained("custom"), (3, 8, 8), tmp_path / "model.onnx", FACTS)
     assert said == "no model.onnx: onnxscript not installed; pip install 'nasengine[onnx]'"
+
+
+# How it is used
+
+
+def images(folder: Path, side: int) -> None:
+    """Write square images with masks of three classes, and the images once more by kind."""
+    for number in range(6):
+        pixels = numpy.random.default_rng(number).integers(0, 256, (side, side, 3), numpy.uint8)
+        pixels[..., number % 3] //= 2
+        for name, values in (
+            ("images", pixels),
+            ("masks", (pixels[..., 0] // 100).astype(numpy.uint8)),
+            (f"kind {number % 2}", pixels),
+        ):
+            (folder / name).mkdir(exist_ok=True)
+            Image.fromarray(values).save(folder / name / f"{number}.png")
+
+
+def segmentation(folder: Path, **settings: Any) -> Segmentation:
+    data = Folder(images=folder / "images", masks=folder / "masks", size=16, **settings)
+    return Segmentation(data=data)
+
+
+def classification(folder: Path) -> Classification:
+    (folder / "kinds").mkdir()
+    for number in range(2):
+        (folder / f"kind {number}").rename(folder / "kinds" / f"kind {number}")
+    names = ("kind 0", "kind 1")
+    return Classification(data=ClassFolders(root=folder / "kinds", names=names, size=16))
+
+
+TASKS: dict[str, Callable[[Path], SourcedTask]] = {
+    "binary": segmentation,
+    "grey": lambda folder: segmentation(folder, channels=1, names=("a", 'b "2"', "c\\n")),
+    "labels": classification,
+}
+
+
+def pooled(channels: int, outputs: int) -> nn.Module:
+    layers = [nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(4, outputs))
+
+
+@pytest.mark.parametrize("side", [16, 45])
+@pytest.mark.parametrize("name", TASKS)
+def test_the_python_file_predicts_what_the_engine_does(
+    name: str, side: int, tmp_path: Path
+) -> None:
+    images(tmp_path, side)
+    task = TASKS[name](tmp_path)
+    torch.manual_seed(0)
+    channels, outputs = task.input_shape[0], task.outputs
+    network = nn.Conv2d(channels, outputs, 3, padding=1) if name != "labels" else pooled(3, 2)
+    facts = usage_facts(task.usage, task.input_shape, task.output_shape or ())
+    assert export_python(network, task.input_shape, tmp_path / "model.py", facts) == ""
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    model: dict[str, Any] = {"__file__": str(tmp_path / "model.py"), "__name__": "model"}
+    exec(compile((tmp_path / "model.py").read_text(), "model.py", "exec"), model)
+    samples = task.load(0).train
+    wanted = predict(network, samples.inputs, "cpu")
+    assert model["CLASSES"] == task.data.classes
+    assert all(word in model["__doc__"] for word in task.data.classes)
+    for number, sample_name in enumerate(samples.names):
+        image = numpy.array(Image.open(tmp_path / "images" / f"{Path(sample_name).stem}.png"))
+        found = model["predict"](model["load"](), image)
+        logits = wanted[number : number + 1]
+        decided = (logits[0, 0] > 0).long() if outputs == 1 else logits[0].argmax(0)
+        assert found.shape == decided.shape
+        # Pillow and torch may round a resized pixel apart, by one of 255.
+        prepared = model["prepare"](image)[0]
+        torch.testing.assert_close(
+            prepared, samples.inputs[number], rtol=0, atol=1e-7 + (side != 16) / 255
+        )
+        assert (found == decided).float().mean() >= (1 if side == 16 else 0.98)
+    grey = model["prepare"](numpy.full((5, 7), 51, numpy.uint8))
+    torch.testing.assert_close(grey, torch.full((1, *task.input_shape), 0.2))
+    with pytest.raises(TypeError, match="uint8"):
+        model["prepare"](numpy.zeros((5, 7, 3), numpy.float32))
+
+
+def test_a_task_that_says_nothing_gets_a_file_without_helpers(tmp_path: Path) -> None:
+    assert export_python(trained("custom"), (3, 32, 32), tmp_path / "model.py", FACTS) == ""
+    source = (tmp_path / "model.py").read_text()
+    assert "(N, 3, 32, 32), float32 in 0 to 1" in source
+    assert "predict" not in source and "CLASSES" not in source
+
+
+def test_onnx_holds_how_it_is_used(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    onnx = pytest.importorskip("onnx")
+    facts = usage_facts(Usage("images", ("good", "bad"), "argmax"), (3, 8, 8), (2,))
+    write_onnx(OfOneSize().eval(), (3, 8, 8), tmp_path / "model.onnx", facts)
+    props = {p.key: p.value for p in onnx.load(tmp_path / "model.onnx").metadata_props}
+    assert json.loads(props["classes"]) == ["good", "bad"]
+    assert json.loads(props["size"]) == [8, 8]
+    assert props["colours"] == "RGB" and props["decision"] == "argmax"

@@ -93,6 +93,10 @@ def _command(name: str) -> Command:
         from nasengine.cli.report import report
 
         return report
+    if name == "export":
+        from nasengine.cli.export import export
+
+        return export
     if name in ("latency-table", "correlate"):
         from nasengine.cli import studies
 

@@ -35,6 +35,7 @@ def make_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     _add_runs(commands)
+    _add_export(commands)
     _add_studies(commands)
     _add_catalog(commands)
     return parser
@@ -51,13 +52,7 @@ def _add_runs(commands: Commands) -> None:
     resume = commands.add_parser("resume", help="go on with an interrupted run")
     resume.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
     _sets(resume, "only budget.* and execution.* may change")
-    resume.add_argument(
-        "--code",
-        action="append",
-        default=[],
-        metavar="FILE_OR_MODULE",
-        help="your own code that the spec names; a run folder alone never makes code run",
-    )
+    _takes_code(resume)
     _shows(resume)
 
     check = commands.add_parser("check", help="everything but the work: shapes, costs, estimates")
@@ -83,6 +78,20 @@ def _add_runs(commands: Commands) -> None:
     measure.add_argument("--estimators", metavar="A,B", help="only these of the spec's estimators")
     measure.add_argument("--json", action="store_true", help="print JSON")
     _shows(measure)
+
+
+def _add_export(commands: Commands) -> None:
+    export = commands.add_parser("export", help="deliver another network of a run than its best")
+    export.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
+    which = export.add_mutually_exclusive_group()
+    which.add_argument(
+        "--trial", type=int, metavar="N", help="a trial's network, as of a front (the best one)"
+    )
+    which.add_argument("--reference", metavar="NAME", help="a reference network, as unet")
+    export.add_argument(
+        "-o", "--output", type=Path, help="a new or empty folder (RUN/exported/trial-N)"
+    )
+    _takes_code(export)
 
 
 def _add_studies(commands: Commands) -> None:
@@ -147,6 +156,16 @@ def _sets(parser: argparse.ArgumentParser, note: str) -> None:
         metavar="KEY=VALUE",
         dest="assignments",
         help=f"override a key of the spec, {note}; may be repeated",
+    )
+
+
+def _takes_code(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--code",
+        action="append",
+        default=[],
+        metavar="FILE_OR_MODULE",
+        help="your own code that the spec names; a run folder alone never makes code run",
     )
 
 

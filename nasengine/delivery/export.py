@@ -12,13 +12,14 @@ import inspect
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from nasengine.delivery.usage import usage_constants, usage_docstring, usage_functions
 from nasengine.errors import NasengineError
 from nasengine.files import write_atomically
 
@@ -53,7 +54,9 @@ def example(input_shape: Sequence[int]) -> Tensor:
     return torch.rand(3, *input_shape, generator=torch.Generator().manual_seed(0))
 
 
-def export_python(network: nn.Module, input_shape: Sequence[int], path: Path) -> str:
+def export_python(
+    network: nn.Module, input_shape: Sequence[int], path: Path, facts: Mapping[str, Any]
+) -> str:
     """Write a network as a plain-PyTorch file; it loads ``weights.safetensors`` beside it.
 
     Parameters
@@ -64,19 +67,21 @@ def export_python(network: nn.Module, input_shape: Sequence[int], path: Path) ->
         (C, H, W) of one sample.
     path
         The file to write.
+    facts
+        From `usage_facts`: how it is used.
 
     Returns
     -------
     Why it could not be written; empty when it was.
     """
     try:
-        write_atomically(path, python_source(network, input_shape))
+        write_atomically(path, python_source(network, input_shape, facts))
     except ExportFailed as error:
         return f"no {path.name}: {error}"
     return ""
 
 
-def python_source(network: nn.Module, input_shape: Sequence[int]) -> str:
+def python_source(network: nn.Module, input_shape: Sequence[int], facts: Mapping[str, Any]) -> str:
     """Return a network as Python source, whose class ``Network`` holds only torch.
 
     Raises
@@ -94,7 +99,7 @@ def python_source(network: nn.Module, input_shape: Sequence[int]) -> str:
         raise ExportFailed(f"torch.fx cannot trace it: {type(error).__name__}: {first}") from error
     lines = list(_definitions(network, graph))
     _verify(network, graph, input_shape)
-    return _file(graph, lines, input_shape)
+    return _file(graph, lines, input_shape, facts)
 
 
 class _Tracer(fx.Tracer):
@@ -233,7 +238,9 @@ def _rebuilt(module: nn.Module, where: str) -> nn.Module:
     return type(module)(**dict(_settings(module, where)))
 
 
-def _file(graph: fx.Graph, lines: Sequence[str], input_shape: Sequence[int]) -> str:
+def _file(
+    graph: fx.Graph, lines: Sequence[str], input_shape: Sequence[int], facts: Mapping[str, Any]
+) -> str:
     code = graph.python_code("self")
     # fx offers names that most code does not use.
     used = {name for name in code.globals if re.search(rf"\b{name}\b", code.src)}
@@ -261,18 +268,20 @@ def _file(graph: fx.Graph, lines: Sequence[str], input_shape: Sequence[int]) -> 
         layers=textwrap.indent("\n".join(lines), " " * 8),
         forward=textwrap.indent(body.strip(), " " * 4),
         shape=shape,
+        docs=usage_docstring(facts),
+        constants=usage_constants(facts),
+        functions=usage_functions(facts),
     )
 
 
-_TEMPLATE = '''"""The network that nasengine found, in plain PyTorch (torch, safetensors).
+_TEMPLATE = '''"""A network that nasengine trained, in plain PyTorch (torch, safetensors).
 
-    from model import load
-    outputs = load()(inputs)        # inputs (N, {shape}), float32 in 0 to 1; outputs are logits
+{docs}
 """
 
 {imports}
 
-
+{constants}
 class Network(nn.Module):
     def __init__(self):
         super().__init__()
@@ -286,7 +295,7 @@ def load(weights=Path(__file__).with_name("weights.safetensors")):
     network = Network()
     network.load_state_dict(load_file(weights))
     return network.eval()
-
+{functions}
 
 if __name__ == "__main__":
     print(tuple(load()(torch.zeros(1, {shape})).shape))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from nasengine.delivery.export import ExportFailed, checked_difference, example
 from nasengine.files import write_atomically
 
 
-def export_onnx(network: nn.Module, input_shape: Sequence[int], path: Path) -> str:
+def export_onnx(
+    network: nn.Module, input_shape: Sequence[int], path: Path, facts: Mapping[str, Any]
+) -> str:
     """Write a network as ONNX; see `write_onnx`.
 
     Returns
@@ -24,13 +27,15 @@ def export_onnx(network: nn.Module, input_shape: Sequence[int], path: Path) -> s
     Why it could not be written; empty when it was.
     """
     try:
-        write_onnx(network, input_shape, path)
+        write_onnx(network, input_shape, path, facts)
     except ExportFailed as error:
         return f"no {path.name}: {error}"
     return ""
 
 
-def write_onnx(network: nn.Module, input_shape: Sequence[int], path: Path) -> dict[str, Any]:
+def write_onnx(
+    network: nn.Module, input_shape: Sequence[int], path: Path, facts: Mapping[str, Any]
+) -> dict[str, Any]:
     """Write a network as ONNX, and run it beside torch.
 
     It takes any number of images, and images of any size that the network takes; of the size of
@@ -44,6 +49,8 @@ def write_onnx(network: nn.Module, input_shape: Sequence[int], path: Path) -> di
         (C, H, W) of one sample.
     path
         The file to write.
+    facts
+        From `usage_facts`: how it is used, as the model's metadata.
 
     Returns
     -------
@@ -62,19 +69,22 @@ def write_onnx(network: nn.Module, input_shape: Sequence[int], path: Path) -> di
         raise ExportFailed(f"{' and '.join(missing)} not installed; pip install 'nasengine[onnx]'")
     network = network.cpu().eval()
     try:
-        facts, data = _checked_model(network, input_shape, any_size=True)
+        found, data = _checked_model(network, input_shape, facts, any_size=True)
     except ExportFailed:
-        facts, data = _checked_model(network, input_shape, any_size=False)
+        found, data = _checked_model(network, input_shape, facts, any_size=False)
     write_atomically(path, data)
-    return facts
+    return found
 
 
 def _checked_model(
-    network: nn.Module, input_shape: Sequence[int], *, any_size: bool
+    network: nn.Module, input_shape: Sequence[int], facts: Mapping[str, Any], *, any_size: bool
 ) -> tuple[dict[str, Any], bytes]:
     """Return what is to be known of a model, and the model."""
     inputs = example(input_shape)
     model = _onnx_program(network, inputs, any_size).model_proto
+    for key, value in facts.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        model.metadata_props.add(key=key, value=text)
     data = model.SerializeToString()
     # What fits once fits at twice the size, whatever the network's strides are.
     larger = inputs[:1].repeat(1, 1, 2, 2)

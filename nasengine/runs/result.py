@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections import Counter
@@ -11,17 +10,20 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasengine.architecture import Architecture, write_architecture
-from nasengine.errors import NasengineError, RunFolderError
-from nasengine.files import make_folder, write_atomically, write_json
+from nasengine.architecture import write_architecture
+from nasengine.files import make_folder, write_json
+from nasengine.runs.delivered import (
+    FROM_WEIGHTS,
+    deliver_network,
+    measured_facts,
+    usage,
+    weights_of,
+)
 from nasengine.runs.goals import known_metrics
 from nasengine.runs.verdict import Judged, Standing, Tie, tie
-from nasengine.task import Samples
 from nasengine.trial import Measurement, Metric, Trial
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from nasengine.runs.run import Outcome
     from nasengine.search import Search
 
@@ -166,10 +168,6 @@ def _tests(search: Search, goals: Sequence[str], judges: Mapping[str, str]) -> d
     return found
 
 
-FROM_WEIGHTS = ("weights.safetensors", "predictions.png", "model.py", "model.onnx")
-"""What `deliver` writes only where a network was trained, and could be exported."""
-
-
 def deliver(outcome: Outcome, folder: Path) -> list[str]:
     """Write ``best/``: architecture, weights, pictures, metrics, ONNX, plain PyTorch.
 
@@ -179,22 +177,13 @@ def deliver(outcome: Outcome, folder: Path) -> list[str]:
     -------
     What could not be delivered, and why, a line each.
     """
-    from nasengine.delivery.picture import draw
-
     best = make_folder(folder / "best")
     for name in FROM_WEIGHTS:  # Of another winner, if the run went on.
         (best / name).unlink(missing_ok=True)
-    search, winner = outcome.search, outcome.winner
-    write_architecture(best / "architecture.json", winner.architecture, search.space)
     write_json(best / "metrics.json", _metrics(outcome))
     _deliver_front(outcome, folder / "front")
-    draw(search.space, best / "architecture.svg", winner.architecture)
-    draw(search.space, best / "architecture.png", winner.architecture)
-    weights = folder / "trials" / f"trial-{winner.number}" / "weights.safetensors"
-    if not weights.is_file():
-        return ["no weights: no estimator trains the network (add one named 'trained')"]
-    write_atomically(best / "weights.safetensors", weights.read_bytes())
-    return _use_weights(search, winner.architecture, best)
+    winner = outcome.winner
+    return deliver_network(outcome.search, winner.architecture, weights_of(folder, winner), best)
 
 
 def _deliver_front(outcome: Outcome, folder: Path) -> None:
@@ -208,68 +197,11 @@ def _deliver_front(outcome: Outcome, folder: Path) -> None:
         write_architecture(place / "architecture.json", trial.architecture, outcome.search.space)
 
 
-def _use_weights(search: Search, architecture: Architecture, best: Path) -> list[str]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from nasengine.delivery.export import export_python
-    from nasengine.delivery.onnx_model import export_onnx
-    from nasengine.network import build_network
-
-    network = build_network(search.space.graph, architecture)
-    try:
-        network.load_state_dict(load_file(best / "weights.safetensors"))
-    except (SafetensorError, RuntimeError) as error:
-        raise RunFolderError(f"{best / 'weights.safetensors'}: damaged: {error!s:.200}") from error
-    network.eval()
-    shape = search.task.input_shape
-    problems = [
-        _draw_predictions(search, network, best / "predictions.png"),
-        export_python(network, shape, best / "model.py"),
-        export_onnx(network, shape, best / "model.onnx"),
-    ]
-    return [problem for problem in problems if problem]
-
-
-def _draw_predictions(search: Search, network: nn.Module, path: Path) -> str | None:
-    """Draw validation images with the network's masks; return what went wrong.
-
-    Images with something to find, at equal distances in the split: not chosen by how they went.
-    """
-    from nasengine.evaluation import predict
-    from nasengine.tasks.contact_sheet import draw_samples
-
-    try:
-        samples = search.splits.validation
-    except NasengineError as error:
-        return f"no predictions.png: {error}"
-    if samples.targets.ndim != 3:
-        return None
-    held = samples.targets.flatten(1).any(1).nonzero().flatten()
-    if len(held) == 0:
-        return None
-    chosen = held[sorted({round(i * (len(held) - 1) / 7) for i in range(8)})]
-    drawn = Samples(
-        samples.inputs[chosen], samples.targets[chosen], tuple(samples.names[i] for i in chosen)
-    )
-    outputs = predict(network, drawn.inputs, "cpu")
-    classes = (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(1)
-    draw_samples(drawn, path, classes)
-    return None
-
-
 def _metrics(outcome: Outcome) -> dict[str, Any]:
     comparison = compare(outcome)
 
     def facts(trial: Trial) -> dict[str, Any]:
-        return {
-            "architecture": dict(trial.architecture),
-            "status": trial.status.value,
-            "measurements": {
-                name: {"value": m.value, "unit": comparison.metrics[name].unit, **_json(m.details)}
-                for name, m in trial.measurements.items()
-            },
-        }
+        return measured_facts(trial, comparison.metrics)
 
     return {
         "goals": list(comparison.goals),
@@ -278,6 +210,7 @@ def _metrics(outcome: Outcome) -> dict[str, Any]:
             name: {"unit": metric.unit, "direction": metric.direction}
             for name, metric in comparison.metrics.items()
         },
+        "usage": usage(outcome.search),
         # Decision to how many slots share it.
         "slots": Counter(node.decision for node in outcome.search.space.graph.slots),
         "trials": len(outcome.history),
@@ -300,11 +233,3 @@ def _metrics(outcome: Outcome) -> dict[str, Any]:
         "verdict": [standing.as_json() for standing in comparison.standings()],
         "tie": None if (tied := comparison.tie()) is None else asdict(tied),
     }
-
-
-def _json(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what explains a value, without the raw samples, which the history has."""
-    found: dict[str, Any] = json.loads(
-        json.dumps({k: v for k, v in details.items() if k != "samples"})
-    )
-    return {key: value for key, value in found.items() if key not in ("value", "unit")}

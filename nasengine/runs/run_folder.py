@@ -137,8 +137,15 @@ class RunFolder:
             raise RunFolderError(f"{path}: cannot hold a run: {error}") from error
         return cls(path)
 
-    def check_identity(self, experiment: Experiment) -> None:
+    def check_identity(self, experiment: Experiment, but: tuple[str, ...] = ()) -> None:
         """Refuse to go on with something else than what the run began with.
+
+        Parameters
+        ----------
+        experiment
+            What to go on with.
+        but
+            Keys that may have changed all the same: ``packages``, where nothing is measured.
 
         Raises
         ------
@@ -147,7 +154,8 @@ class RunFolder:
             files, package versions.
         """
         before = self.identity
-        changes = list(_changes(before, _as_kept(identity(experiment), before)))
+        found = _changes(before, _as_kept(identity(experiment), before))
+        changes = [change for change in found if not change.startswith(but)]
         if changes:
             listed = "\n  ".join(changes)
             raise RunFolderError(f"{self.path}: changed since the run began:\n  {listed}")

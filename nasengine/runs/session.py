@@ -15,6 +15,7 @@ from nasengine.log import LogReporter
 from nasengine.reporter import Reporter
 from nasengine.runs import run as whole_run
 from nasengine.runs.experiment import Experiment
+from nasengine.runs.export import chosen, export_network, make_place
 from nasengine.runs.goals import not_yet_measured
 from nasengine.runs.run import Outcome
 from nasengine.runs.run_folder import RunFolder, plugin_names
@@ -94,6 +95,50 @@ def resume(
         return go_on(reopened(held, assignments, code), held, reporter, stop)
 
 
+def export(
+    folder: str | Path,
+    into: str | Path | None = None,
+    *,
+    trial: int | None = None,
+    reference: str | None = None,
+    code: Sequence[str] = (),
+    reporter: Reporter | None = None,
+) -> Path:
+    """Deliver a network of a run as ``best/`` holds the best one: weights, ONNX, PyTorch.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    into
+        Where to: a new or an empty folder; by default one below the run's folder.
+    trial, reference
+        Which network, by a trial's number or a reference's name; by default the one in ``best/``.
+    code
+        As of `resume`.
+    reporter
+        Told what could not be delivered, and why.
+
+    Returns
+    -------
+    Where it is.
+
+    Raises
+    ------
+    RunFolderError
+        If there is no such network, its weights were not kept, or `into` holds something.
+    """
+    with RunFolder(Path(folder)) as held:
+        experiment = Experiment.load(held.path / "spec.toml", _own_code(held, code))
+        # What is written is held against the network itself, whatever the packages' versions.
+        held.check_identity(experiment, but=("packages",))
+        network = chosen(held, trial, reference)
+        place = make_place(held, network, None if into is None else Path(into))
+        for problem in export_network(experiment, held, network, place):
+            (reporter or Reporter()).warn(problem)
+        return place
+
+
 def check_first(
     experiment: Experiment, reporter: Reporter | None, stop: threading.Event | None
 ) -> None:
@@ -136,9 +181,13 @@ def go_on(
 
 def resume_command(folder: Path) -> str:
     """Return the command that goes on with a run, your own code passed again."""
+    return " ".join(filter(None, [shlex.join(["nasengine", "resume", str(folder)]), _code(folder)]))
+
+
+def _code(folder: Path) -> str:
+    """Return the options that pass a run's own code again; empty where it has none."""
     sources = dict.fromkeys(_own_sources(folder).values())
-    code = [word for source in sources for word in ("--code", _from_here(source))]
-    return shlex.join(["nasengine", "resume", str(folder), *code])
+    return shlex.join(word for source in sources for word in ("--code", _from_here(source)))
 
 
 def _own_sources(folder: Path) -> dict[str, str]:
@@ -174,7 +223,7 @@ def _own_code(folder: RunFolder, given: Sequence[str]) -> list[str]:
         if not match:
             raise RunFolderError(
                 f"{folder.path}: {path} is your own code; if you trust it, pass it again: "
-                f"{resume_command(folder.path)}"
+                f"{_code(folder.path)}"
             )
         located = str(Path(match[0]).resolve()) if source.endswith(".py") else source
         overrides.append(f"{path}={located}:{attribute}")

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from nasengine.task import DataSource, Splits, Task
+from nasengine.task import DataSource, Splits, Task, Usage
 
 _PER = {"masks": "masks (a class for every pixel)", "labels": "labels (a class for every image)"}
 
@@ -44,6 +44,12 @@ class SourcedTask(Task):
     def input_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
         return self.data.shape
+
+    @property
+    def usage(self) -> Usage:
+        """The data's classes; one output is a threshold's, several are the classes' own."""
+        decision: Literal["threshold", "argmax"] = "threshold" if self.outputs == 1 else "argmax"
+        return Usage(self.data.inputs, self.data.classes, decision)
 
     def load(self, seed: int) -> Splits:
         """Return the data source's samples.

@@ -35,6 +35,7 @@ class SurfaceDefects(DataSource):
     """
 
     targets: ClassVar[Literal["masks", "labels", ""]] = "masks"
+    inputs: ClassVar[Literal["images", ""]] = "images"
 
     size: int = Field(96, ge=16, le=1024)
     """Height and width in pixels."""

@@ -30,6 +30,7 @@ class Textures(DataSource):
     """
 
     targets: ClassVar[Literal["masks", "labels", ""]] = "labels"
+    inputs: ClassVar[Literal["images", ""]] = "images"
 
     size: int = Field(32, ge=16, le=256)
     """Height and width in pixels."""

@@ -1,0 +1,146 @@
+"""One network of a run with its files: what ``best/`` holds, and what `export` writes of others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nasengine.architecture import Architecture, write_architecture
+from nasengine.delivery.usage import usage_facts
+from nasengine.errors import NasengineError, RunFolderError
+from nasengine.files import write_atomically
+from nasengine.task import Samples
+from nasengine.trial import Metric, Trial
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nasengine.search import Search
+
+FROM_WEIGHTS = ("weights.safetensors", "predictions.png", "model.py", "model.onnx")
+"""What `deliver_network` writes only where a network was trained, and could be exported."""
+
+
+def weights_of(run: Path, trial: Trial) -> Path:
+    """Return where the weights of a trial or a reference lie, if any estimator left some."""
+    label = f"reference-{trial.reference}" if trial.reference else f"trial-{trial.number}"
+    return run / "trials" / label / "weights.safetensors"
+
+
+def deliver_network(
+    search: Search, architecture: Architecture, weights: Path, folder: Path
+) -> list[str]:
+    """Write a network into a folder: architecture, pictures, weights, ONNX, plain PyTorch.
+
+    Parameters
+    ----------
+    search
+        Its space, its task and, for the predictions, its data.
+    architecture
+        What is delivered.
+    weights
+        Its weights; without the file, what needs them is left out.
+    folder
+        Where to; it exists.
+
+    Returns
+    -------
+    What could not be delivered, and why, a line each.
+
+    Raises
+    ------
+    RunFolderError
+        If the weights are damaged.
+    """
+    from nasengine.delivery.picture import draw
+
+    network = _loaded(search, architecture, weights) if weights.is_file() else None
+    write_architecture(folder / "architecture.json", architecture, search.space)
+    draw(search.space, folder / "architecture.svg", architecture)
+    draw(search.space, folder / "architecture.png", architecture)
+    if network is None:
+        return ["no weights: no estimator trains the network (add one named 'trained')"]
+    write_atomically(folder / "weights.safetensors", weights.read_bytes())
+    return _deliver_trained(search, network, folder)
+
+
+def _loaded(search: Search, architecture: Architecture, weights: Path) -> nn.Module:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from nasengine.network import build_network
+
+    network = build_network(search.space.graph, architecture)
+    try:
+        network.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError) as error:
+        raise RunFolderError(f"{weights}: damaged: {error!s:.200}") from error
+    return network.eval()
+
+
+def _deliver_trained(search: Search, network: nn.Module, folder: Path) -> list[str]:
+    from nasengine.delivery.export import export_python
+    from nasengine.delivery.onnx_model import export_onnx
+
+    shape, facts = search.task.input_shape, usage(search)
+    problems = [
+        _draw_predictions(search, network, folder / "predictions.png"),
+        export_python(network, shape, folder / "model.py", facts),
+        export_onnx(network, shape, folder / "model.onnx", facts),
+    ]
+    return [problem for problem in problems if problem]
+
+
+def usage(search: Search) -> dict[str, Any]:
+    """Return how every network of a search is used; see `usage_facts`."""
+    end = next(node.name for node in search.space.graph.nodes if node.kind == "output")
+    return usage_facts(search.task.usage, search.task.input_shape, search.shapes.out[end])
+
+
+def _draw_predictions(search: Search, network: nn.Module, path: Path) -> str | None:
+    """Draw validation images with the network's masks; return what went wrong.
+
+    Images with something to find, at equal distances in the split: not chosen by how they went.
+    """
+    from nasengine.evaluation import predict
+    from nasengine.tasks.contact_sheet import draw_samples
+
+    try:
+        samples = search.splits.validation
+    except NasengineError as error:
+        return f"no predictions.png: {error}"
+    if samples.targets.ndim != 3:
+        return None
+    held = samples.targets.flatten(1).any(1).nonzero().flatten()
+    if len(held) == 0:
+        return None
+    chosen = held[sorted({round(i * (len(held) - 1) / 7) for i in range(8)})]
+    drawn = Samples(
+        samples.inputs[chosen], samples.targets[chosen], tuple(samples.names[i] for i in chosen)
+    )
+    outputs = predict(network, drawn.inputs, "cpu")
+    classes = (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(1)
+    draw_samples(drawn, path, classes)
+    return None
+
+
+def measured_facts(trial: Trial, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """Return what was measured of a network, as JSON values."""
+    return {
+        "architecture": dict(trial.architecture),
+        "status": trial.status.value,
+        "measurements": {
+            name: {"value": m.value, "unit": metrics[name].unit, **_json(m.details)}
+            for name, m in trial.measurements.items()
+        },
+    }
+
+
+def _json(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what explains a value, without the raw samples, which the history has."""
+    found: dict[str, Any] = json.loads(
+        json.dumps({k: v for k, v in details.items() if k != "samples"})
+    )
+    return {key: value for key, value in found.items() if key not in ("value", "unit")}
