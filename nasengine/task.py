@@ -172,6 +172,15 @@ class DataSource(Plugin):
     def classes(self) -> tuple[str, ...]:
         """Names of the classes in order of their index; a mask's class 0 is background."""
 
+    def check(self) -> None:
+        """Refuse files or folders that are not there, without reading what they hold.
+
+        Raises
+        ------
+        DataError
+            Naming the file or folder.
+        """
+
     @abstractmethod
     def load(self, seed: int) -> Splits:
         """Read or make the samples. The same seed gives the same samples in the same order.
@@ -187,6 +196,18 @@ class Task(Plugin):
     """Data, loss and metrics. Knows nothing of architectures."""
 
     kind: ClassVar[str] = "task"
+
+    def check_data(self) -> None:
+        """Refuse data that are not there, before anything runs; by default asks its `data`.
+
+        Raises
+        ------
+        DataError
+            Naming the file or folder.
+        """
+        data = getattr(self, "data", None)
+        if isinstance(data, DataSource):
+            data.check()
 
     @property
     @abstractmethod

@@ -71,3 +71,23 @@ def test_check_reads_the_data_counts_and_draws(
     (tmp_path / "images" / "plate_3.png").write_bytes(b"no image")
     assert main(["check", spec, *given, "--data"]) == 2
     assert "plate_3.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["check"], ["run", "--runs", "made"]])
+def test_data_that_are_not_there_are_refused_before_anything_runs(
+    command: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, *options = command
+    spec = str(EXAMPLES / "own_images.toml")
+    given = [f"--set=task.data.{part}={tmp_path / part}" for part in ("images", "masks")]
+    assert main([name, spec, *options, *given]) == 2
+    assert "images: no such folder (task.data.images)" in capsys.readouterr().err
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    assert main([name, spec, *options, *given]) == 2
+    assert "no images found" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()

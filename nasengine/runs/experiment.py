@@ -282,7 +282,9 @@ class Experiment:
         self.task.check_outputs(search.shapes.out[end])
 
     def check_limits(self, search: Search) -> list[str]:
-        """Refuse limits that nothing in the space can meet, before anything is trained.
+        """Refuse data that are not there, and limits that nothing in the space can meet.
+
+        To be called before anything is trained.
 
         Parameters
         ----------
@@ -297,7 +299,10 @@ class Experiment:
         ------
         SpecError
             Naming each such limit, with the range that exists, or those that exclude each other.
+        DataError
+            Naming the file or folder.
         """
+        self.task.check_data()
         given = {
             metric: wanted.model_dump(exclude_none=True)
             for metric, wanted in self.spec.objectives.items()

@@ -64,6 +64,16 @@ class ClassFolders(DataSource):
         """The folders' names."""
         return self.names
 
+    def check(self) -> None:
+        """Refuse classes without images.
+
+        Raises
+        ------
+        DataError
+            Naming the file or folder.
+        """
+        self._listed(SPLITS if self._is_divided else ("",))
+
     def load(self, seed: int) -> Splits:
         """Read the images and divide them.
 
@@ -77,7 +87,7 @@ class ClassFolders(DataSource):
 
         from .images import Reader
 
-        stated = (self.root / "train").is_dir() and "train" not in self.names
+        stated = self._is_divided
         listed = self._listed(SPLITS if stated else ("",))
         reader = Reader((self.size, self.size), self.channels, self.max_pixels)
         inputs = np.empty((len(listed), *self.shape), dtype=np.float32)
@@ -106,9 +116,13 @@ class ClassFolders(DataSource):
             test=samples(splits["test"]) if splits["test"] else None,
         )
 
+    @property
+    def _is_divided(self) -> bool:
+        return (self.root / "train").is_dir() and "train" not in self.names
+
     def _listed(self, splits: tuple[str, ...]) -> list[tuple[str, Path, int]]:
         """Return split, file and class of every image; every class must have some."""
-        from .images import SUFFIXES
+        from .images import is_image
 
         if not self.root.is_dir():
             raise DataError(f"{self.root}: no such folder")
@@ -119,7 +133,7 @@ class ClassFolders(DataSource):
                 continue
             self._check_folders(top)
             for label, name in enumerate(self.names):
-                files = sorted(p for p in (top / name).rglob("*") if p.suffix.lower() in SUFFIXES)
+                files = sorted(filter(is_image, (top / name).rglob("*")))
                 if not files:
                     raise DataError(f"{top / name}: no images found for the class {name!r}")
                 listed += [(split, path, label) for path in files]

@@ -76,6 +76,16 @@ class Dagm(DataSource):
         """Background and defect."""
         return ("background", "defect")
 
+    def check(self) -> None:
+        """Refuse a folder without images, or with labels that have none.
+
+        Raises
+        ------
+        DataError
+            Naming the file or folder.
+        """
+        self._pairs()
+
     def load(self, seed: int) -> Splits:
         """Read the images and divide them.
 

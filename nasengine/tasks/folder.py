@@ -117,6 +117,16 @@ class Folder(DataSource):
         """The names, background first."""
         return self.names
 
+    def check(self) -> None:
+        """Refuse images and masks that are not there, or not in pairs.
+
+        Raises
+        ------
+        DataError
+            Naming the file or folder.
+        """
+        self._stated(self._pairs())
+
     def load(self, seed: int) -> Splits:
         """Read the images and divide them.
 
@@ -239,13 +249,13 @@ class Folder(DataSource):
 
 def _files(folder: Path, what: str) -> dict[str, Path]:
     """Return the image files below a folder by their name: the path in it, without suffix."""
-    from .images import SUFFIXES
+    from .images import is_image
 
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder (task.data.{what})")
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
+        if not is_image(path):
             continue
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in found:

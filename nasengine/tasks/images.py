@@ -23,6 +23,12 @@ from nasengine.errors import DataError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm"})
 
+
+def is_image(path: Path) -> bool:
+    """Say whether a file is an image by its name; hidden ones, as macOS leaves them, are not."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
 # What Pillow's decoders raise on damaged files, beside OSError.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError)
 _BROKEN = (*_DAMAGE, struct.error, zlib.error, MemoryError)

@@ -74,6 +74,18 @@ class NeuSeg(DataSource):
         """Background, and the defect or all three."""
         return ("background", *(DEFECTS if self.defect == "all" else (self.defect,)))
 
+    def check(self) -> None:
+        """Refuse a root without images.
+
+        Raises
+        ------
+        DataError
+            Naming the file or folder.
+        """
+        self._check_root()
+        if not any((self.root / "images").glob("*/*.jpg")):
+            raise DataError(f"{self.root}: no images found in images/*/*.jpg")
+
     def load(self, seed: int) -> Splits:
         """Read the images and divide them.
 
@@ -95,9 +107,12 @@ class NeuSeg(DataSource):
         check_disjoint(splits, names, [row.group for row in rows], loaded.digests)
         return loaded.splits(splits)
 
-    def _rows(self) -> list[_Row]:
+    def _check_root(self) -> None:
         if not self.root.is_dir():
             raise DataError(f"{self.root}: no such folder; it should hold images/, annotations/")
+
+    def _rows(self) -> list[_Row]:
+        self._check_root()
         manifest = self.root / "manifest.csv"
         rows = _listed(manifest) if manifest.is_file() else _scanned(self.root, self.max_pixels)
         wanted = [row for row in rows if self.defect in {"all", row.defect}]
