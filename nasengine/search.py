@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import random
 import threading
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nasengine.errors import DataError, Interrupted, RunFolderError, SpecError, did_you_mean
-from nasengine.files import make_folder, write_json
+from nasengine.files import make_folder, write_atomically, write_json
 from nasengine.objectives import Objectives
 from nasengine.randomness import stream
 from nasengine.reporter import Reporter
@@ -125,6 +127,8 @@ class Search:
         path = self.folder / "data.json"
         digests = {name: samples.digest() for name, samples in splits.parts.items()}
         if not path.is_file():
+            # First, so that a run with a digest has both.
+            self._keep_names(splits)
             write_json(path, digests)
             return
         before = _kept(path)
@@ -133,6 +137,15 @@ class Search:
             raise RunFolderError(
                 f"{self.folder}: the data changed since the run began: {', '.join(sorted(changed))}"
             )
+
+    def _keep_names(self, splits: Splits) -> None:
+        """Write which sample is in which split."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(("split", "name"))
+        for split, samples in splits.parts.items():
+            table.writerows((split, name) for name in samples.names)
+        write_atomically(self.folder / "splits.csv", text.getvalue())
 
     @property
     def shapes(self) -> Shapes:

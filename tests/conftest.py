@@ -1,12 +1,15 @@
 """What every test shares: one thread, quiet hypothesis, the real data where it is given."""
 
 import os
+import random
 from pathlib import Path
 
 # Before torch is imported: two test processes on two cores, and results that do not depend on it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -14,6 +17,14 @@ settings.register_profile(
 )
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Seed what a test may draw from unseeded, so that its failure comes again."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

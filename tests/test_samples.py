@@ -1,5 +1,6 @@
 """Samples from anyone's source are held to the contract once, before anything trains on them."""
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,3 +68,11 @@ def test_a_value_is_named_with_its_sample(tmp_path: Path) -> None:
     name = TinySegmentation().load(search.seed).validation.names[1]
     with pytest.raises(DataError, match=f"'{name}' has the target"):
         _ = search.splits
+
+
+def test_which_sample_is_in_which_split_is_kept(tmp_path: Path) -> None:
+    splits = tiny_search(folder=tmp_path).splits
+    with (tmp_path / "splits.csv").open(newline="") as file:
+        rows = [(row["split"], row["name"]) for row in csv.DictReader(file)]
+    parts = splits.parts.items()
+    assert rows == [(split, name) for split, samples in parts for name in samples.names]
