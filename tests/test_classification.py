@@ -142,3 +142,9 @@ def test_mistakes_in_folders_are_named(root: Path) -> None:
 def test_names_are_those_of_folders(names: list[str]) -> None:
     with pytest.raises(SpecError, match=r"data: .*names"):
         build(DataSource, {"name": "class_folders", "root": "r", "names": names}, where="data")
+
+
+def test_hidden_files_are_no_images(root: Path) -> None:
+    count = len(source(root).load(seed=0).train)
+    (root / "good" / "._0.png").write_bytes(b"left by macOS")
+    assert len(source(root).load(seed=0).train) == count
