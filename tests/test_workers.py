@@ -23,7 +23,7 @@ from nasengine.runs.run_folder import RunFolder
 from nasengine.trial import Status, Trial
 
 MISBEHAVING = '''
-import os, random, signal, sys, time
+import os, random, signal, sys, threading, time
 from nasengine import DataError, Estimator, Measurement, Metric
 
 class Misbehaving(Estimator):
@@ -41,6 +41,8 @@ class Misbehaving(Estimator):
                 os.kill(os.getpid(), signal.SIGSEGV)
             elif self.behaviour == "exit":
                 os._exit(7)
+            elif self.behaviour == "real-time signal":
+                os.kill(os.getpid(), 40)
             elif self.behaviour == "hang":
                 time.sleep(600)
             elif self.behaviour == "killed":
@@ -52,6 +54,10 @@ class Misbehaving(Estimator):
                     os.kill(os.getpid(), signal.SIGKILL)
             elif self.behaviour == "data":
                 raise DataError("image.png: truncated")
+        if self.behaviour == "late exit" and candidate.label == "trial-0":
+            threading.Timer(0.2, os._exit, (9,)).start()
+        if self.behaviour == "slow" and candidate.label == "trial-1":
+            time.sleep(0.5)
         with candidate.search.reporter.progress("measuring", 2) as progress:
             progress.advance(2, done=1.0)
         network = candidate.network()
@@ -89,9 +95,11 @@ def spec_with(folder: Path, behaviour: str, **execution: Any) -> Path:
     return path
 
 
-def run_with(folder: Path, behaviour: str, **execution: Any) -> tuple[RunFolder, Heard]:
+def run_with(
+    folder: Path, behaviour: str, heard: Heard | None = None, **execution: Any
+) -> tuple[RunFolder, Heard]:
     experiment = Experiment.load(spec_with(folder, behaviour, **execution))
-    heard = Heard()
+    heard = heard or Heard()
     run_folder = RunFolder.create(folder / "runs", experiment, ["test"])
     try:
         run(experiment, run_folder, heard)
@@ -105,15 +113,16 @@ def run_with(folder: Path, behaviour: str, **execution: Any) -> tuple[RunFolder,
     [
         ("segfault", Status.FAILED, "its process ended: SIGSEGV"),
         ("exit", Status.FAILED, "its process ended: exit status 7"),
-        ("hang", Status.FAILED, "not measured within 3 s: ended"),
+        ("real-time signal", Status.FAILED, "its process ended: signal 40"),
+        ("hang", Status.FAILED, "not measured within 8 s: ended"),
         ("killed", Status.LOST, "its process was killed 3 times: SIGKILL"),
     ],
 )
 def test_a_worker_that_dies_costs_one_trial(
     tmp_path: Path, behaviour: str, status: Status, reason: str
 ) -> None:
-    # Generous enough for a first job, which loads torch on a busy machine; a hang is for ever.
-    timeout = 3.0 if behaviour == "hang" else 120.0
+    # Generous enough for the good candidates on a busy machine; a hang is for ever.
+    timeout = 8.0 if behaviour == "hang" else 120.0
     _, heard = run_with(tmp_path, behaviour, isolate=True, timeout=timeout)
     ended = {t.architecture["first"]: t for t in heard.trials}
     assert len(heard.trials) == 4
@@ -125,6 +134,39 @@ def test_a_worker_killed_once_by_the_machine_is_begun_again(tmp_path: Path) -> N
     _, heard = run_with(tmp_path, "killed once", isolate=True)
     assert [t.status for t in heard.trials] == [Status.COMPLETE] * 4
     assert sum("was killed (SIGKILL); begun again" in text for text in heard.warnings) == 2
+
+
+class SlowToHear(Heard):
+    """Takes its time over a trial, as a slow disk does."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def trial(self, trial: Trial) -> None:
+        super().trial(trial)
+        if trial.number == 0:
+            time.sleep(self.seconds)
+
+
+def test_a_worker_that_dies_idle_costs_no_trial(tmp_path: Path) -> None:
+    _, heard = run_with(tmp_path, "late exit", SlowToHear(1.0), isolate=True)
+    assert [t.status for t in heard.trials] == [Status.COMPLETE] * 4
+
+
+def test_a_worker_that_dies_before_it_takes_a_job_costs_no_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Dead, but its end is not yet seen as the next job is given.
+    monkeypatch.setattr("nasengine.runs.workers._Worker.alive", True)
+    _, heard = run_with(tmp_path, "late exit", SlowToHear(1.0), isolate=True)
+    assert [t.status for t in heard.trials] == [Status.COMPLETE] * 4
+    assert not any("begun again" in text for text in heard.warnings)
+
+
+def test_an_answer_that_waits_to_be_read_is_not_overdue(tmp_path: Path) -> None:
+    _, heard = run_with(tmp_path, "slow", SlowToHear(4.0), workers=2, timeout=3.0)
+    assert [t.status for t in heard.trials] == [Status.COMPLETE] * 4
 
 
 def test_the_users_own_mistake_ends_the_run(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from nasengine.runs.execution import Executor, Job, Measured
 from nasengine.trial import Measurement, Status
 
 MAX_LOSSES = 3
-"""How often a job is begun again after its worker was killed from outside."""
+"""How often a job is begun, in all, whose workers are killed from outside."""
 
 _GRACE = 60.0
 """Seconds that a worker is given to reach a safe point when the run is asked to stop."""
@@ -73,9 +73,8 @@ class Workers(Executor):
 
     def begin(self, job: Job) -> None:
         """Give a job to an idle worker, starting one if need be."""
-        worker = self._idle.pop() if self._idle else _Worker(self._folder, self._events)
-        worker.give(job, self._timeout)
-        self._busy.append(worker)
+        alive = [worker for worker in self._idle if worker.alive]
+        self._give(alive[-1] if alive else self._start(), job)
 
     def wait(self) -> tuple[Job, Measured]:
         """Return the next job to end; one whose worker was killed from outside is begun again."""
@@ -83,18 +82,28 @@ class Workers(Executor):
             if self._stop.is_set():
                 self._stop_workers()
                 raise Interrupted
+            # Who has answered is not overdue, however long the answer lay here.
+            for _ in range(max(1, self._events.qsize())):
+                with suppress(queue.Empty):
+                    ended = self._handle(*self._events.get(timeout=0.1))
+                    if ended is not None:
+                        return ended
             self._end_overdue()
-            with suppress(queue.Empty):
-                worker, event = self._events.get(timeout=0.1)
-                ended = self._handle(worker, event)
-                if ended is not None:
-                    return ended
 
     def close(self) -> None:
         """End every worker."""
         for worker in [*self._idle, *self._busy]:
             worker.close()
         self._idle, self._busy = [], []
+
+    def _start(self) -> _Worker:
+        return _Worker(self._folder, self._events)
+
+    def _give(self, worker: _Worker, job: Job, losses: int = 0) -> None:
+        if worker in self._idle:
+            self._idle.remove(worker)
+        worker.give(job, self._timeout, losses)
+        self._busy.append(worker)
 
     def _end_overdue(self) -> None:
         for worker in self._busy:
@@ -108,8 +117,10 @@ class Workers(Executor):
             return self._died(worker)
         if kind == "measured":
             worker.deadline = math.inf
+            worker.used = True
             self._busy.remove(worker)
-            self._idle.append(worker)
+            if not worker.overdue:  # One that is was killed as its answer came.
+                self._idle.append(worker)
             return worker.job, measured_from(event)
         if kind == "error":
             found = getattr(errors, event["type"], NasengineError)
@@ -127,18 +138,18 @@ class Workers(Executor):
         if worker.overdue:
             reason = f"not measured within {self._timeout:g} s: ended"
             return worker.job, Measured(Status.FAILED, {}, reason)
+        if worker.used and not worker.taken:  # It died of an earlier job, if of any.
+            self._give(self._start(), worker.job, worker.losses)
+            return None
         name = worker.cause()
         if name not in _FOREIGN:
             return worker.job, Measured(Status.FAILED, {}, f"its process ended: {name}")
-        worker.job_losses += 1
-        if worker.job_losses >= MAX_LOSSES:
-            reason = f"its process was killed {worker.job_losses} times: {name}"
+        losses = worker.losses + 1
+        if losses >= MAX_LOSSES:
+            reason = f"its process was killed {losses} times: {name}"
             return worker.job, Measured(Status.LOST, {}, reason)
         self._reporter.warn(f"{worker.job.label}: its process was killed ({name}); begun again")
-        again = _Worker(self._folder, self._events)
-        again.job_losses = worker.job_losses
-        again.give(worker.job, self._timeout)
-        self._busy.append(again)
+        self._give(self._start(), worker.job, losses)
         return None
 
     def _stop_workers(self) -> None:
@@ -157,7 +168,9 @@ class _Worker:
     def __init__(self, folder: Path, events: queue.Queue[tuple[_Worker, dict[str, Any]]]) -> None:
         self.deadline = math.inf
         self.overdue = False
-        self.job_losses = 0
+        self.used = False
+        self.taken = False
+        self.losses = 0
         self.job: Job
         self._progress: dict[int, tuple[AbstractContextManager[Progress], Progress]] = {}
         with (folder / "workers.log").open("ab") as log:
@@ -171,9 +184,14 @@ class _Worker:
         self._reader = threading.Thread(target=self._read, args=(events,), daemon=True)
         self._reader.start()
 
-    def give(self, job: Job, timeout: float | None) -> None:
-        """Send a job."""
-        self.job = job
+    @property
+    def alive(self) -> bool:
+        """Whether its end has not been seen."""
+        return self._reader.is_alive()
+
+    def give(self, job: Job, timeout: float | None, losses: int) -> None:
+        """Send a job, which was lost so many times before."""
+        self.job, self.losses, self.taken = job, losses, False
         self._timeout = timeout
         line = json.dumps(
             {
@@ -200,6 +218,7 @@ class _Worker:
     def tell(self, reporter: Reporter, kind: str, event: dict[str, Any]) -> None:
         """Pass on what the worker tells."""
         if kind == "taken":
+            self.taken = True
             # The time to start a process and load torch is not the candidate's.
             self.deadline = time.monotonic() + (self._timeout or math.inf)
         elif kind == "note":
@@ -224,7 +243,12 @@ class _Worker:
     def cause(self) -> str:
         """Say how the process ended."""
         code = self._process.returncode
-        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        if code >= 0:
+            return f"exit status {code}"
+        try:
+            return signal.Signals(-code).name
+        except ValueError:  # Real-time signals have no names.
+            return f"signal {-code}"
 
     def kill(self) -> None:
         """End it at once, with whatever it started."""
