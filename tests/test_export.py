@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
+import operator
 import random
 import re
 import subprocess
@@ -20,11 +22,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nasengine.delivery import export
+from nasengine.delivery import source
+from nasengine.delivery.checked import ExportFailed
 from nasengine.delivery.export import export_python, python_source
 from nasengine.delivery.onnx_model import export_onnx, write_onnx
 from nasengine.delivery.usage import usage_facts
+from nasengine.delivery.writable import not_writable
 from nasengine.evaluation import predict
+from nasengine.graph import SpaceGraph
 from nasengine.moves import sample
 from nasengine.network import build_network
 from nasengine.operations import Zero
@@ -53,6 +58,21 @@ class Scaled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.hardtanh(self.inner(x) + x * self.scale + self.shift)
+
+
+class Attention(nn.Module):
+    """Self-attention whose scale is read from a shape, by Python's own functions."""
+
+    def __init__(self, channels: int = 3, _: int = 3) -> None:
+        super().__init__()
+        self.query, self.value = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        query = self.query(x).flatten(2)
+        weights = torch.softmax(query @ query.transpose(1, 2) / math.sqrt(c), -1)
+        scale = operator.abs(math.prod((h, w))) / math.floor(h / 2)
+        return (weights @ self.value(x).flatten(2)).view(n, c, h, w) / scale
 
 
 def custom() -> nn.Module:
@@ -88,6 +108,7 @@ NETWORKS = {
     "mixed": lambda: light("mixed"),
     "cell": cell,
     "custom": custom,
+    "attention": Attention,
 }
 
 
@@ -131,6 +152,9 @@ class Branching(nn.Module):
 
 
 class Foreign(nn.Module):
+    def __init__(self, *_: int) -> None:
+        super().__init__()
+
     def forward(self, x: Tensor) -> Tensor:
         return foreign(x)
 
@@ -149,11 +173,16 @@ class Spare(nn.Module):
         return x * 2
 
 
+class SpareOfTwo(Spare):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
+        return x + y
+
+
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
         (Branching(), "torch.fx cannot trace it: TraceError"),
-        (Foreign(), "calls what is not torch's: .*foreign"),
+        (Foreign(), "calls what is not torch's: foreign"),
         (Spare(), "does not use unused.bias, unused.weight"),
         (nn.MultiheadAttention(4, 2), "no model.py: "),
     ],
@@ -167,18 +196,41 @@ def test_what_cannot_be_written_is_said(network: nn.Module, reason: str, tmp_pat
     assert not (tmp_path / "model.py").exists()
 
 
+class Mixed(SearchSpace):
+    """Two slots that offer what cannot be written beside what can."""
+
+    def define(self, graph: SpaceGraph) -> None:
+        blocks = {"attention": Attention, "foreign": Foreign}
+        x = graph.slot("first", graph.input(3), blocks)
+        x = graph.slot("second", x, blocks)
+        both = graph.operation("both", [x, x], lambda *_: SpareOfTwo())
+        graph.output(graph.operation("head", both, lambda i, o: nn.Conv2d(i, o, 1), out=1))
+
+
+def test_what_a_space_holds_that_cannot_be_written_is_known_before_training() -> None:
+    space = Mixed()
+    space.shapes((3, 8, 8))
+    foreign, spare = sorted(not_writable(space.graph))
+    assert re.match(
+        "no model.py for a network with the candidate 'foreign' in first, second: .*foreign",
+        foreign,
+    )
+    assert "the operation in both: its forward pass does not use" in spare
+    assert not_writable(NASBench201().graph) == []
+
+
 def test_a_source_that_computes_something_else_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = export._settings
+    settings = source._settings
     monkeypatch.setattr(
-        export,
+        source,
         "_settings",
         lambda module, where: (
             (k, v) for k, v in settings(module, where) if k != "count_include_pad"
         ),
     )
-    with pytest.raises(export.ExportFailed, match="the source differs from the network by"):
+    with pytest.raises(ExportFailed, match="the source differs from the network by"):
         python_source(trained("custom"), (3, 8, 8), FACTS)
 
 

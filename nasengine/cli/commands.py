@@ -69,6 +69,7 @@ def _go_on(
 
 def check(options: argparse.Namespace, stop: threading.Event) -> int:
     """Check a spec: everything but the work."""
+    from nasengine.delivery.writable import not_writable
     from nasengine.tasks.census import telling
     from nasengine.tasks.contact_sheet import draw_samples
 
@@ -76,7 +77,8 @@ def check(options: argparse.Namespace, stop: threading.Event) -> int:
     with tempfile.TemporaryDirectory() as folder, threads(experiment.spec.threads):
         reporter = TerminalReporter(PlainConsole(stderr=True), quiet=options.json)
         search = experiment.search(Path(folder), reporter, stop)
-        notes = [*experiment.notes, *experiment.check_limits(search)]
+        limits = experiment.check_limits(search)
+        notes = [*experiment.notes, *limits, *not_writable(search.space.graph)]
         search.pause_point()
         facts = tables.check_facts(experiment, search)
         search.pause_point()

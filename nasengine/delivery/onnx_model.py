@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nasengine.delivery.export import ExportFailed, checked_difference, example
+from nasengine.delivery.checked import ExportFailed, checked_difference, example
 from nasengine.files import write_atomically
 
 
