@@ -48,13 +48,14 @@ _TELLING = (Status.COMPLETE, Status.INFEASIBLE, Status.FAILED)
 class Belief:
     """What is believed, and what a further measurement is worth.
 
-    Trials that broke a limit or failed count as the worst; those still running, as what is
+    Trials that broke a limit count as worse than all that broke none, and what failed as the
+    worst; those still running, as what is
     expected of them (Ginsbourger et al. 2010).
 
     Parameters
     ----------
     history
-        At least one of its trials is complete.
+        At least one of its trials is measured.
     search
         The space and its objectives.
     anywhere
@@ -65,7 +66,9 @@ class Belief:
         self._model, trials = _model(history, search, anywhere)
         self._targets = targets(trials, search.objectives, self._model.scales)
         self._trials = [trial.architecture for trial in trials]
-        feasible = [index for index, t in enumerate(trials) if t.status is Status.COMPLETE]
+        complete = [index for index, t in enumerate(trials) if t.status is Status.COMPLETE]
+        # As long as nothing is feasible, what is nearest to it is what to improve on.
+        feasible = complete or list(range(len(trials)))
         front = non_dominated(self._targets[feasible].tolist())
         self._front = [feasible[index] for index in front]
         self._best = self._targets[self._front]
@@ -128,8 +131,8 @@ class Belief:
     def _corner(self) -> Array:
         """Up to where volume counts: a tenth beyond the worst of what is anywhere.
 
-        As it is believed, since what was measured seldom holds the dearest: without it, little
-        were to be gained at the ends of the front.
+        As it is believed, since what was measured seldom holds the dearest: otherwise little
+        would be gained at the ends of the front.
         """
         believed, _ = self._predict(self._model.anywhere)
         worst = np.maximum(self._targets.max(axis=0), believed.max(axis=0))

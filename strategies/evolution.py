@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -37,8 +38,9 @@ if TYPE_CHECKING:
 class Evolution(Strategy):
     """Evolution: regularised (ageing) for one objective, NSGA-II for several."""
 
-    population: int = Field(default=50, ge=2)
-    """Architectures that can be parents; the first so many are random."""
+    population: int | None = Field(default=None, ge=2)
+    """Architectures that can be parents; the first so many are random. By default a fifth of the
+    budget's trials, from 4 to 50; 20 where the budget is no number of trials."""
 
     sample: int = Field(default=10, ge=1)
     """Drawn for each tournament of the regularised form, whose best is the parent; NSGA-II's
@@ -51,8 +53,9 @@ class Evolution(Strategy):
         """Return children of the fitter part of the population."""
         rng = search.stream("evolution", len(history))
         unseen = Unseen(history, search, rng)
-        if len(history) < self.population:
-            return unseen.samples(min(count, self.population - len(history)))
+        population = self._population(search)
+        if len(history) < population:
+            return unseen.samples(min(count, population - len(history)))
         several = len(search.objectives.goals) > 1
         breed = self._nsga2 if several else self._regularised
         children = breed(history, search, rng)
@@ -64,11 +67,17 @@ class Evolution(Strategy):
             found.append(child)
         return found
 
+    def _population(self, search: Search) -> int:
+        trials = search.budget.trials
+        if self.population is not None:
+            return self.population
+        return 20 if trials is None else max(4, min(50, trials // 5))
+
     def _regularised(
         self, history: History, search: Search, rng: random.Random
     ) -> Iterator[Architecture]:
         """Yield children as Real et al. make them: the oldest trials are out, however good."""
-        population = youngest(history, self.population, search)
+        population = youngest(history, self._population(search), search)
         while population:
             tournament = rng.choices(population, k=self.sample)
             _, parent = min(tournament, key=_standing)
@@ -78,7 +87,7 @@ class Evolution(Strategy):
         self, history: History, search: Search, rng: random.Random
     ) -> Iterator[Architecture]:
         """Yield children of binary tournaments by front, then by distance to the neighbours."""
-        parents = survivors(history, self.population, search)
+        parents = survivors(history, self._population(search), search)
 
         def tournament() -> Architecture:
             # Survivors are in order of fitness: the lower index of two wins.
@@ -117,4 +126,5 @@ class Youngest(Reading):
 
 def youngest(history: History, count: int, search: Search) -> list[Individual]:
     """Return the population of regularised evolution. Not to be changed."""
-    return read(history, search, lambda: Youngest(count, search.objectives), count).individuals
+    make = partial(Youngest, count, search.objectives)
+    return read(history, search, Youngest, make, count).individuals

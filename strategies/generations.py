@@ -57,7 +57,9 @@ def survivors(history: History, population: int, search: Search) -> list[Trial]:
         Its objectives say which are fitter.
     """
     objectives = search.objectives
-    found = read(history, search, lambda: Generations(population, objectives), population)
+    found = read(
+        history, search, Generations, lambda: Generations(population, objectives), population
+    )
     return found.parents or fittest(found.children, population, objectives)
 
 

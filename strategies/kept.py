@@ -47,10 +47,13 @@ class _Kept:
     used: int = 0
 
 
-_kept: WeakKeyDictionary[History, _Kept] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[History, dict[type[Reading], _Kept]] = WeakKeyDictionary()
+"""By history and by what is read of it: two strategies may search on one history."""
 
 
-def settled(history: History, search: Search, make: Callable[[], R], *settings: object) -> R:
+def settled(
+    history: History, search: Search, kind: type[R], make: Callable[[], R], *settings: object
+) -> R:
     """Return what was read of the trials before the first that still runs.
 
     Parameters
@@ -59,22 +62,25 @@ def settled(history: History, search: Search, make: Callable[[], R], *settings: 
         The trials.
     search
         The space whose trials are read, and what they are compared by.
+    kind
+        What is read.
     make
-        Makes a reading of nothing.
+        Makes one of nothing.
     settings
         What else the reading depends on: when it differs, all is read again.
     """
     what = (search.space, search.objectives, search.seed, *settings)
-    kept = _kept.get(history)
+    readings = _kept.setdefault(history, {})
+    kept = readings.get(kind)
     if kept is None or kept.rewrites != history.rewrites or kept.what != what:
-        kept = _kept[history] = _Kept(make(), what, history.rewrites)
+        kept = readings[kind] = _Kept(make(), what, history.rewrites)
     if kept.used < history.settled:
-        del _kept[history]  # an interruption half way through a trial must not be gone on from
+        del readings[kind]  # an interruption half way through a trial must not be gone on from
         for trial in history[kept.used : history.settled]:
             if _is_taken(trial, search.space):
                 kept.reading.take(trial)
         kept.used = history.settled
-        _kept[history] = kept
+        readings[kind] = kept
     return kept.reading  # type: ignore[no-any-return]
 
 
@@ -85,9 +91,11 @@ def ahead(history: History, space: SearchSpace) -> list[Trial]:
     return [trial for trial in history[history.settled :] if _is_taken(trial, space)]
 
 
-def read(history: History, search: Search, make: Callable[[], R], *settings: object) -> R:
+def read(
+    history: History, search: Search, kind: type[R], make: Callable[[], R], *settings: object
+) -> R:
     """Return what was read of all measured trials; not to be changed. See `settled`."""
-    reading = settled(history, search, make, *settings)
+    reading = settled(history, search, kind, make, *settings)
     out_of_turn = ahead(history, search.space)
     if out_of_turn:
         reading = reading.copy()  # type: ignore[assignment]

@@ -80,7 +80,7 @@ class Nni(Strategy):
             asked = answers(self, history, search)
             for _ in range(count):
                 last, new = None, None
-                for last in islice(asked, search.space.size if self.tuner == "grid" else ASKS):
+                for last in islice(asked, None if self.tuner == "grid" else ASKS):
                     new = unseen.first([last])
                     if new is not None:
                         break

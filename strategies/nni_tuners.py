@@ -58,7 +58,7 @@ def quiet() -> Iterator[None]:
 def answers(strategy: Nni, history: History, search: Search) -> Iterator[Architecture]:
     """Yield what a tuner that was told the history answers, until it has no more."""
     make = TUNERS[strategy.tuner]
-    tuner = read(history, search, lambda: make(strategy, search), strategy)
+    tuner = read(history, search, Tuner, lambda: make(strategy, search), strategy)
     tuner.begin(history)
     for number in range(search.space.size):
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nasengine.architecture import Architecture
@@ -102,4 +103,5 @@ def are_near(one: Architecture, other: Architecture) -> bool:
 
 def open_trials(history: History, search: Search, initial: int) -> OpenTrials:
     """Return the trials of a history around which something may be left to measure."""
-    return read(history, search, lambda: OpenTrials(search.objectives, initial), initial)
+    make = partial(OpenTrials, search.objectives, initial)
+    return read(history, search, OpenTrials, make, initial)

@@ -186,7 +186,7 @@ def told(
     settings
         What that sampler depends on.
     """
-    study = settled(history, search, lambda: Told(search, make_sampler), *settings)
+    study = settled(history, search, Told, lambda: Told(search, make_sampler), *settings)
     with study.tentative():
         for trial in ahead(history, search.space):
             study.take(trial)

@@ -48,7 +48,7 @@ class Predictor(Strategy):
         unseen = Unseen(history, search, rng)
         if len(history) < self.initial:
             return unseen.samples(min(count, self.initial - len(history)))
-        if not searchable(history.complete, search.space):
+        if not searchable(history.measured, search.space):
             return unseen.samples(count)
         belief = Belief(history, search, self.candidates)
         several = len(search.objectives.goals) > 1

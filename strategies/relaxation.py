@@ -90,8 +90,9 @@ class Relaxation:
     ) -> Mixture:
         if self.kind == "none":
             return Mixture(alpha)
-        # The largest k of perturbed logits are a sample of k without replacement.
-        perturbed = alpha + noise[0]
+        # The largest k of perturbed logits are a sample of k without replacement, of the
+        # distribution that `probabilities` tells.
+        perturbed = alpha / (temperature if self.kind == "softmax" else 1.0) + noise[0]
         soft = torch.softmax((perturbed if self.kind == "gumbel" else alpha) / temperature, 0)
         if self.paths == 0:
             return Mixture(soft, positive=True)

@@ -12,6 +12,9 @@ from nasengine.trial import Status, Trial
 
 from .features import Array
 
+_FURTHEST = 1e6
+"""Where a limit is broken by more, in shares of it, it is all the same."""
+
 Scale = Literal["ranks", "values", "both"]
 
 
@@ -24,11 +27,22 @@ def targets(trials: Sequence[Trial], objectives: Objectives, scales: Sequence[Sc
 
 
 def losses_of(trials: Sequence[Trial], objectives: Objectives) -> Array:
-    """Return losses, (trials, goals); infinite where infeasible or failed."""
+    """Return losses, (trials, goals); infinite where failed, and where infeasible.
+
+    With one goal, and as long as nothing is feasible, what breaks a limit is worse than all that
+    keeps it, the more the further: so the way into the limits can be learned.
+    """
     table = np.full((len(trials), len(objectives.goals)), np.inf)
     for row, trial in zip(table, trials, strict=True):
         if trial.status is Status.COMPLETE:
             row[:] = objectives.losses(trial)
+    kept = table[np.isfinite(table).all(axis=1)]
+    if table.shape[1] > 1 and len(kept):
+        return table
+    worst = kept.max(initial=0.0)
+    for row, trial in zip(table, trials, strict=True):
+        if trial.status is Status.INFEASIBLE:
+            row[:] = worst + 1 + min(objectives.standing(trial)[0], _FURTHEST)
     return table
 
 

@@ -1,10 +1,13 @@
 """Regularised evolution and NSGA-II do what their papers say."""
 
+from dataclasses import replace
+
 import pytest
 
 from nasengine.architecture import Architecture
 from nasengine.history import History
 from nasengine.objectives import Objectives
+from nasengine.search import Budget
 from nasengine.space import SearchSpace
 from nasengine.spaces.nas_bench_macro import NASBenchMacro
 from nasengine.strategies.evolution import Evolution, youngest
@@ -90,3 +93,10 @@ def test_better_than_random(space: SearchSpace, goals: int) -> None:
 def test_made_up_values_are_the_same_every_time(space: SearchSpace) -> None:
     trial = play(Random(), search_for(space), 1)[0]
     assert complete(trial).value("x") == made_up(trial.architecture, "x")
+
+
+@pytest.mark.parametrize(("trials", "population"), [(10, 4), (100, 20), (500, 50), (None, 20)])
+def test_the_population_is_a_share_of_the_budget(trials, population):
+    """With more random trials than the budget has, it would be random search."""
+    search = replace(search_for(NASBenchMacro()), budget=Budget(trials=trials))
+    assert Evolution()._population(search) == population

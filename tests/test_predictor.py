@@ -27,7 +27,7 @@ from nasengine.strategies.random import Random
 from nasengine.strategies.scales import Scale, targets
 from nasengine.testing.strategies import BranchedSpace, play, search_for, troubled
 from nasengine.testing.stubs import tiny_search
-from nasengine.trial import Measurement, Status
+from nasengine.trial import Measurement, Status, Trial
 
 
 def test_dead_branches_are_not_seen() -> None:
@@ -237,3 +237,26 @@ def test_better_than_random(goals: int) -> None:
         sum(score(strategy, seed) for seed in range(3)) for strategy in (Predictor(), Random())
     )
     assert ours > chance
+
+
+def test_finds_the_way_into_a_limit_that_next_to_nothing_keeps() -> None:
+    """Before anything is feasible, what breaks a limit by less is nearer."""
+    space = NASBenchMacro()
+    names = list(space.decisions)
+
+    def heavy(architecture: Architecture) -> float:
+        return float(sum(list(space.decisions[n]).index(architecture[n]) for n in names))
+
+    limit = Objective("heavy", at_most=1.0)  # 17 of 6,561 keep it.
+    found = []
+    for strategy in (Predictor(), Random()):
+        search = replace(search_for(space), objectives=Objectives((Objective("x", "max"), limit)))
+        history = play(strategy, search, 40, outcome=lambda t: weighed(t, heavy(t.architecture)))
+        found.append(len(history.complete))
+    assert found[0] >= 5 > found[1]
+
+
+def weighed(trial: Trial, weight: float) -> Trial:
+    measured = {"x": Measurement(weight), "heavy": Measurement(weight)}
+    status = Status.COMPLETE if weight <= 1 else Status.INFEASIBLE
+    return replace(trial, status=status, measurements=measured)

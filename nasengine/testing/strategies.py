@@ -202,6 +202,8 @@ class StrategyContract:
                 trial = Trial(len(history), architecture, search.space.key(architecture))
                 history.record(trial)
                 running.append(trial)
+            if not proposed and not running:
+                break
             order.shuffle(running)
             while running and (not proposed or len(running) > order.randint(0, 3)):
                 history.record(troubled(running.pop()))
