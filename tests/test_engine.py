@@ -120,7 +120,7 @@ def test_cheap_estimators_run_first_and_a_broken_limit_spares_the_dear(tmp_path:
     estimators = {"quality": Dear(), "firsts": CountingEstimator()}
     history = engine_for(tmp_path, estimators, objectives=objectives).run()
     infeasible = [t for t in history if t.status is Status.INFEASIBLE]
-    assert [t.reason for t in infeasible] == ["firsts is 2, at most 1 is asked"]
+    assert [t.reason for t in infeasible] == ["firsts is 2.000, at most 1.000 is asked"]
     assert "quality" not in infeasible[0].measurements
     assert len(calls) == 3
     assert f"trial-{infeasible[0].number}" not in calls
@@ -232,3 +232,50 @@ def test_what_a_trial_prints_or_seeds_does_not_change_the_next(tmp_path: Path) -
         values.append([t.value("quality") for t in history])
     assert values[0] == values[1]
     assert len(set(values[0])) > 1
+
+
+class Unmounted(CountingEstimator):
+    """Reads data that are there at times."""
+
+    mounted: bool = True
+
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
+        if not self.mounted:
+            raise DataError("/mnt/images: stale file handle")
+        return super().measure(candidate)
+
+
+def test_data_that_are_away_are_no_attempt_of_the_candidates(tmp_path: Path) -> None:
+    for _ in range(MAX_ATTEMPTS + 1):
+        engine = engine_for(tmp_path, {"firsts": Unmounted(mounted=False)})
+        with pytest.raises(DataError):
+            engine.run()
+        engine.storage.close()
+    history = engine_for(tmp_path, {"firsts": Unmounted()}).run()
+    assert {trial.status for trial in history} == {Status.COMPLETE}
+
+
+class Detailed(CountingEstimator):
+    """Tells a detail with its value."""
+
+    key: str = "values"
+
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
+        (name,) = super().measure(candidate)
+        return {name: Measurement(1.0, {self.key: "wide"})}
+
+
+@pytest.mark.parametrize("key", ["values", "per_sample", "std"])
+def test_details_that_are_read_are_what_they_should_be(key: str, tmp_path: Path) -> None:
+    engine = engine_for(tmp_path, {"firsts": Detailed(key=key)}, trials=1)
+    assert f"the detail {key!r} of firsts has to be a" in engine.run()[0].reason
+
+
+def test_why_there_is_no_network_is_counted(tmp_path: Path) -> None:
+    limits = Objectives((Objective("firsts", "min", at_least=9.0),))
+    engine = engine_for(tmp_path, {"firsts": CountingEstimator()}, objectives=limits)
+    history = engine.run()
+    with pytest.raises(
+        SearchFailed, match=rf"\n  {len(history)} x infeasible: not firsts at least"
+    ):
+        best_or_fail(engine.search, history)

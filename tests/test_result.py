@@ -105,3 +105,36 @@ def test_a_counted_goal_is_no_matter_of_chance(
     ran(tmp_path, {"parameters": "min"})
     printed = capsys.readouterr().out
     assert "better than big" in printed and "chance" not in printed
+
+
+SOMETIMES = '''
+from nasengine import Estimator, Measurement, Metric
+
+class Sometimes(Estimator):
+    """Measures its second metric of some networks."""
+
+    def metrics(self, search):
+        return (Metric("q", "", "max"), Metric("more", "", "max"))
+
+    def measure(self, candidate):
+        convs = sum(choice == "conv" for choice in candidate.architecture.values())
+        more = {} if convs else {"more": Measurement(2.0)}
+        return {"q": Measurement(float(convs)), **more}
+'''
+
+
+def test_a_front_is_delivered_whose_members_have_unequal_metrics(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(SOMETIMES)
+    estimators = {"q": {"name": "own.py:Sometimes"}, "parameters": {}}
+    goals = {"q": "max", "parameters": "min"}
+    result = ran(tmp_path, goals, estimators=estimators, budget={"trials": 4}, references=[])
+    assert len(result["front"]) > 1
+
+
+def test_limits_that_contradict_each_other_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    goals = {"parameters": {"goal": "min", "at_least": "1k", "at_most": 200}}
+    (tmp_path / "spec.toml").write_text(tomli_w.dumps({**tables(), "objectives": goals}))
+    assert main(["check", "spec.toml"]) == 2
+    assert "objectives.parameters: at_least 1k is above at_most 200" in capsys.readouterr().err

@@ -10,9 +10,13 @@ import json
 import math
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from nasengine.architecture import Architecture
 from nasengine.errors import (
@@ -28,11 +32,16 @@ from nasengine.errors import (
 from nasengine.estimator import Candidate, Estimator
 from nasengine.guard import describe, free_memory, guarded
 from nasengine.history import History
+from nasengine.objectives import Objective
+from nasengine.quantities import format_quantity
 from nasengine.runs.execution import Executor, InProcess, Job, Measured
 from nasengine.runs.storage import Storage
 from nasengine.search import Search
 from nasengine.strategy import Strategy
 from nasengine.trial import Measurement, Status, Trial
+
+_REASONS = 10
+"""Of why trials are not complete, the most frequent that are told."""
 
 MAX_ATTEMPTS = 3
 """How often a trial that took the process down with it is begun before it counts as failed."""
@@ -126,15 +135,42 @@ def _kept(name: str, measurement: Measurement) -> Measurement:
         details = json.loads(json.dumps(dict(measurement.details), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise EstimationFailed(f"the details of {name} are no JSON: {error}") from error
+    _check_details(name, details)
     return Measurement(value, details)
+
+
+def _check_details(name: str, details: Mapping[str, Any]) -> None:
+    """Refuse details that are read as more than details, and are not what they should be."""
+    for key in ("values", "per_sample"):
+        listed = details.get(key, [])
+        if not isinstance(listed, list) or not all(v is None or _is_number(v) for v in listed):
+            raise EstimationFailed(f"the detail {key!r} of {name} has to be a list of numbers")
+    if not _is_number(details.get("std", 0.0)):
+        raise EstimationFailed(f"the detail 'std' of {name} has to be a number")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _say_broken(search: Search, broken: Iterable[str], found: Mapping[str, Measurement]) -> str:
     return "; ".join(
-        f"{limit.metric} is {found[limit.metric].value:g}, {limit.asked()} is asked"
+        f"{limit.metric} is {_written(search, limit)(found[limit.metric].value)}, "
+        f"{limit.asked(_written(search, limit))} is asked"
         for limit in search.objectives.limits
         if limit.metric in broken
     )
+
+
+def _written(search: Search, limit: Objective) -> Callable[[float], str]:
+    """Return what writes values of a limit's metric, in its unit."""
+    return partial(format_quantity, unit=_unit_of(search, limit.metric))
+
+
+def _unit_of(search: Search, metric: str) -> str:
+    key, _, name = metric.partition(".")
+    primary, *others = search.estimators[key].metrics(search)
+    return next((m.unit for m in others if m.name == name), primary.unit)
 
 
 def _left_behind(folder: Path) -> str:
@@ -201,9 +237,11 @@ class Engine:
                     break
                 job, measured = self.executor.wait()
                 self._end(job.label, measured)
-        except Interrupted:
-            for trial, _ in self._under_way.values():
-                self.storage.forget_attempt(trial.number)
+        except (Interrupted, InputError, StorageError):
+            # What the user or the disk did is no attempt of the candidate's.
+            with suppress(StorageError):
+                for trial, _ in self._under_way.values():
+                    self.storage.forget_attempt(trial.number)
             raise
         finally:
             self.storage.set_seconds(self.seconds)
@@ -341,9 +379,20 @@ def best_or_fail(search: Search, history: History) -> Trial:
     best = search.objectives.best(history)
     if best is not None:
         return best
-    reasons: dict[str, int] = {}
-    for trial in history:
-        said = f"{trial.status.value}: {trial.reason}"
-        reasons[said] = reasons.get(said, 0) + 1
-    listed = "".join(f"\n  {count} x {reason}" for reason, count in reasons.items())
-    raise SearchFailed(f"no network: none of {len(history)} trials is complete{listed}")
+    told = Counter(_why(search, trial) for trial in history)
+    listed = "".join(f"\n  {count} x {why}" for why, count in told.most_common(_REASONS))
+    more = f"\n  and {len(told) - _REASONS} other reasons" if len(told) > _REASONS else ""
+    raise SearchFailed(f"no network: none of {len(history)} trials is complete{listed}{more}")
+
+
+def _why(search: Search, trial: Trial) -> str:
+    """Say why a trial is not complete, alike for all that broke the same limits."""
+    broken = search.objectives.violations(trial.measurements)
+    if trial.status is not Status.INFEASIBLE or not broken:
+        return f"{trial.status.value}: {trial.reason}"
+    asked = [
+        f"{limit.metric} {limit.asked(_written(search, limit))}"
+        for limit in search.objectives.limits
+        if limit.metric in broken
+    ]
+    return f"infeasible: not {' and not '.join(asked)}"

@@ -87,6 +87,9 @@ def objectives_of(
             _limit(limit, f"{where}.{key}", name, metrics[name].unit, search, reference_value)
             for key, limit in (("at_most", table.at_most), ("at_least", table.at_least))
         ]
+        most, least = limits
+        if most is not None and least is not None and least > most:
+            raise SpecError(f"{where}: at_least {table.at_least} is above at_most {table.at_most}")
         if table.goal is not None or limits != [None, None]:
             items.append(Objective(name, table.goal, *limits))
     objectives = Objectives(tuple(items))

@@ -121,7 +121,8 @@ def compare(outcome: Outcome) -> Comparison:
     """Put the winner beside the references."""
     networks = {"searched": outcome.winner.measurements}
     networks.update({name: trial.measurements for name, trial in outcome.references.items()})
-    measured = {name for found in networks.values() for name in found}
+    shown = [*networks.values(), *(trial.measurements for trial in outcome.front)]
+    measured = {name for found in shown for name in found}
     # Some metrics need what this run may not have (a test split).
     metrics = {n: m for n, m in known_metrics(outcome.search).items() if n in measured}
     asked = outcome.search.objectives.goals
