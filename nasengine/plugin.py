@@ -64,8 +64,8 @@ class Plugin(BaseModel):
 
     @classmethod
     def summary(cls) -> str:
-        """Return the first line of the docstring."""
-        return (inspect.getdoc(cls) or "").partition("\n")[0]
+        """Return the first line of the class's own docstring."""
+        return inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]
 
 
 P = TypeVar("P", bound=Plugin)
@@ -118,7 +118,7 @@ def load_class(contract: type[P], name: str, folder: Path | None = None) -> type
     Parameters
     ----------
     contract
-        What it must be: `SearchSpace`, `Strategy`, ...
+        What it must be: `SearchSpace`, `Strategy`, ...; `Plugin` for any of them.
     name
         An installed plugin's name, ``file.py:Class`` or ``package.module:Class``.
     folder
@@ -130,13 +130,18 @@ def load_class(contract: type[P], name: str, folder: Path | None = None) -> type
         If it is unknown, cannot be imported, or does not keep the contract.
     """
     kind = contract.kind
+    what = f"{kind} {name!r}".strip()
     if ":" in name:
         source, _, attribute = name.rpartition(":")
         is_file = source.endswith(".py")
-        module = _load_file(source, folder) if is_file else _import(source, f"{kind} {name!r}")
+        module = _load_file(source, folder) if is_file else _import(source, what)
         found = getattr(module, attribute, None)
         if found is None:
-            classes = [n for n, v in vars(module).items() if _keeps(v, contract)]
+            classes = [
+                key
+                for key, value in vars(module).items()
+                if _keeps(value, contract) and not inspect.isabstract(value)
+            ]
             raise PluginError(f"{source} has no {attribute!r}; {did_you_mean(attribute, classes)}")
     else:
         point = installed(kind).get(name)
@@ -147,9 +152,9 @@ def load_class(contract: type[P], name: str, folder: Path | None = None) -> type
                 f"unknown {kind} {name!r}; {did_you_mean(name, installed(kind))}; "
                 f"or 'my_file.py:MyClass'"
             )
-        found = getattr(_import(point.module, f"{kind} {name!r}"), point.attr)
+        found = getattr(_import(point.module, what), point.attr)
     if not _keeps(found, contract):
-        raise PluginError(f"{kind} {name!r} is not a subclass of nasengine.{contract.__name__}")
+        raise PluginError(f"{what} is not a subclass of nasengine.{contract.__name__}")
     return found  # type: ignore[no-any-return]
 
 

@@ -230,6 +230,48 @@ def test_list_of_a_name_has_its_settings_nested_ones_too(
     assert "did you mean 'darts'?" in capsys.readouterr().err
 
 
+def test_list_says_what_a_setting_may_be(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "darts", "zero_cost", "data"]) == 0
+    told = capsys.readouterr().out
+    lines = {line.partition(" = ")[0].strip(): line for line in told.splitlines()}
+    assert lines["relaxation"].endswith('One of "softmax", "none", "gumbel".')
+    assert '"naswot"' in lines["proxy"].partition("One of ")[2]
+    assert lines["iterations"].endswith(" At least 1.")
+    assert lines["weights.momentum"].endswith(" At least 0 and below 1.")
+    assert lines["perturbation"].endswith(" 0 to 1.")
+    assert "textures" in told and "optuna" not in told
+    assert "`" not in told
+    assert main(["list", "data", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["data"]["textures"]["settings"]["channels"]["allowed"] == "one of 1, 3"
+
+
+def test_list_takes_classes_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from typing import Any, Literal\n"
+        "from pydantic import ConfigDict, Field\n"
+        "from nasengine import SearchSpace\n"
+        "class Mine(SearchSpace):\n"
+        "    kind_of: Literal['wide', 'deep'] = 'wide'\n"
+        "    def define(self, graph): ...\n"
+        "class Odd(Mine):\n"
+        "    model_config = ConfigDict(arbitrary_types_allowed=True)\n"
+        "    made: type(lambda: 0) = Field(default=len)\n"
+        "class Other: ...\n"
+    )
+    assert main(["list", "mine.py:Mine", "mine.py:Odd"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("spaces\n  mine.py:Mine")
+    assert 'kind_of = "wide"  One of "wide", "deep".' in told
+    assert "    made = " in told
+    assert main(["list", "mine.py:Mien"]) == 2
+    assert "mine.py has no 'Mien'; did you mean 'Mine'? Allowed: Mine, Odd" in (
+        capsys.readouterr().err
+    )
+    assert main(["list", "mine.py:Other"]) == 2
+    assert "'mine.py:Other' is not a subclass of nasengine.Plugin" in capsys.readouterr().err
+
+
 def test_every_reference_in_the_schema_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     main(["schema"])
     text = capsys.readouterr().out

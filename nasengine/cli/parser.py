@@ -135,9 +135,11 @@ def _add_studies(commands: Commands) -> None:
 def _add_catalog(commands: Commands) -> None:
     listing = commands.add_parser("list", help="the installed plugins and their settings")
     listing.add_argument(
-        "kind_or_name",
-        nargs="?",
-        help="one of them, or spaces, strategies, estimators, tasks, data: with all settings",
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="some of them, your own (my_space.py:MySpace), or all spaces, strategies, estimators, "
+        "tasks, data: with their settings",
     )
     listing.add_argument("--json", action="store_true", help="print JSON")
     commands.add_parser("schema", help="the spec's JSON Schema, for completion in editors")
