@@ -33,7 +33,17 @@ class Metric:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measured value, with whatever explains it (spread, samples), as JSON values."""
+    """One measured value, with whatever explains it, as JSON values.
+
+    Parameters
+    ----------
+    value
+        In the metric's unit; finite.
+    details
+        Kept and shown. Three are read as more: ``values`` (one for each seed) and ``per_sample``
+        (one for each validation sample, None where it has none) give a verdict its confidence
+        interval, ``std`` is shown beside the value.
+    """
 
     value: float
     details: Mapping[str, Any] = field(default_factory=dict)
