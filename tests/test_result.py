@@ -138,3 +138,11 @@ def test_limits_that_contradict_each_other_are_refused(
     (tmp_path / "spec.toml").write_text(tomli_w.dumps({**tables(), "objectives": goals}))
     assert main(["check", "spec.toml"]) == 2
     assert "objectives.parameters: at_least 1k is above at_most 200" in capsys.readouterr().err
+
+
+def test_the_table_speaks_of_references_only_where_there_are_some(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran(tmp_path, {"parameters": "min"}, references=[])
+    printed = capsys.readouterr().out
+    assert "the searched network" in printed and "beside" not in printed

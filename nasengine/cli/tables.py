@@ -30,10 +30,8 @@ MOST_OF_FRONT = 20
 def show_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
     """Print the searched network beside the references, and plainly whether the search won."""
     comparison = compare(outcome)
-    table = Table(
-        title="the searched network beside the references (and as a multiple of them)",
-        title_justify="left",
-    )
+    beside = " beside the references (and as a multiple of them)" if outcome.references else ""
+    table = Table(title=f"the searched network{beside}", title_justify="left")
     table.add_column("metric")
     for name in comparison.networks:
         table.add_column(name, justify="right")
