@@ -81,6 +81,20 @@ def test_transparent_pixels_are_refused(tmp_path: Path, mode: str) -> None:
         read(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize(("mode", "level"), [("L", 4), ("RGB", (4, 4, 4)), ("P", 1)])
+def test_a_colour_that_stands_for_transparency_is_alpha(
+    tmp_path: Path, mode: str, level: int | tuple[int, ...]
+) -> None:
+    image = palette_image() if mode == "P" else Image.fromarray(GREY).convert(mode)
+    image.save(tmp_path / "a.png", transparency=level)
+    with pytest.raises(DataError, match=r"a\.png: has transparent pixels"):
+        read(tmp_path / "a.png")
+    unused = {"L": 5, "RGB": (5, 6, 7), "P": 9}[mode]
+    image.save(tmp_path / "b.png", transparency=unused)
+    image.save(tmp_path / "c.png")
+    assert np.array_equal(read(tmp_path / "b.png"), read(tmp_path / "c.png"))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_unbounded_values_are_refused(tmp_path: Path, dtype: type) -> None:
     Image.fromarray(GREY.astype(dtype)).save(tmp_path / "a.tif")
@@ -135,6 +149,17 @@ def test_the_digest_of_grey_is_the_same_in_one_band_and_in_three(tmp_path: Path)
     Image.fromarray(tinted).save(tmp_path / "c.png")
     a, b, c = (READER.image(tmp_path / name)[2] for name in ("a.png", "b.png", "c.png"))
     assert a == b != c
+
+
+def test_a_colour_picture_and_its_grey_copy_are_the_same_where_grey_is_read(
+    tmp_path: Path,
+) -> None:
+    colour = Image.fromarray(np.stack([GREY, GREY // 2, 255 - GREY], -1))
+    colour.save(tmp_path / "a.png")
+    colour.convert("L").save(tmp_path / "b.png")
+    grey = replace(READER, channels=1)
+    assert grey.image(tmp_path / "a.png")[2] == grey.image(tmp_path / "b.png")[2]
+    assert READER.image(tmp_path / "a.png")[2] != READER.image(tmp_path / "b.png")[2]
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -64,7 +64,8 @@ class Reader:
     def image(self, path: Path) -> tuple[NDArray[np.float32], tuple[int, int], str]:
         """Return the pixels (C, H, W) in 0 to 1, the size (H, W) in the file, and a digest.
 
-        The digest is of the decoded pixels: equal for the same picture in another file.
+        The digest is of the decoded pixels as they are used, before they are resized: equal for
+        the same picture in another file.
 
         Raises
         ------
@@ -74,8 +75,8 @@ class Reader:
         with _opened(path, self.max_pixels) as image:
             picture = _picture(ImageOps.exif_transpose(image), image, path)
             original = (picture.height, picture.width)
-            digest = _digest(picture)
             picture = _bands(picture, self.channels, path)
+            digest = _digest(picture)
             if original != self.size:
                 picture = picture.resize(self.size[::-1], Image.Resampling.BILINEAR)
         pixels = np.asarray(picture, dtype=np.float32) / np.float32(255)
@@ -189,9 +190,9 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
 def _picture(image: Image.Image, original: Image.Image, path: Path) -> Image.Image:
     """Return L, RGB or (from 16 bit, scaled to 0 to 255) F."""
     mode = image.mode
-    if mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    elif mode in {"CMYK", "YCbCr", "HSV"}:
+    if "transparency" in image.info and mode in {"1", "L", "P", "RGB"}:
+        image = image.convert("LA" if mode in {"1", "L"} else "RGBA")
+    elif mode in {"P", "CMYK", "YCbCr", "HSV"}:
         image = image.convert("RGB")
     elif mode == "1":
         image = image.convert("L")
