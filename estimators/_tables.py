@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, fx, nn
 
 from nasengine.architecture import Architecture
 from nasengine.canonical import meanings
 from nasengine.estimator import CostTable
+from nasengine.meta_shapes import on_meta
 from nasengine.network import build_network
 from nasengine.operations import Zero
 from nasengine.shapes import Shape, make_module
@@ -27,7 +27,7 @@ Count = Callable[[nn.Module, Shape], int]
 
 def meta_network(search: Search, architecture: Mapping[str, str]) -> fx.GraphModule:
     """Build a network without weights: in milliseconds, at any width."""
-    with torch.device("meta"):
+    with on_meta():
         return build_network(search.space.graph, architecture).eval()
 
 
@@ -140,5 +140,5 @@ def _counted(search: Search, slot: Node, name: str, factory: Factory, count: Cou
 
 
 def _on_meta(graph: SpaceGraph, node: Node, factory: Factory, where: str) -> nn.Module:
-    with torch.device("meta"):
+    with on_meta():
         return make_module(where, factory, *graph.channels[node.name]).eval()

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Literal
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import nn
 
 from nasengine.graph import Factory, SpaceGraph
+from nasengine.meta_shapes import on_meta
 from nasengine.operations import Zero
 from nasengine.shapes import make_module
 
@@ -32,7 +32,7 @@ def meanings(graph: SpaceGraph) -> Mapping[tuple[str, str], Meaning]:
             for name, factory in {**slot.candidates, **slot.baselines}.items():
                 if (factory, into, out) not in seen:
                     where = f"slot {slot.name!r}, candidate {name!r}"
-                    with torch.device("meta"):
+                    with on_meta():
                         seen[factory, into, out] = _meaning(make_module(where, factory, into, out))
                 found[slot.name, name] = seen[factory, into, out]
         _meanings[graph] = found

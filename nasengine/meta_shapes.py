@@ -1,4 +1,4 @@
-"""Shapes of the common operations on meta tensors, without torch's own rules in Python.
+"""Modules and shapes on meta tensors: no contents, and without torch's own rules in Python.
 
 torch's rules for these load its compiler and sympy at their first use, which takes longer than all
 that a check of a spec does besides.
@@ -6,11 +6,14 @@ that a check of a spec does besides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -42,6 +45,41 @@ _ELEMENTWISE = frozenset(
 _NORMS = frozenset(
     ("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training")
 )
+
+
+_INITIALISERS = frozenset([init.kaiming_uniform_, init.uniform_, init.normal_, init.constant_])
+
+
+@contextmanager
+def on_meta() -> Iterator[None]:
+    """Make modules on the meta device inside; what would fill their tensors is passed over.
+
+    Examples
+    --------
+    >>> with on_meta():
+    ...     torch.nn.Linear(2, 3).weight
+    Parameter containing:
+    tensor(..., device='meta', size=(3, 2), requires_grad=True)
+    """
+    with torch.device("meta"), _Unfilled():
+        yield
+
+
+class _Unfilled(TorchFunctionMode):
+    """Passes over the initialisation of meta tensors, half of what making a module takes."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Return the tensor as it is."""
+        given = kwargs or {}
+        if func in _INITIALISERS and given["tensor"].is_meta:
+            return given["tensor"]
+        return func(*args, **given)
 
 
 class UncompiledMode(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from nasengine.errors import SpaceError
 from nasengine.graph import Factory, Node, SpaceGraph
-from nasengine.meta_shapes import MetaShapes
+from nasengine.meta_shapes import MetaShapes, on_meta
 
 Shape = tuple[int, ...]
 """A sample's shape, without the batch: (C, H, W) or (C,)."""
@@ -190,7 +190,7 @@ def _applied(
     if what in seen:
         return seen[what]
     into = ", ".join(_text(value.shape[1:]) for value in inputs)
-    with torch.device("meta"):
+    with on_meta():
         module, other = (make_module(where, factory, channels_in, channels_out) for _ in range(2))
     if module is other:
         raise SpaceError(

@@ -145,15 +145,14 @@ class _Cost:
 
 def _median(search: Search) -> tuple[nn.Module, _Cost]:
     """Return the median of five random networks by multiply-accumulates, on the CPU."""
-    import torch
-
+    from nasengine.meta_shapes import on_meta
     from nasengine.network import build_network
 
     rng = search.stream("workload")
     drawn = [sample(search.space.decisions, rng) for _ in range(5)]
     costs = []
     for architecture in drawn:
-        with torch.device("meta"):
+        with on_meta():
             network = build_network(search.space.graph, architecture)
         costs.append(_cost(network, search))
     middle = sorted(range(5), key=lambda index: costs[index].macs)[2]
@@ -189,9 +188,10 @@ def _cost(network: nn.Module, search: Search, *further: object) -> _Cost:
 def _cost_of_supernet(search: Search, part: int) -> _Cost:
     import torch
 
+    from nasengine.meta_shapes import on_meta
     from nasengine.supernet import Mixture, Supernet
 
-    with torch.device("meta"):
+    with on_meta():
         supernet = Supernet(search.space.graph, part)
         mixtures = {
             name: Mixture(torch.empty(len(choices)))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from nasengine.meta_shapes import MacCount, MetaShapes
+from nasengine.meta_shapes import MacCount, MetaShapes, on_meta
 from nasengine.plugin import installed, load_class
 from nasengine.shapes import infer_shapes
 from nasengine.space import SearchSpace
@@ -113,3 +113,28 @@ def test_the_compiler_stays_out():
         [sys.executable, "-c", CHECKED], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_modules_are_made_without_contents_and_those_with_contents_are_filled():
+    with on_meta():
+        made = torch.nn.Conv2d(3, 4, 3)
+        real = torch.nn.Linear(2, 2, device="cpu")
+    torch.manual_seed(0)
+    again = torch.nn.Linear(2, 2)
+    torch.manual_seed(0)
+    with on_meta():
+        inside = torch.nn.Linear(2, 2, device="cpu")
+    assert made.weight.is_meta
+    assert made.weight.requires_grad
+    assert real.weight.isfinite().all()
+    assert torch.equal(inside.weight, again.weight)
+    assert torch.equal(inside.bias, again.bias)
+
+
+def test_making_a_module_without_contents_initialises_nothing(monkeypatch):
+    def fill(*_, **__):
+        raise AssertionError("contents were made for a meta tensor")
+
+    monkeypatch.setattr(torch.nn.init, "_calculate_correct_fan", fill)
+    with on_meta():
+        torch.nn.Conv2d(3, 4, 3)

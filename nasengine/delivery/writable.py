@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch import fx, nn
 
 from nasengine.delivery.checked import ExportFailed
 from nasengine.delivery.source import Source
 from nasengine.graph import Factory, SpaceGraph
+from nasengine.meta_shapes import on_meta
 from nasengine.shapes import make_module
 
 
@@ -26,7 +26,7 @@ def not_writable(graph: SpaceGraph) -> list[str]:
     for node, what, factory, inputs in _blocks(graph):
         key = (factory, inputs)
         if key not in reasons:
-            with torch.device("meta"):
+            with on_meta():
                 module = make_module(node, factory, *graph.channels[node])
             reasons[key] = _why_not(module, inputs)
         if reasons[key]:
