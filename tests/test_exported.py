@@ -15,7 +15,8 @@ from test_spec import tables
 
 import nasengine
 from nasengine.cli import main
-from nasengine.errors import RunFolderError
+from nasengine.errors import DataError, RunFolderError
+from nasengine.testing.stubs import TinySegmentation
 
 CODE = ["--code", "nasengine.testing.stubs"]
 
@@ -138,6 +139,22 @@ def test_own_code_is_passed_again_and_two_names_are_one_too_many(
     assert "pass it again: --code nasengine.testing.stubs" in capsys.readouterr().err
     with pytest.raises(RunFolderError, match="name one of them"):
         nasengine.export(ran, trial=0, reference="big", code=["nasengine.testing.stubs"])
+
+
+def test_without_the_data_all_but_the_predictions_is_delivered(
+    ran: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def gone(*_: object) -> None:
+        raise DataError("/data: no such folder")
+
+    monkeypatch.setattr(TinySegmentation, "load", gone)
+    place = tmp_path / "big"
+    assert main(["export", str(ran), "--reference", "big", "-o", str(place), *CODE]) == 0
+    assert "warning: no predictions.png: /data: no such folder" in capsys.readouterr().err
+    assert (place / "model.py").is_file() and not (place / "predictions.png").exists()
 
 
 def test_other_packages_than_the_runs_are_no_obstacle(ran: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -88,7 +89,12 @@ def _show_front(console: Console, outcome: Outcome, folder: Path) -> None:
     if len(front) == 2:
         first = objectives.goals[0].metric
         console.print(f"- of two extremes, the better by {first} is the knee", highlight=False)
-    console.print(f"- every architecture of it is in {folder / 'front'}", highlight=False)
+    console.print(
+        f"- every architecture of it is in {folder / 'front'}; a network of it with its weights: "
+        f"nasengine export {shlex.quote(str(folder))} --trial N",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def show_measured(
