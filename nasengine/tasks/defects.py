@@ -82,8 +82,9 @@ def _curve(size: int, angle: float, generator: Generator) -> tuple[Array, Array]
     bend = length * generator.normal(0, 0.12) * (steps**2 - 0.08)
     points = centre + np.outer(steps * length, direction)
     points += np.outer(bend, [-direction[1], direction[0]])
-    rows, columns = _grid(size)
-    squared = (rows[..., None] - points[:, 0]) ** 2 + (columns[..., None] - points[:, 1]) ** 2
+    places = np.arange(size, dtype=np.float64)[:, None]
+    down, across = (places - points[:, 0]) ** 2, (places - points[:, 1]) ** 2
+    squared = down[:, None] + across
     nearest = squared.argmin(-1)
     least = np.take_along_axis(squared, nearest[..., None], -1)[..., 0]
     return nearest / (len(steps) - 1), np.sqrt(least)
