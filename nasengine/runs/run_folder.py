@@ -172,9 +172,12 @@ class RunFolder:
         return _read_identity(self.path)
 
     def write_spec(self, experiment: Experiment) -> None:
-        """Replace the kept spec, after a change that a resume allows."""
+        """Replace the kept spec, after a change that a resume allows; leave one that is the same."""
+        resolved = tomli_w.dumps(experiment.resolved())
+        if resolved == (self.path / "spec.toml").read_text(encoding="utf-8"):
+            return
         write_json(self.path / "identity.json", identity(experiment))
-        write_atomically(self.path / "spec.toml", tomli_w.dumps(experiment.resolved()))
+        write_atomically(self.path / "spec.toml", resolved)
 
 
 def check_code(path: Path) -> None:
