@@ -172,7 +172,7 @@ class RunFolder:
         return _read_identity(self.path)
 
     def write_spec(self, experiment: Experiment) -> None:
-        """Replace the kept spec, after a change that a resume allows; leave one that is the same."""
+        """Replace the kept spec after a change that a resume allows; one that is the same stays."""
         resolved = tomli_w.dumps(experiment.resolved())
         if resolved == (self.path / "spec.toml").read_text(encoding="utf-8"):
             return
