@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nasengine.architecture import Architecture
+from nasengine.batches import Batches
 from nasengine.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from nasengine.errors import EstimationFailed
 from nasengine.network import build_network
@@ -23,7 +24,7 @@ from nasengine.passes import Precision, lay_channels_last, memory_format
 from nasengine.randomness import torch_seed
 from nasengine.search import Search
 from nasengine.supernet import Mixture, Supernet
-from nasengine.training import Batches, Training
+from nasengine.training import Training
 
 if TYPE_CHECKING:
     from .one_shot import OneShot
@@ -173,14 +174,10 @@ def recalibrate(network: nn.Module, settings: OneShot, search: Search) -> None:
     network.eval()
     for norm in norms:
         norm.train()
-    samples = search.splits.train
+    samples = search.splits.train.on(search.device)
     with torch_seed(search.seed, "one_shot", "recalibration") as generator, torch.no_grad():
         batches = Batches(len(samples), settings.resolved().batch, generator)
         for _ in range(settings.recalibration if norms else 0):
-            drawn = batches.draw()
-            inputs, _ = search.task.augment(
-                samples.inputs[drawn], samples.targets[drawn], generator
-            )
-            inputs = inputs.contiguous(memory_format=memory_format(inputs))
-            network(inputs.to(search.device))
+            inputs, _ = search.task.augment(*samples.batch(batches.draw()), generator)
+            network(inputs.contiguous(memory_format=memory_format(inputs)))
     network.eval()

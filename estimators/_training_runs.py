@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasengine.checkpoint import remove_checkpoint
+from nasengine.early_stopping import EarlyStopping
 from nasengine.errors import EstimationFailed, SpaceError, SpecError
 from nasengine.estimator import Candidate
 from nasengine.evaluation import evaluate, predict, score
@@ -22,7 +23,7 @@ from nasengine.randomness import torch_seed
 from nasengine.search import Search
 from nasengine.shapes import infer_shapes
 from nasengine.task import Samples
-from nasengine.training import EarlyStopping, Training
+from nasengine.training import Training
 
 if TYPE_CHECKING:
     from .trained import Trained

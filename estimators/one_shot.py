@@ -49,14 +49,17 @@ class OneShot(RecipeSettings, Estimator):
         return (*search.task.metrics_from(self.metric), Metric("loss", "", "min"))
 
     def check(self, search: Search) -> None:
-        """Refuse an unknown metric, and fair sampling where decisions differ in size.
+        """Refuse an unknown metric, a precision that the device lacks, a misfit sampling.
 
         Raises
         ------
         SpecError
             Naming the setting and what is possible.
         """
+        from nasengine.passes import choose_precision
+
         search.task.metrics_from(self.metric)
+        choose_precision(self.precision, search.device)
         sizes = {len(choices) for choices in search.space.decisions.values()}
         if self.sampling == "fair" and len(sizes) > 1:
             raise SpecError(

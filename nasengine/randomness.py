@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,10 @@ def derive_seed(seed: int, *labels: str | int) -> int:
     True
     >>> derive_seed(0, "proposal", 3) == derive_seed(0, "proposal", 4)
     False
+    >>> derive_seed(0, "a/b") == derive_seed(0, "a", "b")
+    False
     """
-    text = "/".join(str(part) for part in (seed, *labels))
+    text = "/".join(str(p).replace("\\", r"\\").replace("/", r"\/") for p in (seed, *labels))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
@@ -73,3 +75,37 @@ def _generators() -> list[tuple[Callable[[], Any], Callable[[Any], object]]]:
         if torch.cuda.is_initialized():
             found.append((torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
     return found
+
+
+def random_state(device: str) -> dict[str, Any]:
+    """Return the state of the global generators, the device's own included.
+
+    What can be checkpointed: numbers, text, tuples and tensors.
+    """
+    import numpy as np
+    import torch
+
+    state: Any = np.random.get_state(legacy=True)
+    name, keys, *rest = state
+    return {
+        "cpu": torch.get_rng_state(),
+        # Of this one alone: to ask for all would open a context on every GPU.
+        "cuda": torch.cuda.get_rng_state(device) if device.startswith("cuda") else None,
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+    }
+
+
+def set_random_state(state: Mapping[str, Any], device: str, warn: Callable[[str], object]) -> None:
+    """Put the global generators where they were; warn where the device was another kind."""
+    import numpy as np
+    import torch
+
+    torch.set_rng_state(state["cpu"])
+    if (state["cuda"] is not None) != device.startswith("cuda"):
+        warn(f"resumed on another kind of device ({device}): dropout draws something else")
+    elif state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from nasengine.errors import DataError, SpecError, did_you_mean
@@ -41,6 +41,7 @@ class Samples:
     inputs: Tensor
     targets: Tensor
     names: tuple[str, ...]
+    _placed: dict[str, Samples] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -86,6 +87,20 @@ class Samples:
         place = tuple(wrong.nonzero()[0].tolist())
         value = tensor[place].item()
         raise DataError(f"{self.names[place[0]]!r} has the {what} {value}; allowed: {allowed}")
+
+    def on(self, device: str) -> Samples:
+        """Return the samples on a device; they are brought there once."""
+        if device not in self._placed:
+            inputs, targets = self.inputs.to(device), self.targets.to(device)
+            if inputs is self.inputs and targets is self.targets:
+                return self
+            self._placed[device] = Samples(inputs, targets, self.names)
+        return self._placed[device]
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets of some of them, where they are."""
+        indices = indices.to(self.inputs.device)
+        return self.inputs[indices], self.targets[indices]
 
     def digest(self) -> str:
         """Return a digest of inputs, targets and names: equal for equal samples alone."""

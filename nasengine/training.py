@@ -8,22 +8,22 @@ the weights of one that never was, bit for bit on the CPU.
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nasengine.batches import Batches
 from nasengine.checkpoint import SavePace, load_checkpoint, save_checkpoint
+from nasengine.early_stopping import EarlyStopping
 from nasengine.errors import EstimationFailed
 from nasengine.optimisers import keep_strides, set_rates, sgd
 from nasengine.passes import Precision, choose_precision, prepare_checked
-from nasengine.randomness import derive_seed, torch_seed
+from nasengine.randomness import derive_seed, random_state, set_random_state, torch_seed
 from nasengine.recipe import PrecisionName, Recipe
 from nasengine.search import Search
 from nasengine.task import Samples, Task
@@ -39,91 +39,6 @@ _CHECKED = 2
 """Samples by which the gradients in bfloat16 are checked."""
 _POINTS = 50
 """Points of a training's curve that are kept."""
-
-
-class Batches:
-    """An endless stream of batches of indices: one permutation of the samples after another.
-
-    Parameters
-    ----------
-    count
-        Number of samples.
-    batch
-        Samples in a batch; every batch is full, and may span two permutations.
-    generator
-        Where the permutations come from.
-
-    Examples
-    --------
-    >>> batches = Batches(4, 2, torch.Generator().manual_seed(0))
-    >>> sorted(torch.cat([batches.draw(), batches.draw()]).tolist())
-    [0, 1, 2, 3]
-    """
-
-    def __init__(self, count: int, batch: int, generator: torch.Generator) -> None:
-        if count < 1:
-            raise ValueError("no samples to draw from")
-        self.count = count
-        self.batch = batch
-        self.generator = generator
-        self._left = torch.empty(0, dtype=torch.int64)
-
-    def draw(self) -> Tensor:
-        """Return the next indices: shape (batch,), int64."""
-        while len(self._left) < self.batch:
-            order = torch.randperm(self.count, generator=self.generator)
-            self._left = torch.cat([self._left, order])
-        drawn, self._left = self._left[: self.batch], self._left[self.batch :]
-        return drawn
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the state, the generator's included."""
-        return {"left": self._left, "generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a state."""
-        self._left = state["left"]
-        self.generator.set_state(state["generator"])
-
-
-@dataclass
-class EarlyStopping:
-    """Stops a training whose validation score no longer rises, and keeps the best weights.
-
-    Parameters
-    ----------
-    score
-        Scores the network, higher is better.
-    every
-        Steps between scores; the last step is always scored.
-    patience
-        Scores without a rise before it stops.
-    """
-
-    score: Callable[[nn.Module], float]
-    every: int
-    patience: int
-    best: float = -math.inf
-    waited: int = 0
-    weights: dict[str, Tensor] = field(default_factory=dict)
-
-    def look(self, network: nn.Module) -> bool:
-        """Score the network; say whether to stop."""
-        score = self.score(network)
-        if score > self.best:
-            self.best, self.waited = score, 0
-            self.weights = {name: t.detach().clone() for name, t in network.state_dict().items()}
-        else:
-            self.waited += 1
-        return self.waited >= self.patience
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state."""
-        return {"best": self.best, "waited": self.waited, "weights": self.weights}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state."""
-        self.best, self.waited, self.weights = state["best"], state["waited"], state["weights"]
 
 
 @dataclass
@@ -197,14 +112,13 @@ class Training:
             if not self._finished:
                 self._loop(search)
                 if keep:
-                    self._save()
+                    self._save(search)
         if self.stopping is not None and self.stopping.weights:
             self.network.load_state_dict(self.stopping.weights)
 
     def _prepare(self, search: Search, generator: torch.Generator) -> None:
         self.network.to(search.device).train()
-        self._inputs = self.samples.inputs.to(search.device)
-        self._targets = self.samples.targets.to(search.device)
+        self._samples = self.samples.on(search.device)
         wanted = choose_precision(self.precision, search.device)
         self._run = prepare_checked(
             self.network, wanted, self._first_loss(search.task), search.reporter.warn
@@ -217,11 +131,11 @@ class Training:
         self._sum, self._count = 0.0, 0
         state = load_checkpoint(self.checkpoint, search.reporter.warn)
         if state is not None:
-            self._restore(state)
+            self._restore(state, search)
 
     def _first_loss(self, task: Task) -> Callable[[nn.Module, Precision], Tensor]:
         """Return the loss that the precision is checked by: of some samples, as they are."""
-        inputs, targets = self._inputs[:_CHECKED], self._targets[:_CHECKED]
+        inputs, targets = self._samples.inputs[:_CHECKED], self._samples.targets[:_CHECKED]
 
         def loss(network: nn.Module, run: Precision) -> Tensor:
             passes = self.passes or _one_pass
@@ -250,8 +164,7 @@ class Training:
         """Do one step; return its loss."""
         rate, momentum = self.recipe.rates(self.step)
         set_rates(self._optimiser, rate, momentum)
-        drawn = self._batches.draw().to(self._inputs.device)
-        inputs, targets = self._inputs[drawn], self._targets[drawn]
+        inputs, targets = self._samples.batch(self._batches.draw())
         inputs, targets = task.augment(inputs, targets, self._augmentation)
         self.network.train()
         self._optimiser.zero_grad(set_to_none=True)
@@ -287,10 +200,10 @@ class Training:
         search.reporter.record("training", facts)
 
     def _save_if_due(self, search: Search) -> None:
-        if self._pace.save_if_due(self._save, at_once=search.stop.is_set()):
+        if self._pace.save_if_due(lambda: self._save(search), at_once=search.stop.is_set()):
             search.pause_point()
 
-    def _save(self) -> None:
+    def _save(self, search: Search) -> None:
         state = {
             "step": self.step,
             "seconds": self.seconds,
@@ -302,12 +215,12 @@ class Training:
             "optimiser": self._optimiser.state_dict(),
             "batches": self._batches.state_dict(),
             "augmentation": self._augmentation.get_state(),
-            "random": random_state(),
+            "random": random_state(search.device),
             "stopping": self.stopping.state_dict() if self.stopping else None,
         }
         save_checkpoint(self.checkpoint, state)
 
-    def _restore(self, state: Mapping[str, Any]) -> None:
+    def _restore(self, state: Mapping[str, Any], search: Search) -> None:
         self.step, self.seconds = state["step"], state["seconds"]
         self._finished, self.curve = state["finished"], state["curve"]
         self._sum, self._count = state["since"]
@@ -317,7 +230,7 @@ class Training:
         keep_strides(self._optimiser)
         self._batches.load_state_dict(state["batches"])
         self._augmentation.set_state(state["augmentation"])
-        set_random_state(state["random"])
+        set_random_state(state["random"], search.device, search.reporter.warn)
         if self.stopping is not None:
             self.stopping.load_state_dict(state["stopping"])
 
@@ -342,30 +255,6 @@ def make_optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
     return sgd(parameters, recipe.learning_rate, 0.9, recipe.weight_decay)
-
-
-def random_state() -> dict[str, Any]:
-    """Return the state of the global generators (dropout draws from torch's, blocks from any)."""
-    state: Any = np.random.get_state(legacy=True)
-    name, keys, *rest = state
-    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return {
-        "cpu": torch.get_rng_state(),
-        # Asking for it would open a context on every GPU.
-        "cuda": torch.cuda.get_rng_state_all() if cuda else [],
-        "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
-    }
-
-
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Put the global generators where they were."""
-    torch.set_rng_state(state["cpu"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
 
 
 def _passing_buffers(network: nn.Module) -> dict[str, Tensor]:

@@ -165,21 +165,22 @@ class Darts(Strategy):
         return self
 
     def check(self, search: Search) -> None:
-        """Refuse costs that the search cannot have, and targets that nothing meets.
+        """Refuse costs that the search cannot have, and a precision that the device lacks.
 
         Raises
         ------
         SpecError
-            Naming the cost and what is possible.
+            Naming the setting and what is possible.
         """
         check_costs(self.cost, search)
         self._check_partial(search)
-        if self.memory is not None:
-            from nasengine.passes import choose_precision
+        from nasengine.passes import choose_precision
 
+        precision = choose_precision(self.precision, search.device)
+        if self.memory is not None:
             from .memory_plan import plan_memory
 
-            plan_memory(self, search, choose_precision(self.precision, search.device))
+            plan_memory(self, search, precision)
 
     def _check_partial(self, search: Search) -> None:
         if self.partial_channels == 1:

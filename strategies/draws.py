@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nasengine.batches import Batches
 from nasengine.errors import SpecError
 from nasengine.randomness import derive_seed
-from nasengine.training import Batches
 
 if TYPE_CHECKING:
     from nasengine.search import Search
-    from nasengine.task import Samples
 
     from .darts import Darts
     from .nni_darts import NniDarts
@@ -35,17 +34,11 @@ class Draws:
     def draw(self, iteration: int) -> Batch:
         """Return the next batch."""
         search = self.search
-        samples: Samples = search.splits.train
-        drawn = self.indices[self.batches.draw()]
+        samples = search.splits.train.on(search.device)
+        inputs, targets = samples.batch(self.indices[self.batches.draw()])
         seed = derive_seed(search.seed, "darts", "augment", self.step, iteration)
         generator = torch.Generator().manual_seed(seed)
-        inputs, targets = search.task.augment(
-            samples.inputs[drawn], samples.targets[drawn], generator
-        )
-        return (
-            inputs.to(search.device, non_blocking=True),
-            targets.to(search.device, non_blocking=True),
-        )
+        return search.task.augment(inputs, targets, generator)
 
 
 def make_draws(settings: Darts | NniDarts, search: Search) -> tuple[Draws, Draws]:

@@ -42,16 +42,16 @@ def prepare(
     wanted = choose_precision(settings.precision, search.device)
 
     def loss(module: nn.Module, precision: Precision) -> Tensor:
-        samples = search.splits.train
+        samples = search.splits.train.on(search.device)
         # Two samples: the check keeps all activations in float32, and a copy of the weights.
         checked = min(2, settings.batch)
-        inputs = samples.inputs[:checked].to(search.device)
+        inputs = samples.inputs[:checked]
         mixtures = {
             name: Mixture(torch.full((len(choices),), 1 / len(choices), device=search.device))
             for name, choices in supernet.decisions.items()
         }
         outputs = precision.run(module, inputs, mixtures)
-        return search.task.loss(outputs, samples.targets[:checked].to(search.device))
+        return search.task.loss(outputs, samples.targets[:checked])
 
     warn = search.reporter.warn
     precision = prepare_checked(supernet, wanted, loss, warn, without=without)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nasengine.errors import SpecError
+from nasengine.estimator import Estimator
 from nasengine.passes import (
     Precision,
     choose_precision,
@@ -18,10 +19,12 @@ from nasengine.passes import (
     prepare_checked,
 )
 from nasengine.passes.convolutions import PreparedConv2d
+from nasengine.plugin import load_class
 from nasengine.recipe import RECIPES
 from nasengine.reporter import Reporter
 from nasengine.strategies.darts import Darts
 from nasengine.strategies.gradient_search import GradientSearch
+from nasengine.strategy import Strategy
 from nasengine.supernet import Mixture, Supernet
 from nasengine.testing.stubs import tiny_search
 from nasengine.training import Training
@@ -139,6 +142,18 @@ def test_a_gpu_without_bfloat16_is_named(monkeypatch):
     monkeypatch.setattr(precision, "has_quick_bfloat16", lambda device: False)
     with pytest.raises(SpecError, match="cuda:1 has no bfloat16"):
         choose_precision("bf16", "cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(Strategy, "darts"), (Estimator, "trained"), (Estimator, "one_shot")]
+)
+def test_what_trains_refuses_it_before_anything_runs(kind, name, monkeypatch, tmp_path):
+    monkeypatch.setattr(precision, "has_quick_bfloat16", lambda device: False)
+    part = load_class(kind, name)(precision="bf16")
+    search = tiny_search(folder=tmp_path)
+    part.check(search)
+    with pytest.raises(SpecError, match="cuda has no bfloat16"):
+        part.check(replace(search, device="cuda"))
 
 
 def test_autocast_is_of_the_device(monkeypatch):

@@ -76,3 +76,21 @@ def test_which_sample_is_in_which_split_is_kept(tmp_path: Path) -> None:
         rows = [(row["split"], row["name"]) for row in csv.DictReader(file)]
     parts = splits.parts.items()
     assert rows == [(split, name) for split, samples in parts for name in samples.names]
+
+
+def test_samples_are_brought_to_a_device_once(tmp_path: Path) -> None:
+    samples = tiny_search(folder=tmp_path).splits.train
+    assert samples.on("cpu") is samples
+    placed = samples.on("meta")
+    assert placed.inputs.is_meta
+    assert placed.targets.is_meta
+    assert placed.names == samples.names
+    assert samples.on("meta") is placed
+    assert replace(samples, names=samples.names).on("meta") is not placed
+
+
+def test_a_batch_is_what_was_asked_for_in_that_order(tmp_path: Path) -> None:
+    samples = tiny_search(folder=tmp_path).splits.train
+    inputs, targets = samples.batch(torch.tensor([3, 0, 3]))
+    assert torch.equal(inputs, samples.inputs[[3, 0, 3]])
+    assert torch.equal(targets, samples.targets[[3, 0, 3]])

@@ -21,7 +21,6 @@ from nasengine.estimators.trained import Trained
 from nasengine.evaluation import evaluate
 from nasengine.network import build_network
 from nasengine.objectives import Objective, Objectives
-from nasengine.passes import precision
 from nasengine.reporter import Reporter
 from nasengine.search import Search
 from nasengine.task import Samples, Splits
@@ -197,17 +196,6 @@ def test_check_refuses(settings: dict[str, Any], message: str, tmp_path: Path) -
     estimator = Trained(**settings)
     with pytest.raises(SpecError, match=message):
         estimator.check(search_for(tmp_path, estimator))
-
-
-def test_bfloat16_is_refused_before_a_device_without_it_trains(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(precision, "has_quick_bfloat16", lambda _: False)
-    estimator = Trained(precision="bf16")
-    search = search_for(tmp_path, estimator)
-    estimator.check(search)
-    with pytest.raises(SpecError, match="cuda has no bfloat16"):
-        estimator.check(replace(search, device="cuda"))
 
 
 def test_without_a_test_split_there_are_no_test_figures(tmp_path: Path) -> None:

@@ -16,22 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from nasengine.batches import Batches
+from nasengine.early_stopping import EarlyStopping
 from nasengine.errors import EstimationFailed, Interrupted
 from nasengine.evaluation import evaluate, evaluating, predict
 from nasengine.passes import Precision
-from nasengine.randomness import torch_seed
+from nasengine.randomness import random_state, set_random_state, torch_seed
 from nasengine.recipe import RECIPES, Recipe, RecipeSettings, one_cycle
 from nasengine.reporter import Progress, Reporter
 from nasengine.search import Search
 from nasengine.testing.stubs import tiny_search
-from nasengine.training import (
-    Batches,
-    EarlyStopping,
-    Training,
-    make_optimiser,
-    random_state,
-    set_random_state,
-)
+from nasengine.training import Training, make_optimiser
 
 RECIPE = replace(RECIPES["adamw"], iterations=12, batch=4)
 PAPER = replace(RECIPES["paper"], iterations=12, batch=4)
@@ -196,7 +191,32 @@ def test_no_gpu_is_touched_by_seeding_or_saving(monkeypatch: pytest.MonkeyPatch)
     for name in ("get_rng_state", "get_rng_state_all", "set_rng_state", "set_rng_state_all"):
         monkeypatch.setattr(torch.cuda, name, touched)
     with torch_seed(0, "any"):
-        set_random_state(random_state())
+        set_random_state(random_state("cpu"), "cpu", pytest.fail)
+
+
+def test_a_gpus_state_is_kept_for_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = {"cuda:0": torch.zeros(2), "cuda:1": torch.ones(2)}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", states.__getitem__)
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda state, device: states.update({device: state})
+    )
+    kept = random_state("cuda:1")
+    set_random_state(kept, "cuda:0", pytest.fail)
+    assert torch.equal(states["cuda:0"], torch.ones(2))
+
+
+@pytest.mark.parametrize(("before", "after"), [("cuda:0", "cpu"), ("cpu", "cuda:0")])
+def test_another_kind_of_device_is_warned_of(
+    before: str, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda _: torch.zeros(2))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", pytest.fail)
+    warnings: list[str] = []
+    kept = random_state(before)
+    expected = torch.rand(3)
+    set_random_state(kept, after, warnings.append)
+    assert len(warnings) == 1
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_saves_before_it_stops(tmp_path: Path) -> None:
