@@ -10,6 +10,7 @@ import tomli_w
 from test_spec import tables
 
 from nasengine.cli import main
+from nasengine.studies import correlation
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +47,77 @@ def test_correlate_refuses_the_values_of_other_estimators(
     other = ["correlate", "spec.toml", "--estimators", "flops,parameters", "-o", "kept"]
     assert main(other) == 2
     assert "values of other estimators" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("space.width=8", "another space, graph"),
+        ("task.size=32", "another task"),
+        ("seed=9", "another seed"),
+        ("threads=1", "another threads"),
+    ],
+)
+def test_correlate_refuses_values_measured_under_something_else(
+    change: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*CORRELATE, "-o", "kept", "-q", "--samples", "3"]) == 0
+    assert main([*CORRELATE, "-o", "kept", "-q", "--set", change]) == 2
+    assert told in capsys.readouterr().err
+    # How it is searched changes no value.
+    assert main([*CORRELATE, "-o", "kept", "-q", "--set", "strategy.name=evolution"]) == 0
+
+
+@pytest.mark.parametrize("pair", [["x", "y"], [True, 1.0], [1.0], None])
+def test_correlate_says_that_its_values_are_damaged(
+    pair: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*CORRELATE, "-o", "kept", "-q"]) == 0
+    path = tmp_path / "kept" / "values.json"
+    content = json.loads(path.read_text())
+    content["values"][0][1] = pair
+    path.write_text(json.dumps(content))
+    assert main([*CORRELATE, "-o", "kept", "-q"]) == 2
+    assert "damaged" in capsys.readouterr().err
+    path.write_text("[]")
+    assert main([*CORRELATE, "-o", "kept", "-q"]) == 2
+
+
+def test_correlate_takes_all_that_a_small_space_holds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(correlation, "DRAWS", 1)  # Chance alone would miss some.
+    assert main([*CORRELATE, "--samples", "4", "--json", "--set", "seed=1"]) == 0
+    assert json.loads(capsys.readouterr().out)["architectures"] == 4
+
+
+def test_what_does_not_vary_has_no_rank_and_json_says_null(
+    spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.py").write_text(CONSTANT)
+    table = tables()
+    table["estimators"]["same"] = {"name": "own.py:Same"}
+    spec.write_text(tomli_w.dumps(table))
+    asked = ["correlate", "spec.toml", "--estimators", "same,firsts"]
+    assert main([*asked, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert told["spearman"] is None
+    assert main(asked) == 0
+    assert "no ranking" in capsys.readouterr().out
+
+
+CONSTANT = """
+from nasengine import Estimator, Measurement, Metric
+
+class Same(Estimator):
+    # Gives every network the same.
+
+    def metrics(self, search):
+        return (Metric("same", "$", "max"),)
+
+    def measure(self, candidate):
+        return {"same": Measurement(1.0)}
+"""
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import json
 import math
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from nasengine.cli.commands import chosen_estimators
@@ -14,12 +15,13 @@ from nasengine.cli.plain import PlainConsole
 from nasengine.cli.terminal import TerminalReporter
 from nasengine.errors import SpecError, did_you_mean
 from nasengine.estimator import Estimator
+from nasengine.files import make_folder
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.goals import known_metrics
 from nasengine.runs.run import threads
 from nasengine.statistics import spearman_interval
 from nasengine.studies.correlation import correlate as correlate_estimators
-from nasengine.studies.correlation import plot
+from nasengine.studies.correlation import measured_under, plot
 
 FEW = 10
 """Architectures under which a rank correlation says next to nothing, unless they are all."""
@@ -59,16 +61,17 @@ def correlate(options: argparse.Namespace, stop: threading.Event) -> int:
         )
     if options.samples < 3:
         raise SpecError(f"--samples: at least 3 are needed; got {options.samples}")
+    under = measured_under(experiment, estimators)
     experiment = experiment.for_measuring(estimators)
     reporter = TerminalReporter(PlainConsole(stderr=True), quiet=options.quiet or options.json)
     output: Path | None = options.output
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
     with tempfile.TemporaryDirectory() as folder, threads(experiment.spec.threads):
         search = experiment.search(Path(folder), reporter, stop)
         kept = output / "values.json" if output else None
         first, second = estimators
-        found = correlate_estimators(search, first, second, options.samples, kept)
+        found = correlate_estimators(search, first, second, options.samples, kept, under)
         units = [known_metrics(search)[key].unit for key in estimators]
     said = found.agreement()
     for reason, count in found.failed.items():
@@ -81,13 +84,18 @@ def correlate(options: argparse.Namespace, stop: threading.Event) -> int:
     if output is not None:
         plot(found, units, output / "scatter.png")
     if options.json:
-        print(json.dumps({"architectures": len(found.values), **said}, indent=2))
+        known = {name: None if math.isnan(value) else value for name, value in said.items()}
+        print(json.dumps({"architectures": len(found.values), **known}, indent=2))
     else:
-        count = len(found.values)
-        print(f"{first} ranks what {second} measures, on {count} architectures:")
-        low, high = spearman_interval(said["spearman"], count)
-        sure = "" if math.isnan(low) else f" [95% interval {low:.3f} to {high:.3f}]"
-        print(
-            f"  Spearman {said['spearman']:.3f}{sure}, Kendall {said['kendall']:.3f}, n = {count}"
-        )
+        _print_agreement(first, second, len(found.values), said)
     return 0
+
+
+def _print_agreement(first: str, second: str, count: int, said: Mapping[str, float]) -> None:
+    print(f"{first} ranks what {second} measures, on {count} architectures:")
+    if math.isnan(said["spearman"]):
+        print("  no ranking: one of the two gives all of them the same value")
+        return
+    low, high = spearman_interval(said["spearman"], count)
+    sure = "" if math.isnan(low) else f" [95% interval {low:.3f} to {high:.3f}]"
+    print(f"  Spearman {said['spearman']:.3f}{sure}, Kendall {said['kendall']:.3f}, n = {count}")

@@ -339,15 +339,15 @@ def _check_budget(folder: RunFolder, experiment: Experiment) -> None:
     """
     kept, asked = _kept_budget(folder), experiment.spec.budget.model_dump(exclude_none=True)
     used, most = len(folder.storage.history()), asked.get("trials")
-    if kept.get("seconds") != asked.get("seconds") or (most is not None and used > most):
-        if kept == asked:
-            return
-        was, now = (", ".join(f"{k} = {v}" for k, v in b.items()) for b in (kept, asked))
-        raise RunFolderError(
-            f"{folder.path}: has had a budget of {was} (trials so far: {used}), now {now} is "
-            f"asked; only runs at equal budget are compared: give the same, or another folder by "
-            f"--into"
-        )
+    goes_on = kept.get("seconds") == asked.get("seconds") and (most is None or used <= most)
+    if kept == asked or goes_on:
+        return
+    was, now = (", ".join(f"{k} = {v}" for k, v in b.items()) for b in (kept, asked))
+    raise RunFolderError(
+        f"{folder.path}: has had a budget of {was} (trials so far: {used}), now {now} is "
+        f"asked; only runs at equal budget are compared: give the same, or another folder by "
+        f"--into"
+    )
 
 
 def _kept_budget(folder: RunFolder) -> Mapping[str, Any]:

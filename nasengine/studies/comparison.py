@@ -178,7 +178,7 @@ def baseline_of(table: Sequence[Row], name: str | None, asked_by: str = "--basel
         return Baseline(wanted, {key: row for key, row in found.items() if row is not None})
     if name is None:
         return Baseline(table[0].name, dict.fromkeys(named, table[0]))
-    raise InputError(f"{asked_by}: no row {name!r}; {did_you_mean(name, [*named, *strategies])}")
+    raise InputError(f"{asked_by}: no row {name!r}; {did_you_mean(name, {**named, **strategies})}")
 
 
 def _under(strategy: str, row: Row, table: Sequence[Row]) -> Row | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,15 +11,21 @@ from typing import Any
 
 from nasengine.architecture import Architecture
 from nasengine.errors import RunFolderError, SearchFailed
+from nasengine.estimator import Estimator
 from nasengine.files import write_json
-from nasengine.moves import sample
+from nasengine.moves import enumerate_all, sample
 from nasengine.runs.engine import measure
 from nasengine.runs.execution import Job
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.run_folder import identity
 from nasengine.search import Search
 from nasengine.statistics import agreement
 from nasengine.trial import Status
 
-FORMAT = 1
+FORMAT = 2
+
+DRAWS = 50
+"""Draws for each sample that is wanted: architectures that compute the same are one."""
 
 
 @dataclass
@@ -56,8 +63,43 @@ class Correlation:
         return agreement(*zip(*self.values.values(), strict=True))
 
 
+def measured_under(experiment: Experiment, estimators: Mapping[str, Estimator]) -> dict[str, Any]:
+    """Return all that values of these estimators depend on, as JSON has it, to be kept with them.
+
+    Parameters
+    ----------
+    experiment
+        As the spec has it.
+    estimators
+        The two that measure.
+    """
+    kept = identity(experiment)
+    measured_by = (*(f"estimators.{key}" for key in estimators), "space", "task")
+    found: dict[str, Any] = {
+        **{key: kept["spec"].get(key) for key in ("space", "task", "seed", "threads")},
+        "estimators": {
+            key: [type(e).__qualname__, e.model_dump(mode="json")] for key, e in estimators.items()
+        },
+        "device": experiment.device,
+        "graph": kept["space"],
+        "code": {
+            k: v
+            for k, v in kept["code"].items()
+            if k.removeprefix("final.").startswith(measured_by)
+        },
+        "packages": kept["packages"],
+    }
+    read: dict[str, Any] = json.loads(json.dumps(found))
+    return read
+
+
 def correlate(
-    search: Search, first: str, second: str, samples: int, path: Path | None
+    search: Search,
+    first: str,
+    second: str,
+    samples: int,
+    path: Path | None = None,
+    under: Mapping[str, Any] | None = None,
 ) -> Correlation:
     """Measure random architectures by two estimators.
 
@@ -71,15 +113,17 @@ def correlate(
         How many distinct architectures; all of the space where it has fewer.
     path
         A JSON file that keeps every value as it comes, and that is gone on with; None for none.
+    under
+        What the values depend on, from `measured_under`; kept with them.
 
     Raises
     ------
     RunFolderError
-        If the file is of another comparison.
+        If the file holds what was measured under something else, or is damaged.
     """
     found = Correlation(first, second)
     if path is not None and path.is_file():
-        _read(path, found, search)
+        _read_values(path, found, search, dict(under or {}))
     alone = replace(search, estimators={key: search.estimators[key] for key in (first, second)})
     drawn = _draw(search, samples)
     with search.reporter.progress(f"{first} and {second}", len(drawn), 0) as progress:
@@ -93,7 +137,7 @@ def correlate(
                 else:
                     found.failed[measured.reason] = found.failed.get(measured.reason, 0) + 1
                 if path is not None:
-                    write_json(path, _as_json(found, search))
+                    write_json(path, _file_of(found, dict(under or {})))
             progress.advance()
     return found
 
@@ -101,38 +145,51 @@ def correlate(
 def _draw(search: Search, samples: int) -> list[Architecture]:
     rng = search.stream("correlate")
     drawn: dict[str, Architecture] = {}
-    for _ in range(50 * samples):
-        architecture = sample(search.space.decisions, rng)
+
+    def take(architecture: Architecture) -> bool:
         drawn.setdefault(search.space.key(architecture), architecture)
-        if len(drawn) == samples:
-            break
+        return len(drawn) == samples
+
+    decisions, most = search.space.decisions, DRAWS * samples
+    enough = any(take(sample(decisions, rng)) for _ in range(most))
+    if not enough and search.space.size <= most:  # Chance has missed some, or there are no more.
+        any(take(architecture) for architecture in enumerate_all(decisions))
     return list(drawn.values())
 
 
-def _as_json(found: Correlation, search: Search) -> dict[str, Any]:
+def _file_of(found: Correlation, under: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "estimators": _settings(found, search),
+        "of": [found.first, found.second],
+        "under": under,
         "values": [[dict(a), list(pair)] for a, pair in found.values.items()],
     }
 
 
-def _settings(found: Correlation, search: Search) -> dict[str, Any]:
-    return {
-        key: json.loads(search.estimators[key].model_dump_json())
-        for key in (found.first, found.second)
-    }
-
-
-def _read(path: Path, found: Correlation, search: Search) -> None:
+def _read_values(path: Path, found: Correlation, search: Search, under: dict[str, Any]) -> None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["estimators"] != _settings(found, search):
-            raise RunFolderError(f"{path}: holds values of other estimators; give another file")
+        if content["format"] != FORMAT or content["of"] != [found.first, found.second]:
+            raise RunFolderError(f"{path}: holds values of other estimators; give another folder")
+        kept = content["under"]
+        other = [key for key in {**kept, **under} if kept.get(key) != under.get(key)]
+        if other:
+            raise RunFolderError(
+                f"{path}: its values are of another {', '.join(other)}; give another folder"
+            )
         for choices, (a, b) in content["values"]:
-            found.values[search.space.architecture(choices, where=str(path))] = (a, b)
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{path}: damaged: {error!r}") from error
+            architecture = search.space.architecture(choices, where=str(path))
+            found.values[architecture] = (_number(a), _number(b))
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RunFolderError(f"{path}: damaged: {error!r:.200}") from error
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise TypeError(f"{value!r:.40} is no number")
+    return float(value)
 
 
 def plot(found: Correlation, units: Sequence[str], path: Path) -> None:
@@ -146,8 +203,9 @@ def plot(found: Correlation, units: Sequence[str], path: Path) -> None:
     labels = [
         f"{n} ({u})" if u else n for n, u in zip((found.first, found.second), units, strict=True)
     ]
-    axes.set_xlabel(labels[0])
-    axes.set_ylabel(labels[1])
+    # A name is a name, not a formula: a dollar in it would have to be sound TeX.
+    axes.set_xlabel(labels[0], parse_math=False)
+    axes.set_ylabel(labels[1], parse_math=False)
     said = found.agreement()
     axes.set_title(
         f"{len(first)} architectures: Spearman {said['spearman']:.3f}, "
