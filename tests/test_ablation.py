@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import tomli_w
 from test_spec import tables
 
 from nasengine.cli import main
-from nasengine.errors import SpecError
+from nasengine.errors import SpecError, StorageError
+from nasengine.runs.storage import Storage
 from nasengine.statistics import difference
+from nasengine.studies import ablation
 from nasengine.studies.ablation import load_cell
 from nasengine.studies.grid import cells, parse_vary
 
@@ -110,6 +113,89 @@ def test_each_row_is_held_against_random_search_under_its_own_setting(spec: Path
 def test_no_values_to_vary_by_are_refused() -> None:
     with pytest.raises(SpecError, match=r"ablation.vary.seed: no value"):
         cells(tables(), {"seed": []})
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (datetime.date(2020, 1, 1), "strategy.name: the strategy's name is missing"),
+        ("\N{GRINNING FACE}", "strategy.name: unknown strategy '\N{GRINNING FACE}'"),
+    ],
+)
+def test_a_value_of_any_type_is_placed_as_it_is(
+    value: object, told: str, spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vary = {"strategy.name": ["random", value]}
+    spec.write_text(tomli_w.dumps({**tables(), "ablation": {"vary": vary}}))
+    assert main(["ablate", str(spec), "--quiet"]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_what_is_varied_is_not_overridden_as_well(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ablate", str(spec), *VARY, "--set", "seed=7"]) == 2
+    assert "--set 'seed=7': seed is varied" in capsys.readouterr().err
+
+
+def test_a_setting_of_one_strategy_is_varied_for_that_one_alone(spec: Path) -> None:
+    table = {**tables(), "strategy": {"name": "evolution"}}
+    grid = cells(table, {"strategy.population": [4, 8]})
+    assert [tuple(cell.setting.values()) for cell in grid] == [
+        ("4", "evolution"),
+        ("", "random"),
+        ("8", "evolution"),
+    ]
+    spec.write_text(tomli_w.dumps(table))
+    assert [load_cell(spec, [], cell).strategy.model_dump().get("population") for cell in grid] == [
+        4,
+        None,
+        8,
+    ]
+
+
+def test_a_mistaken_setting_of_the_strategy_is_refused(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ablate", str(spec), "--vary", "strategy.populaton=4,8"]) == 2
+    assert "strategy.populaton: unknown key" in capsys.readouterr().err
+
+
+def test_references_are_measured_under_each_seed(spec: Path) -> None:
+    assert main(["ablate", str(spec), *VARY, "--quiet"]) == 0
+    parent = spec.parent / "runs" / "tiny-ablation"
+    runs = csv.DictReader((parent / "runs.csv").read_text().splitlines())
+    found = [run for run in runs if run["strategy.name"] == "big (reference)"]
+    assert [run["seed"] for run in found] == ["0", "1", "2"]
+    for run in found:
+        told = json.loads((parent / run["folder"] / "identity.json").read_text())
+        assert told["spec"]["seed"] == int(run["seed"])
+
+
+def test_a_full_disk_ends_an_ablation(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def full(*given: object) -> None:
+        begun.append(given)
+        raise StorageError("cannot write: no space left on device")
+
+    monkeypatch.setattr(ablation, "run", full)
+    assert main(["ablate", str(spec), *VARY, "--quiet"]) == 1
+    assert len(begun) == 1
+
+
+def test_a_search_that_failed_is_told_with_its_reason(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = 'candidate.label.startswith("reference")'
+    failing = FAILING.replace(reference, "candidate.search.seed == 1")
+    (spec.parent / "own.py").write_text(failing)
+    table = {**tables(), "objectives": {"q": "max"}, "budget": {"trials": 1}}
+    table["estimators"] = {"q": {"name": "own.py:Unless"}}
+    spec.write_text(tomli_w.dumps({**table, "references": []}))
+    assert main(["ablate", str(spec), "--vary", "seed=0..2", "--quiet"]) == 0
+    told = capsys.readouterr().out
+    assert "2 of 3" in told and "random, seed 1: not measured in full: no network" in told
 
 
 FAILING = """
@@ -227,6 +313,29 @@ def test_finished_runs_are_compared_by_what_differs(
     assert main(["compare", folders[0], folders[0]]) == 2
     assert "the same setting and seed twice" in capsys.readouterr().err
     assert main(["compare", "nowhere"]) == 2
+
+
+def test_runs_of_unequal_budget_are_rows_of_their_own(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for budget, seed in ((1, 0), (3, 0), (3, 1)):
+        given = ["--set", f"budget.trials={budget}", "--set", f"seed={seed}"]
+        assert main(["run", str(spec), "--quiet", *given]) == 0
+    capsys.readouterr()
+    assert main(["compare", "runs/tiny-1", "runs/tiny-2", "runs/tiny-3"]) == 0
+    told = capsys.readouterr().out
+    assert "trials=1" in told and "trials=3" in told and "by row: 1 trials | 3 trials" in told
+
+
+def test_a_run_that_is_not_finished_is_not_compared(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(spec), "--quiet"]) == 0
+    storage = Storage(Path("runs/tiny-1/history.sqlite"))
+    storage.set_fact("finished", False)  # As where a resume with more trials is under way.
+    storage.close()
+    assert main(["compare", "runs/tiny-1"]) == 2
+    assert "runs/tiny-1: not finished" in capsys.readouterr().err
 
 
 def test_an_interval_knows_its_pairs() -> None:

@@ -12,6 +12,7 @@ import pytest
 import tomli_w
 
 from nasengine.studies.comparison import Row, baseline_of, rows
+from nasengine.studies.comparison_notes import notes
 from nasengine.studies.comparison_table import header, lines, write_comparison
 from nasengine.studies.summary import Summary, settings_of
 from nasengine.trial import Metric
@@ -151,3 +152,26 @@ def test_a_name_tells_a_row_apart(
 
 def test_a_reference_among_several_settings_has_a_plain_name() -> None:
     assert Row({"space.width": "", "strategy.name": "unet (reference)"}).name == "unet (reference)"
+
+
+def test_a_name_is_no_formula_and_no_border(tmp_path: Path) -> None:
+    table = rows([found("a $\\frac{$ | b", seed, iou=0.5 + seed / 9) for seed in (0, 1)])
+    write_comparison(table, baseline_of(table, None), tmp_path)
+    assert (tmp_path / "comparison.png").stat().st_size > 1000
+    line = (tmp_path / "comparison.md").read_text().splitlines()[2]
+    assert line.replace("\\|", "").count("|") == len(header(table, baseline_of(table, None))) + 1
+
+
+def test_intervals_hold_together_over_the_rows() -> None:
+    random = [found("random", seed, iou=value) for seed, value in enumerate((0.1, 0.2, 0.3))]
+    one = [found("darts", seed, iou=value) for seed, value in enumerate((0.5, 0.8, 0.6))]
+    more = [found(f"other {n}", seed, iou=0.4) for n in range(4) for seed in range(3)]
+    few, many = rows([*random, *one]), rows([*random, *one, *more])
+    alone, among = (told(table)["darts"][GAIN] for table in (few, many))
+    assert alone.split("[")[0] == among.split("[")[0] and alone != among
+    assert among.split("[")[1].startswith("-"), "what five comparisons show is less"
+    text = " ".join(notes(many, baseline_of(many, None)))
+    assert "all 5 together: each has 99.0% (Bonferroni)" in text
+
+
+GAIN = "gain over random [95% interval]"

@@ -207,6 +207,7 @@ def _metrics(outcome: Outcome) -> dict[str, Any]:
     return {
         "goals": list(comparison.goals),
         "tests": dict(comparison.tests),
+        "counted": sorted(comparison.counted),
         "metrics": {
             name: {"unit": metric.unit, "direction": metric.direction}
             for name, metric in comparison.metrics.items()

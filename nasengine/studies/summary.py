@@ -43,6 +43,8 @@ class Summary:
         What the search used, supernet training included.
     tests
         Goal to the metric that is the same on the test split, where its estimator knows one.
+    counted
+        The metrics without chance: measured again, they are the same.
     ended
         How many trials ended in which way: ``complete``, ``infeasible``, ``failed``, ``lost``.
     budget
@@ -62,6 +64,7 @@ class Summary:
     trials: int = 0
     seconds: float = 0.0
     tests: Mapping[str, str] = field(default_factory=dict)
+    counted: frozenset[str] = frozenset()
     ended: Mapping[str, int] = field(default_factory=dict)
     budget: Mapping[str, float] = field(default_factory=dict)
     machine: str = ""
@@ -93,6 +96,7 @@ def summarise(folder: Path, setting: Mapping[str, str]) -> Summary:
             found["trials"],
             found["seconds"],
             dict(found.get("tests", {})),  # Older runs do not say.
+            frozenset(found.get("counted", ())),
             ended,
             dict(spec["budget"]),
             _machine(folder),
