@@ -38,7 +38,7 @@ TWO = ("cifar10 x flops", "cifar10 x pixel3", "macro x flops")
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "random": {"name": "random"},
-    "evolution": {"name": "evolution"},
+    "evolution": {"name": "evolution", "population": 50},
     "evolution, population 20": {"name": "evolution", "population": 20},
     "local_search": {"name": "local_search"},
     "predictor (default)": {"name": "predictor"},

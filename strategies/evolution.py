@@ -38,9 +38,8 @@ if TYPE_CHECKING:
 class Evolution(Strategy):
     """Evolution: regularised (ageing) for one objective, NSGA-II for several."""
 
-    population: int | None = Field(default=None, ge=2)
-    """Architectures that can be parents; the first so many are random. By default a fifth of the
-    budget's trials, from 4 to 50; 20 where the budget is no number of trials."""
+    population: int = Field(default=20, ge=2)
+    """Architectures that can be parents; the first so many are random."""
 
     sample: int = Field(default=10, ge=1)
     """Drawn for each tournament of the regularised form, whose best is the parent; NSGA-II's
@@ -53,9 +52,8 @@ class Evolution(Strategy):
         """Return children of the fitter part of the population."""
         rng = search.stream("evolution", len(history))
         unseen = Unseen(history, search, rng)
-        population = self._population(search)
-        if len(history) < population:
-            return unseen.samples(min(count, population - len(history)))
+        if len(history) < self.population:
+            return unseen.samples(min(count, self.population - len(history)))
         several = len(search.objectives.goals) > 1
         breed = self._nsga2 if several else self._regularised
         children = breed(history, search, rng)
@@ -67,17 +65,20 @@ class Evolution(Strategy):
             found.append(child)
         return found
 
-    def _population(self, search: Search) -> int:
+    def check(self, search: Search) -> None:
+        """Warn of a budget that ends before the first child: all of it would be random search."""
         trials = search.budget.trials
-        if self.population is not None:
-            return self.population
-        return 20 if trials is None else max(4, min(50, trials // 5))
+        if trials is not None and trials <= self.population:
+            search.reporter.warn(
+                f"evolution: the first {self.population} architectures are random, and the budget "
+                f"has {trials} trials: this is random search; lower strategy.population"
+            )
 
     def _regularised(
         self, history: History, search: Search, rng: random.Random
     ) -> Iterator[Architecture]:
         """Yield children as Real et al. make them: the oldest trials are out, however good."""
-        population = youngest(history, self._population(search), search)
+        population = youngest(history, self.population, search)
         while population:
             tournament = rng.choices(population, k=self.sample)
             _, parent = min(tournament, key=_standing)
@@ -87,7 +88,7 @@ class Evolution(Strategy):
         self, history: History, search: Search, rng: random.Random
     ) -> Iterator[Architecture]:
         """Yield children of binary tournaments by front, then by distance to the neighbours."""
-        parents = survivors(history, self._population(search), search)
+        parents = survivors(history, self.population, search)
 
         def tournament() -> Architecture:
             # Survivors are in order of fitness: the lower index of two wins.

@@ -95,8 +95,19 @@ def test_made_up_values_are_the_same_every_time(space: SearchSpace) -> None:
     assert complete(trial).value("x") == made_up(trial.architecture, "x")
 
 
-@pytest.mark.parametrize(("trials", "population"), [(10, 4), (100, 20), (500, 50), (None, 20)])
-def test_the_population_is_a_share_of_the_budget(trials, population):
-    """With more random trials than the budget has, it would be random search."""
+@pytest.mark.parametrize(("trials", "warned"), [(20, True), (21, False), (None, False)])
+def test_a_budget_of_random_trials_alone_is_warned_of(trials, warned):
+    told = []
     search = replace(search_for(NASBenchMacro()), budget=Budget(trials=trials))
-    assert Evolution()._population(search) == population
+    search.reporter.warn = told.append
+    Evolution().check(search)
+    assert bool(told) == warned
+
+
+def test_a_larger_budget_changes_no_proposal():
+    """A resume may raise the budget: it goes on as if it had been that from the start."""
+    few, more = (
+        replace(search_for(NASBenchMacro()), budget=Budget(trials=trials)) for trials in (30, 300)
+    )
+    found = [[t.architecture for t in play(Evolution(), search, 30)] for search in (few, more)]
+    assert found[0] == found[1]
