@@ -190,6 +190,46 @@ def test_check_tells_size_shapes_and_costs(spec: Path, capsys: pytest.CaptureFix
     assert facts["costs"]["parameters"]["smallest"] < facts["costs"]["parameters"]["largest"]
 
 
+TRAINING = '''
+from nasengine import Estimator, Measurement, Metric
+class Trains(Estimator):
+    """Stands for one that takes hours."""
+    effort = 2
+    def metrics(self, search):
+        return (Metric("quality", "", "max"),)
+    def measure(self, candidate):
+        open("measured", "w").close()
+        return {"quality": Measurement(1.0)}
+'''
+
+
+def test_check_trains_no_reference_and_shows_its_limit_as_written(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (spec.parent / "own.py").write_text(TRAINING)
+    table = tables()
+    table["estimators"]["quality"] = {"name": "own.py:Trains"}
+    table["objectives"]["quality"] = {"at_least": "90% of big"}
+    spec.write_text(tomli_w.dumps(table))
+    assert main(["check", str(spec), "--json"]) == 0
+    told = {o["metric"]: o for o in json.loads(capsys.readouterr().out)["objectives"]}
+    assert told["quality"]["limits"] == "at least 90% of big"
+    assert told["parameters"]["limits"] == "at most 20.00M"
+    assert not (spec.parent / "measured").exists()
+
+
+def test_a_final_estimator_can_be_measured_by(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (spec.parent / "own.py").write_text(TRAINING)
+    spec.write_text(
+        tomli_w.dumps({**tables(), "final": {"estimators": {"late": {"name": "own.py:Trains"}}}})
+    )
+    words = ["measure", str(spec), "--architecture", "big", "--estimators", "late", "--json"]
+    assert main(words) == 0
+    assert set(json.loads(capsys.readouterr().out)["measurements"]) == {"late"}
+
+
 def test_measure_names_what_it_cannot_find(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["measure", str(spec), "--architecture", "bigg"]) == 2
     assert "did you mean 'big'?" in capsys.readouterr().err

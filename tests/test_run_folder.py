@@ -126,6 +126,20 @@ def test_runs_never_share_a_name(tmp_path: Path) -> None:
     assert [folder.path.name for folder in made] == ["tiny-8", "tiny-9"]
 
 
+def test_a_folder_of_another_name_does_not_count(tmp_path: Path) -> None:
+    for name in ("2024", "other-7"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    experiment = Experiment.load(write(tmp_path, small()))
+    with RunFolder.create(tmp_path / "runs", experiment, []) as folder:
+        assert folder.path.name == "tiny-1"
+
+
+def test_a_spec_that_cannot_be_used_leaves_no_folder(tmp_path: Path) -> None:
+    path = write(tmp_path, {**small(), "references": ["bg"]})
+    assert main(["run", str(path), "--runs", str(tmp_path / "runs")]) == 2
+    assert not list((tmp_path / "runs").glob("*"))
+
+
 # The disk.
 
 

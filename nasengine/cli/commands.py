@@ -28,7 +28,7 @@ from nasengine.runs import session
 from nasengine.runs.engine import measure as measure_architecture
 from nasengine.runs.execution import Job
 from nasengine.runs.experiment import Experiment
-from nasengine.runs.goals import known_metrics
+from nasengine.runs.goals import known_metrics, not_yet_measured
 from nasengine.runs.run import threads
 from nasengine.runs.run_folder import RunFolder
 from nasengine.space import SearchSpace
@@ -76,7 +76,7 @@ def check(options: argparse.Namespace, stop: threading.Event) -> int:
     experiment = Experiment.load(options.spec, options.assignments)
     with tempfile.TemporaryDirectory() as folder, threads(experiment.spec.threads):
         reporter = TerminalReporter(PlainConsole(stderr=True), quiet=options.json)
-        search = experiment.search(Path(folder), reporter, stop)
+        search = experiment.search(Path(folder), reporter, stop, not_yet_measured)
         limits = experiment.check_limits(search)
         notes = [*experiment.notes, *limits, *not_writable(search.space.graph)]
         search.pause_point()
@@ -120,21 +120,20 @@ def measure(options: argparse.Namespace, stop: threading.Event) -> int:
 
 
 def chosen_estimators(experiment: Experiment, names: str) -> Mapping[str, Estimator]:
-    """Return the named estimators: of the spec, or installed ones with their defaults.
+    """Return the named estimators: of the spec, final ones too, or installed ones by default.
 
     Raises
     ------
     SpecError
         If there is no such estimator, in the spec or installed.
     """
-    known = {**dict.fromkeys(installed("estimator")), **experiment.estimators}
+    own = experiment.all_estimators
+    known = {**dict.fromkeys(installed("estimator")), **own}
     chosen = {}
     for name in names.split(","):
         if name not in known:
             raise SpecError(f"--estimators: no estimator {name!r}; {did_you_mean(name, known)}")
-        chosen[name] = experiment.estimators.get(name) or build(
-            Estimator, {"name": name}, where=f"estimators.{name}"
-        )
+        chosen[name] = own.get(name) or build(Estimator, {"name": name}, where=f"estimators.{name}")
     return chosen
 
 

@@ -75,7 +75,9 @@ def _add_runs(commands: Commands) -> None:
         help="a reference network, choices (slot=choice,slot=choice), a JSON file of them, or the "
         "space's own architecture string",
     )
-    measure.add_argument("--estimators", metavar="A,B", help="only these of the spec's estimators")
+    measure.add_argument(
+        "--estimators", metavar="A,B", help="only these of the spec's estimators, final ones too"
+    )
     measure.add_argument("--json", action="store_true", help="print JSON")
     _shows(measure)
 

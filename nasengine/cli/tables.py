@@ -6,7 +6,6 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nasengine.objectives import Objective
 from nasengine.quantities import format_bytes, format_duration, format_quantity
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.feasibility import metric_range
 from nasengine.runs.goals import known_metrics
 from nasengine.runs.result import compare
 from nasengine.runs.run import Outcome
+from nasengine.runs.spec import GoalTable
 from nasengine.search import Search
-from nasengine.trial import Measurement
+from nasengine.trial import Direction, Measurement
 from nasengine.workload import estimate
 
 MOST_OF_FRONT = 20
@@ -138,18 +139,31 @@ def check_facts(experiment: Experiment, search: Search) -> dict[str, Any]:
         },
         "device": search.device,
         "objectives": [
-            {
-                "metric": o.metric,
-                "goal": o.goal,
-                "limits": o.asked(partial(format_quantity, unit=units[o.metric].unit)),
-            }
-            for o in search.objectives.items
+            _objective_facts(metric, wanted, search, units[metric].unit)
+            for metric, wanted in experiment.spec.objectives.items()
         ],
         "references": list(experiment.references),
         "costs": costs,
         "budget": experiment.spec.budget.model_dump(exclude_none=True),
         "estimate": _estimate_facts(experiment, search),
     }
+
+
+def _objective_facts(
+    metric: str, wanted: Direction | GoalTable, search: Search, unit: str
+) -> dict[str, Any]:
+    """Return a goal and its limits; one relative to what is yet to be measured as it is written."""
+    table = wanted if isinstance(wanted, GoalTable) else GoalTable(goal=wanted)
+    objective = next((o for o in search.objectives.items if o.metric == metric), Objective(metric))
+    limits = [
+        f"{words} {given if known is None else format_quantity(known, unit)}"
+        for words, given, known in (
+            ("at most", table.at_most, objective.at_most),
+            ("at least", table.at_least, objective.at_least),
+        )
+        if given is not None
+    ]
+    return {"metric": metric, "goal": table.goal, "limits": " and ".join(limits)}
 
 
 def data_facts(search: Search) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import tomli_w
 from filelock import FileLock, Timeout
@@ -98,13 +98,14 @@ class RunFolder:
         RunFolderError
             If the folder cannot be made or written.
         """
-        name = experiment.spec.name
+        described, name = _description(experiment, command), experiment.spec.name
         try:
             root.mkdir(parents=True, exist_ok=True)
             taken = [
                 int(rest)
                 for found in root.iterdir()
-                if (rest := found.name.removeprefix(f"{name}-")).isdecimal()
+                if found.name.startswith(f"{name}-")
+                and (rest := found.name.removeprefix(f"{name}-")).isdecimal()
             ]
             number = max(taken, default=0) + 1
             while True:
@@ -117,7 +118,7 @@ class RunFolder:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise RunFolderError(f"{root}: cannot hold runs: {reason}") from error
-        return cls.create_at(path, experiment, command)
+        return cls._begun(path, described)
 
     @classmethod
     def create_at(cls, path: Path, experiment: Experiment, command: Sequence[str]) -> RunFolder:
@@ -130,9 +131,15 @@ class RunFolder:
         """
         if (path / "identity.json").exists():
             raise RunFolderError(f"{path}: holds a run already")
+        return cls._begun(path, _description(experiment, command))
+
+    @classmethod
+    def _begun(cls, path: Path, described: _Description) -> RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
-            _write_description(path, experiment, command)
+            write_atomically(path / "spec.toml", described.spec)
+            write_json(path / "environment.json", described.environment)
+            write_json(path / "identity.json", described.identity)  # Now it is a run.
         except (OSError, StorageError) as error:
             raise RunFolderError(f"{path}: cannot hold a run: {error}") from error
         return cls(path)
@@ -335,10 +342,18 @@ def _check_is_run(path: Path) -> None:
         raise RunFolderError(f"{links[0]}: a symbolic link, which a run's folder does not hold")
 
 
-def _write_description(path: Path, experiment: Experiment, command: Sequence[str]) -> None:
+class _Description(NamedTuple):
+    """What a run's folder begins with."""
+
+    spec: str
+    environment: dict[str, Any]
+    identity: dict[str, Any]
+
+
+def _description(experiment: Experiment, command: Sequence[str]) -> _Description:
+    """Describe a run; what of its spec cannot be used is refused here, before it has a folder."""
     import torch
 
-    write_atomically(path / "spec.toml", tomli_w.dumps(experiment.resolved()))
     device = experiment.device
     environment = {
         "command": list(command),
@@ -352,5 +367,5 @@ def _write_description(path: Path, experiment: Experiment, command: Sequence[str
         "threads": experiment.spec.threads or torch.get_num_threads(),
         "executable": sys.executable,
     }
-    write_json(path / "environment.json", environment)
-    write_json(path / "identity.json", identity(experiment))
+    spec = tomli_w.dumps(experiment.resolved())
+    return _Description(spec, environment, identity(experiment))
