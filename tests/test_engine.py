@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,15 @@ from nasengine.architecture import Architecture
 from nasengine.errors import DataError, EstimationFailed, Interrupted, SearchFailed
 from nasengine.estimator import Candidate, Estimator
 from nasengine.history import History
+from nasengine.log import LogReporter
 from nasengine.moves import enumerate_all
 from nasengine.objectives import Objective, Objectives
+from nasengine.plugin import load_class
 from nasengine.runs.engine import MAX_ATTEMPTS, Engine, best_or_fail, measure
 from nasengine.runs.execution import Job
 from nasengine.runs.storage import Storage
 from nasengine.search import Search
+from nasengine.space import SearchSpace
 from nasengine.strategy import Strategy
 from nasengine.testing.stubs import CountingEstimator, tiny_search
 from nasengine.trial import Measurement, Metric, Status, Trial
@@ -79,9 +85,71 @@ def test_a_misbehaving_candidate_fails_alone(tmp_path: Path, behaviour: str, rea
     history = engine.run()
     failed = [t for t in history if t.status is Status.FAILED]
     assert [t.architecture["first"] for t in failed] == ["conv", "conv"]
-    assert {t.reason for t in failed} == {reason}
+    place = "" if behaviour == "fail" else r" \(test_engine\.py, line \d+\)"
+    assert all(re.fullmatch(re.escape(reason) + place, t.reason) for t in failed)
     assert len(history.complete) == 2
     assert best_or_fail(engine.search, history).architecture["first"] == "pointwise"
+
+
+def test_what_a_block_raises_is_told_by_its_own_line_with_the_traceback_in_the_log(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "own.py").write_text(
+        "from nasengine.testing.stubs import TinySpace\n"
+        "from torch import nn\n"
+        "class Bad(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        nn.Module.__init__(self)\n"
+        "        nn.Conv2d('four', 4, 1)\n"
+        "class Mine(TinySpace):\n"
+        "    def width_of(self):\n"
+        "        return Bad()\n"
+    )
+
+    class Builds(Misbehaving):
+        def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
+            candidate.search.space.width_of()  # type: ignore[attr-defined]
+            return {}
+
+    log = tmp_path / "log.jsonl"
+    space = load_class(SearchSpace, "own.py:Mine", tmp_path)()
+    search = tiny_search(space, estimators={"quality": Builds()}, folder=tmp_path)
+    search = replace(search, reporter=LogReporter(log))
+    first = Engine(search, InOrder(), Storage(tmp_path / "history.sqlite")).run()[0]
+    assert first.reason.endswith("(own.py, line 6)")
+    kept = [json.loads(line) for line in log.read_text().splitlines()]
+    trace = next(line["traceback"] for line in kept if line["kind"] == "traceback")
+    assert "Traceback (most recent call last)" in trace
+    assert "nn.Conv2d('four', 4, 1)" in trace
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [(0.5, "float"), ({"quality": 0.5}, "a mapping with float"), (None, "NoneType")],
+)
+def test_an_estimator_that_answers_otherwise_is_told_what_to_return(
+    answer: Any, found: str, tmp_path: Path
+) -> None:
+    class Other(Misbehaving):
+        def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
+            return answer  # type: ignore[no-any-return]
+
+    first = engine_for(tmp_path, {"quality": Other()}).run()[0]
+    asked = "quality: measure has to return a mapping from each metric's name to a Measurement"
+    assert first.reason.startswith(f"{asked}, not {found}")
+
+
+def test_a_strategy_that_answers_with_one_architecture_is_told_what_to_return(
+    tmp_path: Path,
+) -> None:
+    class One(InOrder):
+        def propose(self, history: History, count: int, search: Search) -> Any:
+            return InOrder.propose(self, history, 1, search)[0]
+
+    search = tiny_search(folder=tmp_path)
+    told = "strategy: propose has to return a list of architectures, not Architecture"
+    with pytest.raises(SearchFailed, match=told):
+        Engine(search, One(), Storage(tmp_path / "history.sqlite")).run()
 
 
 def test_bad_data_is_the_users_matter_and_ends_the_run(tmp_path: Path) -> None:

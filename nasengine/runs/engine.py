@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -35,6 +34,7 @@ from nasengine.history import History
 from nasengine.objectives import Objective
 from nasengine.quantities import format_quantity
 from nasengine.runs.execution import Executor, InProcess, Job, Measured
+from nasengine.runs.failures import said
 from nasengine.runs.storage import Storage
 from nasengine.search import Search
 from nasengine.strategy import Strategy
@@ -105,7 +105,7 @@ def _failure(key: str, estimator: Estimator, candidate: Candidate) -> str:
     except (InputError, StorageError):
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 a candidate may raise anything
-        return f"{type(error).__name__}: {describe(error)}"
+        return said(error, candidate.search, estimator)
     candidate.measurements.update(measured)
     return ""
 
@@ -118,12 +118,26 @@ def by_effort(estimators: Mapping[str, Estimator]) -> list[tuple[str, Estimator]
 def _measured_by(key: str, estimator: Estimator, candidate: Candidate) -> dict[str, Measurement]:
     primary, *others = (metric.name for metric in estimator.metrics(candidate.search))
     measured = estimator.measure(candidate)
+    _check_answer(measured)
     if primary not in measured:
         raise EstimationFailed(f"{primary} is not among what was measured")
     for name in measured:
         if name not in (primary, *others):
             raise EstimationFailed(f"{name!r} was measured, which is none of its metrics")
     return {full_name(key, name, primary): _kept(name, m) for name, m in measured.items()}
+
+
+def _check_answer(measured: object) -> None:
+    """Refuse what is no mapping from a metric's name to its measurement."""
+    if not isinstance(measured, Mapping):
+        found = type(measured).__name__
+    elif wrong := [m for m in measured.values() if not isinstance(m, Measurement)]:
+        found = f"a mapping with {type(wrong[0]).__name__}"
+    else:
+        return
+    raise EstimationFailed(
+        f"measure has to return a mapping from each metric's name to a Measurement, not {found}"
+    )
 
 
 def _kept(name: str, measurement: Measurement) -> Measurement:
@@ -309,17 +323,18 @@ class Engine:
         """
         try:
             proposals = self.strategy.propose(self.history, self.executor.free, self.search)
+            if isinstance(proposals, (Mapping, str)) or not isinstance(proposals, Iterable):
+                kind = type(proposals).__name__
+                raise SearchFailed(
+                    f"strategy: propose has to return a list of architectures, not {kind}"
+                )
             return [self.search.space.architecture(a, "a proposal") for a in proposals]
         except ArchitectureError as error:
             raise SearchFailed(f"strategy: {error}") from error
         except NasengineError:
             raise
         except Exception as error:
-            *_, last = traceback.extract_tb(error.__traceback__)
-            where = f"{Path(last.filename).name}, line {last.lineno}"
-            raise SearchFailed(
-                f"strategy: {type(error).__name__} in {where}: {describe(error)}"
-            ) from error
+            raise SearchFailed(f"strategy: {said(error, self.search, self.strategy)}") from error
 
     def _left(self) -> int | None:
         trials = self.search.budget.trials
