@@ -14,9 +14,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
@@ -200,14 +201,26 @@ def _import(module: str, what: str) -> ModuleType:
         raise PluginError(f"{what} cannot be imported: {reason}") from error
 
 
+class _Uncached(SourceFileLoader):
+    """Compiles the source that is there: kept bytecode is told apart by size and second alone."""
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _load_file(source: str, folder: Path | None) -> ModuleType:
     path = ((folder or Path()) / source).resolve()
     if not path.is_file():
         raise PluginError(f"no such file: {path}")
-    name = f"nasengine_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    try:  # Its content is in the module's name: in a notebook, a file that was edited is new.
+        known = str(path).encode() + b"\0" + path.read_bytes()
+    except OSError as error:
+        raise PluginError(f"{path}: cannot be read: {error.strerror}") from error
+    name = f"nasengine_file_{path.stem}_{hashlib.sha256(known).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
-    specification = importlib.util.spec_from_file_location(name, path)
+    loader = _Uncached(name, str(path))
+    specification = importlib.util.spec_from_file_location(name, path, loader=loader)
     if specification is None or specification.loader is None:
         raise PluginError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(specification)

@@ -250,6 +250,20 @@ def test_a_file_that_does_not_work_is_named(tmp_path: Path, code: str, message: 
         load(table, tmp_path)
 
 
+def test_a_file_that_was_edited_is_read_anew(tmp_path: Path) -> None:
+    table = tables()
+    table["space"] = {"name": "mine.py:Mine"}
+    found = []
+    for width in (4, 8, 4):  # Of equal length, within a second: as bytecode is told apart.
+        (tmp_path / "mine.py").write_text(
+            f"from nasengine.testing.stubs import TinySpace\n"
+            f"class Mine(TinySpace):\n    width: int = {width}\n"
+        )
+        found.append(load(table, tmp_path).space)
+    assert [space.model_dump()["width"] for space in found] == [4, 8, 4]
+    assert type(found[0]) is type(found[2])
+
+
 def test_a_relative_limit_is_measured_on_the_reference(tmp_path: Path) -> None:
     table = tables()
     table["objectives"] = {"parameters": {"goal": "min", "at_most": "50% of big"}}
