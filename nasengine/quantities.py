@@ -208,7 +208,7 @@ def format_count(value: float) -> str:
         # 999,995 and more would round to 1000.00k.
         if abs(value) >= size * 0.999995:
             return f"{value / size:.2f}{prefix}"
-    return f"{value:.0f}" if float(value).is_integer() else f"{value:.2f}"
+    return f"{value:.0f}" if float(value).is_integer() else _digits(value, "")
 
 
 def format_bytes(value: float) -> str:
@@ -220,7 +220,8 @@ def format_bytes(value: float) -> str:
     ('1.5 MiB', '512 B')
     """
     for unit, size in reversed(_BINARY.items()):
-        if abs(value) >= size:
+        # What would round to 1024.0 of the unit below.
+        if abs(value) >= size * (1 - 0.05 / 1024):
             return f"{value / size:.1f} {unit}"
     return f"{value:.0f} B"
 
@@ -235,11 +236,12 @@ def format_duration(seconds: float) -> str:
     """
     if not math.isfinite(seconds):
         return str(seconds)
-    if abs(seconds) < 1:
-        return f"{seconds * 1e3:.2f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    if seconds < 3600:
+    # What would round to the next unit is written in it.
+    if abs(seconds) < 0.999995:
+        return _digits(seconds * 1e3, " ms")
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    if seconds < 59.95 * 60:
         return f"{seconds / 60:.1f} min"
     minutes = round(seconds / 60)
     if minutes < 24 * 60:
@@ -270,13 +272,19 @@ def format_quantity(value: float, unit: str) -> str:
     return f"{format_count(value)} {unit}" if is_count else f"{value:.3g} {unit}"
 
 
+def _digits(value: float, unit: str, places: int = 2) -> str:
+    """Write a value with so many places, or, where these show none of it, three digits."""
+    small = 0 < abs(value) < 10**-places
+    return f"{value:.3g}{unit}" if small else f"{value:.{places}f}{unit}"
+
+
 def _format_ratio(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
+    return _digits(value, "", places=3) if abs(value) < 1000 else f"{value:.4g}"
 
 
 _WRITERS: dict[str, Callable[[float], str]] = {
     "": _format_ratio,
-    "%": "{:.1f}%".format,
+    "%": lambda value: _digits(value, "%", places=1),
     "parameters": format_count,
     "MACs": format_count,
     "FLOPs": format_count,

@@ -1,6 +1,7 @@
 """Quantities: what is read, what is refused, what is written."""
 
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -134,6 +135,32 @@ def test_a_written_count_reads_back(value: float) -> None:
 )
 def test_counts(value: float, expected: str) -> None:
     assert format_count(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [
+        (2**10 - 1, "bytes", "1023 B"),
+        (2**20 - 1, "bytes", "1.0 MiB"),
+        (2**30 - 1, "bytes", "1.0 GiB"),
+        (0.9999999, "s", "1.0 s"),
+        (9.96, "s", "10 s"),
+        (59.7, "s", "1.0 min"),
+        (3599.9, "s", "1 h 00 min"),
+        (86_399, "s", "1 d 0 h"),
+    ],
+)
+def test_what_rounds_to_the_next_unit_is_written_in_it(
+    value: float, unit: str, expected: str
+) -> None:
+    assert format_quantity(value, unit) == expected
+
+
+@pytest.mark.parametrize("unit", ["", "%", "s", "ms", "MACs", "nJ"])
+def test_a_small_value_is_not_written_as_zero(unit: str) -> None:
+    for value in (1.234e-7, -1.234e-7):
+        assert re.search("[1-9]", format_quantity(value, unit)), unit
+    assert not re.search("[1-9]", format_quantity(0.0, unit))
 
 
 def test_values_without_a_finite_number_are_still_written() -> None:
