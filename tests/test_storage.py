@@ -59,6 +59,18 @@ def test_a_file_that_is_no_history_is_named(tmp_path: Path) -> None:
         Storage(path)
 
 
+@pytest.mark.parametrize("table", ["facts", "trials", "reference_networks"])
+def test_a_history_without_one_of_its_tables_is_not_begun_anew(table: str, tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    Storage(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute(f"DROP TABLE {table}")
+    connection.close()
+    for read_only in (False, True):
+        with pytest.raises(RunFolderError, match=f"not a history: no such table: {table}"):
+            Storage(path, read_only=read_only)
+
+
 def test_a_later_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "history.sqlite"
     storage = Storage(path)

@@ -20,16 +20,20 @@ from nasengine.trial import Measurement, Status, Trial
 FORMAT = 1
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS trials (
+BEGIN;
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE trials (
     number INTEGER PRIMARY KEY, key TEXT NOT NULL, architecture TEXT NOT NULL,
     status TEXT NOT NULL, measurements TEXT NOT NULL, reason TEXT NOT NULL,
     seconds REAL NOT NULL, attempts INTEGER NOT NULL, left_behind TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS reference_networks (
+CREATE TABLE reference_networks (
     name TEXT PRIMARY KEY, key TEXT NOT NULL, architecture TEXT NOT NULL,
     status TEXT NOT NULL, measurements TEXT NOT NULL, reason TEXT NOT NULL,
     seconds REAL NOT NULL);
+COMMIT;
 """
+
+_ALL_TABLES = "SELECT 1 FROM facts, trials, reference_networks LIMIT 1"
 
 T = TypeVar("T")
 
@@ -66,7 +70,9 @@ class Storage:
                 # Closed with its last user at the latest, which may be a process that failed.
                 weakref.finalize(self, self._connection.close)
                 self._connection.execute("PRAGMA journal_mode = WAL")
-                self._connection.executescript(_SCHEMA)
+                if not self._connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    self._connection.executescript(_SCHEMA)
+                self._connection.execute(_ALL_TABLES)
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise RunFolderError(f"{path}: not a history: {error}") from error
         self._inode = _inode(path)
@@ -219,7 +225,7 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
     address = f"{path.resolve().as_uri()}?mode=ro" + ("&immutable=1" if complete else "")
     connection = sqlite3.connect(address, uri=True, isolation_level=None)
     try:
-        connection.execute("SELECT 1 FROM facts, trials, reference_networks LIMIT 1")
+        connection.execute(_ALL_TABLES)
     except BaseException:
         connection.close()
         raise
