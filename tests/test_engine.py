@@ -223,6 +223,16 @@ def test_a_spent_time_budget_ends_the_search(tmp_path: Path) -> None:
     assert storage.fact("seconds", 0.0) >= 45
 
 
+def test_a_finished_search_takes_no_more_seconds(tmp_path: Path) -> None:
+    engine = engine_for(tmp_path, {"firsts": CountingEstimator()}, trials=2)
+    engine.run()
+    seconds = engine.seconds
+    assert seconds > 0
+    again = engine_for(tmp_path, {"firsts": CountingEstimator()}, trials=2)
+    assert len(again.run()) == 2
+    assert again.seconds == again.storage.seconds == seconds
+
+
 def test_a_stopped_search_ends_before_the_next_estimator_and_goes_on_later(tmp_path: Path) -> None:
     class Stopping(Misbehaving):
         def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:

@@ -227,13 +227,14 @@ class Engine:
         self.history = storage.history()
         self._clock = clock
         self._spent_before = storage.seconds
-        self._started = clock()
+        self._started: float | None = None
         self._under_way: dict[str, tuple[Trial, float]] = {}
 
     @property
     def seconds(self) -> float:
         """Seconds of search so far, interrupted parts included."""
-        return self._spent_before + self._clock() - self._started
+        running = 0.0 if self._started is None else self._clock() - self._started
+        return self._spent_before + running
 
     def run(self) -> History:
         """Search; returns the history.
@@ -243,8 +244,11 @@ class Engine:
         Interrupted
             If a signal asked for it; everything is saved.
         """
+        waiting = [trial for trial in self.history if trial.status is Status.RUNNING]
+        if not waiting and self._spent():
+            return self.history
+        self._started = self._clock()
         try:
-            waiting = [trial for trial in self.history if trial.status is Status.RUNNING]
             while True:
                 self._begin_what_can_be(waiting)
                 if not self._under_way:
@@ -258,6 +262,7 @@ class Engine:
                     self.storage.forget_attempt(trial.number)
             raise
         finally:
+            self._spent_before, self._started = self.seconds, None
             self.storage.set_seconds(self.seconds)
         return self.history
 
