@@ -48,7 +48,7 @@ def main() -> None:
     drawn = [sample(space.decisions, search.stream("network", n)) for n in range(given.networks)]
     runs = work.prepare(setup)
     readings: list[list[float]] = [[] for _ in drawn]
-    with _engines.measuring(setup):
+    with _engines.measuring(search, setup):
         for number, architecture in enumerate(drawn):
             network = build_network(space.graph, architecture)
             runs["network", number] = _engines.prepare(network, search.task.input_shape, setup)

@@ -185,7 +185,7 @@ def again(search: Search, found: list[Met], table: LatencyTable, repeats: int) -
     networks = {("network", n): Architecture(met["architecture"]) for n, met in enumerate(found)}
     networks |= {("probe", n): architecture for n, (architecture, _) in enumerate(table.probes)}
     readings: dict[tuple[str, int], list[float]] = {key: [] for key in networks}
-    with _engines.measuring(setup):
+    with _engines.measuring(search, setup):
         runs = {
             key: _engines.prepare(
                 build_network(search.space.graph, architecture), search.task.input_shape, setup

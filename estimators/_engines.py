@@ -7,27 +7,28 @@ import copy
 import io
 import logging
 import platform
-import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nasengine.errors import EstimationFailed, PluginError
+from nasengine.files import machine_folder
 from nasengine.randomness import torch_seed
 
 from ._heap import kept_heap
+from ._turns import in_turn
+
+if TYPE_CHECKING:
+    from nasengine.search import Search
 
 EngineName = Literal["eager", "compile", "onnxruntime"]
-
-_one_at_a_time = threading.Lock()
-"""Two measurements at once would each measure the other."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,13 @@ class Setup:
 
 
 @contextlib.contextmanager
-def measuring(setup: Setup) -> Iterator[None]:
-    """Hold the machine for one measurement: threads as set up, no gradients, the heap kept."""
-    with _one_at_a_time, torch.inference_mode(), kept_heap():
+def measuring(search: Search, setup: Setup) -> Iterator[None]:
+    """Hold the machine for one measurement: threads as set up, no gradients, the heap kept.
+
+    Two measurements at once would each measure the other, in whichever processes they are.
+    """
+    turn = machine_folder() / "latency.lock"
+    with in_turn(turn, search, "latency"), torch.inference_mode(), kept_heap():
         before = torch.get_num_threads()
         torch.set_num_threads(setup.threads)
         try:

@@ -65,7 +65,7 @@ class Work:
         for number, (architecture, _) in enumerate(self.table.probes):
             network = probe_network(self.search, number, architecture)
             modules["probe", number] = (network, self.search.task.input_shape)
-        with measuring(setup):
+        with measuring(self.search, setup):
             return {key: prepare(module, shape, setup) for key, (module, shape) in modules.items()}
 
     def record(self, taken: Mapping[Hashable, list[float]]) -> None:

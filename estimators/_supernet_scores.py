@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-import sys
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +23,8 @@ from nasengine.search import Search
 from nasengine.supernet import Mixture, Supernet
 from nasengine.training import Training
 
+from ._turns import in_turn
+
 if TYPE_CHECKING:
     from .one_shot import OneShot
 
@@ -41,31 +40,13 @@ def trained_supernet(settings: OneShot, search: Search) -> Weights:
     digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
     kept = search.checkpoints / f"one_shot-{digest}.safetensors"
     if not kept.is_file():
-        with _alone(search.checkpoints / f"one_shot-{digest}.lock", search):
+        turn = search.checkpoints / f"one_shot-{digest}.lock"
+        with in_turn(turn, search, "the supernet's training"):
             if not kept.is_file():
                 progress = search.checkpoints / f"one_shot-{digest}-training.safetensors"
                 save_checkpoint(kept, _train(settings, search, progress))
                 remove_checkpoint(progress)
     return _load(kept, kept.stat().st_mtime_ns)
-
-
-@contextmanager
-def _alone(path: Path, search: Search) -> Iterator[None]:
-    """Hold other worker processes off; the system frees the lock of one that dies."""
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    with path.open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                search.pause_point()
-                time.sleep(0.1)
-        yield
 
 
 @lru_cache(maxsize=1)

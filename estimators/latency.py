@@ -95,7 +95,7 @@ class Latency(Estimator):
 
         setup = self.setup(search)
         network = candidate.network("latency")
-        with _engines.measuring(setup):
+        with _engines.measuring(search, setup):
             run = _engines.prepare(network, search.task.input_shape, setup)
             unit = None
             if self.yardstick:

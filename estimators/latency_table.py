@@ -196,7 +196,7 @@ def measure_latency_table(
         return table
     with search.reporter.progress("latency table", repeats, work.done) as progress:
         runs = work.prepare(setup)
-        with _engines.measuring(setup):
+        with _engines.measuring(search, setup):
             now = _timing.clock(search.device)
             for number, taken in enumerate(_timing.rounds(runs, now, [1] * total), start=1):
                 work.record(taken)

@@ -6,11 +6,17 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nasengine.errors import StorageError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
@@ -57,6 +63,79 @@ def make_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot make {path}: {error.strerror or error}") from error
+    return path
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, waiting: Callable[[float], None]) -> Iterator[None]:
+    """Hold a lock, between processes as between threads; the system frees that of one that dies.
+
+    Parameters
+    ----------
+    path
+        The lock's file, which stays; locks are told apart by it.
+    waiting
+        Called every tenth of a second while others hold it or are next, with the seconds of that;
+        what it raises ends the wait.
+
+    Raises
+    ------
+    StorageError
+        If the disk refuses.
+    """
+    # Who waits holds the place of the next: one that lets go and comes again is behind it.
+    following = _acquired(path.with_name(f"{path.name}.next"), waiting)
+    try:
+        held = _acquired(path, waiting)
+    finally:
+        following.release()
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _acquired(path: Path, waiting: Callable[[float], None]) -> BaseFileLock:
+    from filelock import FileLock, Timeout
+
+    lock, start = FileLock(path), time.monotonic()
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            return lock
+        except Timeout:
+            waiting(time.monotonic() - start)
+            time.sleep(0.1)
+        except OSError as error:
+            raise StorageError(f"cannot lock {path}: {error.strerror or error}") from error
+
+
+def machine_folder() -> Path:
+    """Return this user's folder for what all runs on this machine share, such as a lock.
+
+    It lies in the folder for temporary files, where anyone may have made one of its name, or a
+    link: that one is not used.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be made, or is not this user's alone.
+    """
+    user = os.getuid() if os.name == "posix" else None
+    root = Path(tempfile.gettempdir())
+    path = root / ("nasengine" if user is None else f"nasengine-{user}")
+    try:
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        found = path.lstat()
+    except OSError as error:
+        raise StorageError(f"cannot make {path}: {error.strerror or error}") from error
+    others = user is not None and (found.st_uid != user or found.st_mode & 0o022)
+    if not stat.S_ISDIR(found.st_mode) or others:
+        raise StorageError(
+            f"{path}: is no folder that this user alone writes to; remove it, or name a folder "
+            "for temporary files in TMPDIR"
+        )
     return path
 
 

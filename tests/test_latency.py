@@ -6,8 +6,13 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import random
+import signal
 import statistics
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -21,9 +26,10 @@ from nasengine.errors import (
     PluginError,
     RunFolderError,
     SpecError,
+    StorageError,
 )
 from nasengine.estimator import Estimator
-from nasengine.estimators import _engines, _timing
+from nasengine.estimators import _engines, _timing, _turns
 from nasengine.estimators._engines import Setup, measuring, prepare
 from nasengine.estimators.latency import Latency
 from nasengine.estimators.latency_table import (
@@ -32,7 +38,9 @@ from nasengine.estimators.latency_table import (
     read_latency_table,
     write_latency_table,
 )
+from nasengine.files import machine_folder
 from nasengine.plugin import build
+from nasengine.reporter import Reporter
 from nasengine.spaces.nas_bench_201 import NASBench201
 from nasengine.statistics import agreement
 from nasengine.testing.stubs import TinySpace, tiny_candidate, tiny_search
@@ -152,7 +160,7 @@ def test_threads_and_modes_are_put_back(search, monkeypatch):
     assert not torch.is_inference_mode_enabled()
 
 
-def test_the_heap_keeps_its_memory_while_latency_is_measured():
+def test_the_heap_keeps_its_memory_while_latency_is_measured(search):
     resource = pytest.importorskip("resource")
     from nasengine.estimators._heap import heap
 
@@ -164,10 +172,136 @@ def test_the_heap_keeps_its_memory_while_latency_is_measured():
         _ = [torch.empty(30 << 20, dtype=torch.uint8).fill_(1) for _ in range(3)]
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    with measuring(EAGER):
+    with measuring(search, EAGER):
         # The first rounds find out how the blocks lie best; without, each takes 23,040.
         *_, kept = [faults() for _ in range(10)]
     assert kept < 1000
+
+
+MEASURING = """
+import os, sys, time
+from pathlib import Path
+from nasengine.estimators import _timing
+from nasengine.estimators.latency import Latency
+from nasengine.testing.stubs import tiny_candidate, tiny_search
+
+folder, log = Path(sys.argv[1]), os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+real = _timing.read
+
+def reading(*args):
+    os.write(log, f"{os.getpid()} begins\\n".encode())
+    time.sleep(float(sys.argv[3]))
+    found = real(*args)
+    os.write(log, f"{os.getpid()} ends\\n".encode())
+    return found
+
+_timing.read = reading
+folder.mkdir()
+candidate = tiny_candidate(tiny_search(estimators={}, folder=folder))
+latency = Latency(repeats=2, seconds=0.0, max_spread=1e6, threads=1)
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(int(sys.argv[4])):
+    latency.measure(candidate)
+"""
+
+
+def measuring_process(folder, name, seconds, times):
+    """Start a process of another run that measures when it is told to."""
+    arguments = [str(folder / name), str(folder / "log"), str(seconds), str(times)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", MEASURING, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(folder)},
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def tell(process):
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def wait_for(path, count):
+    """Wait until a process has written so many lines."""
+    for _ in range(1000):
+        lines = path.read_text().splitlines() if path.exists() else []
+        if len(lines) >= count:
+            return lines
+        time.sleep(0.02)
+    raise AssertionError(lines)
+
+
+def test_two_processes_of_two_runs_never_measure_at_once(tmp_path):
+    processes = [measuring_process(tmp_path, name, 0.2, 6) for name in ("one", "two")]
+    for process in processes:
+        tell(process)
+    for process in processes:
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    lines = wait_for(tmp_path / "log", 24)
+    for begins, ends in zip(lines[::2], lines[1::2], strict=True):
+        assert (begins, ends) == (begins, begins.replace("begins", "ends"))
+    # They came together, and neither overtook the other again and again.
+    assert {line.split()[0] for line in lines[:8]} == {str(p.pid) for p in processes}
+
+
+class Noting(Reporter):
+    """Keeps the notes; stops the search at the first, if it is given one."""
+
+    def __init__(self, search=None):
+        self.notes, self.search = [], search
+
+    def note(self, text):
+        self.notes.append(text)
+        if self.search:
+            self.search.stop.set()
+
+
+def test_who_waits_says_for_what_and_stops_when_asked(search, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(_turns, "SAID", 0.3)
+    holder = measuring_process(tmp_path, "holder", 60, 1)
+    tell(holder)
+    wait_for(tmp_path / "log", 1)
+    reporter = Noting(search)
+    waiting = dataclasses.replace(search, reporter=reporter)
+    with pytest.raises(Interrupted), measuring(waiting, EAGER):
+        pass
+    lock = machine_folder() / "latency.lock"
+    assert reporter.notes == [f"latency: waits for another process, which holds {lock}"]
+    # One that is killed holds nothing any more.
+    holder.send_signal(signal.SIGKILL)
+    holder.communicate(timeout=60)
+    search.stop.clear()
+    silent = Noting()
+    with measuring(dataclasses.replace(search, reporter=silent), EAGER):
+        pass
+    assert not silent.notes
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders of users")
+def test_a_folder_for_the_lock_that_another_could_write_to_is_not_used(
+    search, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    path = tmp_path / f"nasengine-{os.getuid()}"
+    (tmp_path / "elsewhere").mkdir()
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="no folder that this user alone writes to"):
+        Latency(**QUICK).measure(tiny_candidate(search))
+    assert not list((tmp_path / "elsewhere").iterdir())
+    path.unlink()
+    path.mkdir()
+    path.chmod(0o777)
+    with pytest.raises(StorageError, match="TMPDIR"):
+        machine_folder()
+    path.rmdir()
+    assert machine_folder() == machine_folder() == path
+    assert path.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize(
@@ -192,10 +326,10 @@ def test_every_way_of_running_gives_the_same_output(search, changes):
                 module.running_mean.uniform_(-1, 1)
                 module.running_var.uniform_(0.5, 2)
     setup = dataclasses.replace(EAGER, **changes)
-    with measuring(EAGER):
+    with measuring(search, EAGER):
         plain = dataclasses.replace(EAGER, batch=setup.batch)
         expected = prepare(network, (3, 16, 16), plain)()
-    with measuring(setup):
+    with measuring(search, setup):
         got = prepare(network, (3, 16, 16), setup)()
     got = torch.from_numpy(got[0]) if isinstance(got, list) else got
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
