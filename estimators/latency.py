@@ -12,7 +12,7 @@ from pydantic import Field
 
 from nasengine.errors import SpecError
 from nasengine.estimator import Candidate, CostTable, Estimator
-from nasengine.plugin import SpecPath
+from nasengine.plugin import SpecPath, changed
 from nasengine.trial import Measurement, Metric
 
 from .latency_table import (
@@ -57,8 +57,9 @@ class Latency(Estimator):
     """Seconds of timed passes, at least (up to ten times the repeats)."""
 
     yardstick: bool = True
-    """Time a network of the space in turn with every other, and tell readings at its pace, so that
-    those of quiet and busy minutes compare; false tells them as timed."""
+    """Time one network of the space in turn with each that is measured, and divide by how much
+    slower than undisturbed it ran, so that quiet and busy minutes compare; false leaves the
+    readings as timed."""
 
     max_spread: float = Field(default=0.5, gt=0)
     """Spread of the middle half of the readings, relative to their median, above which they are
@@ -66,7 +67,8 @@ class Latency(Estimator):
 
     # The contract has a method of the name that the setting has in a spec.
     table_file: SpecPath | None = Field(default=None, alias="table")
-    """A table made by ``nasengine latency-table`` on another device: predict, measure nothing."""
+    """A table made by ``nasengine latency-table`` on another device: predict, time nothing. How
+    networks ran is the table's to say; `batch` must be its own."""
 
     @property
     def counts(self) -> bool:
@@ -173,16 +175,17 @@ class Latency(Estimator):
         )
 
     def check(self, search: Search) -> None:
-        """Refuse a table that does not fit, and an engine that is not installed.
+        """Refuse a table that does not fit the search or a setting, and a missing engine.
 
         Raises
         ------
         SpecError, DataError
-            If the table is for another space, another input, or damaged.
+            If the table is for another space, another input, another setting, or damaged.
         PluginError
             Saying what to install.
         """
         if self.table_file is not None:
+            self._refuse_unused()
             self._costs(search)
         elif self.engine == "onnxruntime":
             from ._engines import require_onnxruntime
@@ -194,6 +197,23 @@ class Latency(Estimator):
         """The table of the file, read once."""
         assert self.table_file is not None
         return read_latency_table(self.table_file)
+
+    def _refuse_unused(self) -> None:
+        """Refuse settings that a table contradicts, or that are of measuring."""
+        given, facts = changed(self), self.read_table.facts
+        problems = [
+            f"{name}: the table {self.table_file} was measured with {facts.get(name)!r}, and the "
+            f"spec says {getattr(self, name)!r}"
+            for name in ("engine", "threads", "fold_batch_norm", "channels_last")
+            if name in given and facts.get(name) != getattr(self, name)
+        ]
+        problems += [
+            f"{name}: with a table nothing is timed; leave one of the two out"
+            for name in ("repeats", "seconds", "yardstick", "max_spread")
+            if name in given
+        ]
+        if problems:
+            raise SpecError("; ".join(problems))
 
     def _costs(self, search: Search) -> CostTable:
         if self.read_table.facts.get("batch") != self.batch:

@@ -519,6 +519,31 @@ def test_a_table_from_elsewhere_predicts_and_says_so(search, made_elsewhere):
     assert found["latency"].details["threads"] == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"threads": 4}, r"threads: the table .*device\.json was measured with 1, .* says 4"),
+        ({"engine": "compile"}, "engine: .* with 'eager', and the spec says 'compile'"),
+        ({"fold_batch_norm": True}, "fold_batch_norm: .* with False, and the spec says True"),
+        ({"channels_last": True, "repeats": 9}, "channels_last: .*; repeats: .* nothing is timed"),
+        ({"seconds": 1.0}, "seconds: with a table nothing is timed"),
+        ({"yardstick": False}, "yardstick: with"),
+        ({"max_spread": 0.1}, "max_spread: with"),
+    ],
+)
+def test_settings_that_a_table_contradicts_or_ignores_are_refused(
+    search, made_elsewhere, settings, message
+):
+    with pytest.raises(SpecError, match=message):
+        Latency(table=made_elsewhere, **settings).check(search)
+
+
+def test_settings_that_agree_with_a_table_are_not_refused(search, made_elsewhere):
+    latency = Latency(table=made_elsewhere, threads=1)
+    # As a resolved spec has it, with every default.
+    Latency(**latency.model_dump(by_alias=True)).check(search)
+
+
 def _without(content, slot, name):
     del content["readings"][slot][name]
 
