@@ -200,6 +200,23 @@ def check_costs(goals: Mapping[str, CostGoal], search: Search) -> None:
         resolve_costs(goals, search)
 
 
+def is_weighed(goals: Mapping[str, CostGoal], search: Search) -> bool:
+    """Say whether a cost is part of the loss: by a beta, by a target, or by a limit."""
+    weighed = any(goal.beta or goal.target is not None for goal in goals.values())
+    return weighed or bool(_allowed(search))
+
+
+def _allowed(search: Search) -> dict[str, float]:
+    """Return what the objectives allow at most, of costs that have a table."""
+    return {
+        limit.metric: limit.at_most
+        for limit in search.objectives.limits
+        if limit.at_most is not None
+        and limit.metric in search.estimators
+        and search.estimators[limit.metric].has_table
+    }
+
+
 def resolve_costs(goals: Mapping[str, CostGoal], search: Search) -> tuple[Cost, ...]:
     """Return the costs with their tables and with their targets as numbers.
 
@@ -210,13 +227,7 @@ def resolve_costs(goals: Mapping[str, CostGoal], search: Search) -> tuple[Cost, 
     SpecError
         If a target or limit is beyond the space, alone or together with the others.
     """
-    allowed = {
-        limit.metric: limit.at_most
-        for limit in search.objectives.limits
-        if limit.at_most is not None
-        and limit.metric in search.estimators
-        and search.estimators[limit.metric].has_table
-    }
+    allowed = _allowed(search)
     every = {**goals, **{key: CostGoal() for key in allowed if key not in goals}}
     costs = tuple(_resolve(key, goal, search, allowed.get(key)) for key, goal in every.items())
     limits = {

@@ -23,7 +23,8 @@ from nasengine.plugin import changed
 from nasengine.recipe import PrecisionName
 from nasengine.strategy import Strategy
 
-from .costs import Costs, check_costs
+from .costs import Costs, check_costs, is_weighed
+from .ignored import refuse_ignored
 
 if TYPE_CHECKING:
     from nasengine.search import Search
@@ -165,7 +166,7 @@ class Darts(Strategy):
         return self
 
     def check(self, search: Search) -> None:
-        """Refuse costs that the search cannot have, and a precision that the device lacks.
+        """Refuse costs that the search cannot have or read, and a precision the device lacks.
 
         Raises
         ------
@@ -173,6 +174,12 @@ class Darts(Strategy):
             Naming the setting and what is possible.
         """
         check_costs(self.cost, search)
+        if not is_weighed(self.cost, search):
+            refuse_ignored(
+                self,
+                reading="no cost is in the loss (a beta or a target in strategy.cost, or a limit "
+                "at_most of the objectives on what has a cost table)",
+            )
         self._check_partial(search)
         from nasengine.passes import choose_precision
 

@@ -28,6 +28,7 @@ from nasengine.strategy import Strategy
 from nasengine.trial import Trial
 
 from .generations import survivors
+from .ignored import refuse_ignored
 from .kept import Reading, read
 from .unseen import TRIES, Unseen
 
@@ -66,7 +67,17 @@ class Evolution(Strategy):
         return found
 
     def check(self, search: Search) -> None:
-        """Warn of a budget that ends before the first child: all of it would be random search."""
+        """Refuse a setting of the other form, and warn of a budget that ends before a child.
+
+        Raises
+        ------
+        SpecError
+            Naming the setting.
+        """
+        if len(search.objectives.goals) > 1:
+            refuse_ignored(self, sample="with several goals, tournaments are NSGA-II's, of two")
+        else:
+            refuse_ignored(self, crossover="with one goal, a child has one parent (Real et al.)")
         trials = search.budget.trials
         if trials is not None and trials <= self.population:
             search.reporter.warn(

@@ -25,6 +25,8 @@ from nasengine.errors import PluginError, SpecError
 from nasengine.history import History
 from nasengine.strategy import Strategy
 
+from .ignored import refuse_ignored
+from .library_settings import LibrarySettings, check_settings
 from .unseen import TRIES, Unseen, walk
 
 if TYPE_CHECKING:
@@ -32,6 +34,17 @@ if TYPE_CHECKING:
 
 ASKS = 5
 """Times that a tuner is asked before its answer is mutated."""
+
+REPEATING = ("tpe", "random")
+"""The tuners whose repeats NNI answers from a grid."""
+
+OURS = ("optimize_mode", "seed", "tpe_args", "population_size")
+"""Arguments of tuners that are given by the strategy."""
+
+IGNORED = {
+    "constant_liar_type": "a tuner is told what was measured, not what is being measured",
+}
+"""Settings of tuners that would change nothing, with the reason."""
 
 REFUSED = {
     "gp": "NNI 3.0's does not run on today's scikit-learn; optuna with sampler = 'gp' does",
@@ -59,6 +72,10 @@ class Nni(Strategy):
     repeats: Literal["ask", "grid"] = "ask"
     """What follows a repeat of the TPE and random tuners: they are asked again, or, as NNI comes,
     the next point of a grid is taken."""
+
+    settings: LibrarySettings = Field(default_factory=dict)
+    """The tuner's own settings, by the names that NNI's documentation gives them: those of TPE's
+    ``tpe_args``; the others have none besides these."""
 
     @field_validator("tuner", mode="before")
     @classmethod
@@ -93,7 +110,7 @@ class Nni(Strategy):
         return found
 
     def _note(self, search: Search) -> None:
-        if self.tuner in ("tpe", "random"):
+        if self.tuner in REPEATING:
             how = (
                 "NNI's own: the next of a grid (in small spaces worse than random)"
                 if self.repeats == "grid"
@@ -107,7 +124,7 @@ class Nni(Strategy):
         Raises
         ------
         SpecError
-            If there are several goals, or none.
+            If there are several goals, or none; naming a setting that the tuner does not have.
         PluginError
             If NNI is not installed.
         """
@@ -117,5 +134,19 @@ class Nni(Strategy):
                 f"objectives: NNI's tuners know one goal; got {', '.join(goals) or 'none'}; "
                 f"evolution, optuna, local_search and predictor know several"
             )
+        if self.tuner != "evolution":
+            refuse_ignored(self, population=f"the tuner {self.tuner} has none; evolution has")
+        if self.tuner not in REPEATING:
+            refuse_ignored(self, repeats="NNI gives grid points for repeats of tpe and random only")
         if find_spec("nni") is None:
             raise PluginError("the strategy nni needs NNI: pip install 'nasengine[nni]'")
+        if self.settings:
+            self._check_settings()
+
+    def _check_settings(self) -> None:
+        from .nni_tuners import TUNERS, quiet
+
+        tuner = TUNERS[self.tuner]
+        check_settings(self.settings, tuner.takes, OURS, IGNORED)
+        with quiet():
+            tuner.probe(self)

@@ -11,13 +11,14 @@ import random
 import warnings
 from abc import abstractmethod
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from nasengine.architecture import Architecture
+from nasengine.errors import SpecError
 from nasengine.history import History
 from nasengine.randomness import derive_seed
 from nasengine.trial import Trial
@@ -32,13 +33,17 @@ with warnings.catch_warnings():
     from nni.algorithms.hpo.evolution_tuner import EvolutionTuner
     from nni.algorithms.hpo.gridsearch_tuner import GridSearchTuner
     from nni.algorithms.hpo.random_tuner import RandomTuner
-    from nni.algorithms.hpo.tpe_tuner import TpeTuner
+    from nni.algorithms.hpo.tpe_tuner import TpeArguments, TpeTuner
     from nni.common.hpo_utils import Deduplicator, format_parameters
 
 if TYPE_CHECKING:
     from nasengine.search import Search
 
     from .nni import Nni
+
+
+_PROBED = 1000
+"""Trials by which settings are tried at most."""
 
 
 @contextmanager
@@ -49,7 +54,8 @@ def quiet() -> Iterator[None]:
     """
     state = random.getstate()
     try:
-        with silenced("nni"):
+        # Its TPE divides by zero where a prior weighs nothing, as its documentation has it.
+        with silenced("nni"), np.errstate(divide="ignore", invalid="ignore"):
             yield
     finally:
         random.setstate(state)
@@ -82,6 +88,9 @@ def loss_of(trial: Trial, search: Search) -> float:
 class Tuner(Reading):
     """One of NNI's tuners, told measured trials."""
 
+    takes: ClassVar[Callable[..., Any]]
+    """What NNI gives a tuner's own settings to."""
+
     def __init__(self, strategy: Nni, search: Search) -> None:
         self.strategy, self.search = strategy, search
         self.told = 0
@@ -95,6 +104,16 @@ class Tuner(Reading):
     @abstractmethod
     def make(self) -> Any:
         """Return NNI's object."""
+
+    @classmethod
+    def probe(cls, strategy: Nni) -> None:
+        """Refuse values of settings that the tuner would fail with.
+
+        Raises
+        ------
+        SpecError
+            With the reason.
+        """
 
     def take(self, trial: Trial) -> None:
         """Tell a trial."""
@@ -165,9 +184,30 @@ def _forked(repeats: Any) -> Any:
 class Tpe(_Deduplicated):
     """NNI's TPE."""
 
+    takes = TpeArguments
+
     def make(self) -> Any:
         """Return NNI's object."""
-        return TpeTuner("minimize", seed=0)
+        return _tpe(self.strategy)
+
+    @classmethod
+    def probe(cls, strategy: Nni) -> None:
+        """Ask with no trial told and with the fewest that it learns from: NNI checks nothing."""
+        negative = [name for name, value in strategy.settings.items() if float(value) < 0]
+        if negative:
+            raise SpecError(f"strategy.settings.{negative[0]}: has to be at least 0")
+        tuner = _tpe(strategy)
+        tuner.update_search_space({"a": {"_type": "choice", "_value": ["x", "y"]}})
+        tuner.dedup = _Repeats()
+        try:
+            tuner.generate_parameters(0)
+            told = min(tuner.args.n_startup_jobs, _PROBED)
+            tuner.import_data([{"parameter": {"a": "xy"[n % 2]}, "value": n} for n in range(told)])
+            tuner._running_params.clear()
+            tuner.generate_parameters(1)
+        except (ArithmeticError, TypeError, ValueError) as error:
+            given = ", ".join(f"{name} = {value}" for name, value in strategy.settings.items())
+            raise SpecError(f"strategy.settings: NNI's TPE fails with {given}: {error}") from error
 
     def copy(self) -> Tuner:
         """Return a tuner that goes on by itself."""
@@ -189,8 +229,14 @@ class Tpe(_Deduplicated):
         return answer
 
 
+def _tpe(strategy: Nni) -> Any:
+    return TpeTuner("minimize", seed=0, tpe_args=dict(strategy.settings))
+
+
 class Chance(_Deduplicated):
     """NNI's random tuner."""
+
+    takes = RandomTuner
 
     def make(self) -> Any:
         """Return NNI's object."""
@@ -203,6 +249,8 @@ class Chance(_Deduplicated):
 
 class Grid(Tuner):
     """NNI's grid search. What of its grid the history has from the start on is passed over."""
+
+    takes = GridSearchTuner
 
     def __init__(self, strategy: Nni, search: Search) -> None:
         super().__init__(strategy, search)
@@ -237,6 +285,8 @@ class Grid(Tuner):
 
 class Evolution(Tuner):
     """NNI's evolution: its population is what the trials leave, one after the other."""
+
+    takes = EvolutionTuner
 
     def __init__(self, strategy: Nni, search: Search) -> None:
         super().__init__(strategy, search)

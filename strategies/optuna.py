@@ -11,7 +11,6 @@ resumed search, whose study is told all trials anew, goes on the same. Limits go
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator
 
 from nasengine.architecture import Architecture
-from nasengine.errors import SpecError, did_you_mean
+from nasengine.errors import SpecError
 from nasengine.history import History
 from nasengine.randomness import derive_seed
 from nasengine.strategy import Strategy
 
+from .library_settings import LibrarySettings, check_settings
 from .unseen import TRIES, Unseen, walk
 
 if TYPE_CHECKING:
@@ -44,6 +44,19 @@ REFUSED = {
     "brute_force": "random visits the whole space without repeats",
 }
 
+_FOR_NUMBERS = "it is for numbers, and every choice is a category"
+_QUIET = "Optuna's warnings are not shown"
+
+IGNORED = {
+    "consider_magic_clip": _FOR_NUMBERS,
+    "consider_endpoints": _FOR_NUMBERS,
+    "consider_prior": "Optuna has kept it without effect since 4.3",
+    "group": "every trial has every decision, so that there is one group",
+    "warn_independent_sampling": _QUIET,
+    "warn_asynchronous_seeding": _QUIET,
+}
+"""Settings of samplers that would change nothing, with the reason."""
+
 
 class Optuna(Strategy):
     """Optuna's samplers (TPE, NSGA-II and III, GP, QMC, random), by ask and tell."""
@@ -51,9 +64,10 @@ class Optuna(Strategy):
     sampler: Literal["tpe", "tpe_multivariate", "nsga2", "nsga3", "gp", "qmc", "random"] = (
         "tpe_multivariate"
     )
-    """Which sampler; ``qmc`` knows no categories and is given the number of each choice."""
+    """Which sampler; ``qmc`` knows no categories and is given the number of each choice, and is
+    scrambled by the seed unless its settings say otherwise."""
 
-    settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    settings: LibrarySettings = Field(default_factory=dict)
     """The sampler's own settings, by the names that Optuna's documentation gives them."""
 
     @field_validator("sampler", mode="before")
@@ -80,8 +94,10 @@ class Optuna(Strategy):
                     study.run(found[-1])
                 answers: list[Architecture] = []
                 for attempt in range(ASKS if self.sampler in CHEAP else 1):
-                    seed = _seed(search, len(history), number, attempt)
-                    sampler = self.make_sampler(seed, len(history) + number + attempt)
+                    point = len(history) + number + attempt
+                    # The points of a quasi-random sequence are scrambled by one and the same seed.
+                    labels = () if self.sampler == "qmc" else (len(history), number, attempt)
+                    sampler = self.make_sampler(_seed(search, *labels), point)
                     with study.tentative():
                         answers.append(study.ask(sampler))
                     if answers[-1] in unseen:
@@ -109,8 +125,8 @@ class Optuna(Strategy):
 
         settings: dict[str, Any] = {**self.settings, "seed": seed}
         if self.sampler == "qmc":
-            # The seed scrambles the sequence: one and the same for all its points.
-            return numbered_qmc(number, {**settings, "seed": 0})
+            # Unscrambled, as Optuna's default is, it would be the same with every seed.
+            return numbered_qmc(number, {"scramble": True, **settings})
         if self.sampler.startswith("tpe"):
             # Said either way: Optuna's default differs from one release to the next.
             settings["multivariate"] = self.sampler == "tpe_multivariate"
@@ -128,34 +144,21 @@ class Optuna(Strategy):
 
         if not search.objectives.goals:
             raise SpecError("objectives: the strategy optuna needs at least one goal")
-        allowed = self._allowed()
-        for name, value in self.settings.items():
-            where = f"strategy.settings.{name}"
-            if name not in allowed:
-                raise SpecError(f"{where}: unknown key; {did_you_mean(name, allowed)}")
-            if not isinstance(value, allowed[name]) or (
-                isinstance(value, bool) and bool not in allowed[name]
-            ):
-                kinds = " or ".join(kind.__name__ for kind in allowed[name])
-                raise SpecError(f"{where}: {kinds} is needed; got {value!r}")
+        self._check_settings(search)
         try:
             with quiet():
                 self.make_sampler(0, 0)
         except (TypeError, ValueError) as error:
             raise SpecError(f"strategy.settings: {self.sampler} refuses them: {error}") from error
 
-    def _allowed(self) -> dict[str, tuple[type, ...]]:
-        """Return the sampler's settings that a spec can hold, with their types."""
+    def _check_settings(self, search: Search) -> None:
         from optuna import samplers
 
-        kinds = {"bool": (bool,), "int": (int,), "float": (float, int), "str": (str,)}
-        cls = getattr(samplers, CLASSES[self.sampler])
-        found = {}
-        for name, parameter in inspect.signature(cls.__init__).parameters.items():
-            kind = str(parameter.annotation).removesuffix(" | None")
-            if kind in kinds and name not in ("seed", "multivariate"):
-                found[name] = kinds[kind]
-        return found
+        ignored = dict(IGNORED)
+        if len(search.objectives.goals) == 1:
+            ignored["dividing_parameter"] = "with one goal there is one direction, not to divide"
+        takes = getattr(samplers, CLASSES[self.sampler])
+        check_settings(self.settings, takes, ("seed", "multivariate"), ignored)
 
 
 def _seed(search: Search, *labels: str | int) -> int:

@@ -33,10 +33,12 @@ MakeSampler = Callable[[int], BaseSampler]
 def quiet() -> Iterator[None]:
     """Keep Optuna from logging, and from warning that a sampler is experimental.
 
-    That GP clips what is not finite is known, too: it is how a value that is no number is told.
+    That GP clips what is not finite is known, too: it is how a value that is no number is told;
+    and that a setting is to go in a later release.
     """
     with silenced("optuna"), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore", FutureWarning)
         warnings.filterwarnings("ignore", message="Clip non-finite values")
         yield
 

@@ -21,6 +21,7 @@ from nasengine.errors import SpecError
 from nasengine.history import History
 from nasengine.strategy import Strategy
 
+from .ignored import refuse_ignored
 from .unseen import Unseen, searchable
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ class Predictor(Strategy):
     """Random architectures to start with."""
 
     parents: int = Field(default=5, ge=1)
-    """How many of the best have all their neighbours among the candidates; with several
-    objectives, four times as many of the front."""
+    """How many of the best have all their neighbours among the candidates, where these are not
+    the whole space; with several objectives, four times as many of the front."""
 
     candidates: int = Field(default=1000, ge=1)
     """Further candidates, drawn at random once; a smaller space is a candidate as a whole."""
@@ -64,12 +65,15 @@ class Predictor(Strategy):
         return found
 
     def check(self, search: Search) -> None:
-        """Refuse a search without a goal.
+        """Refuse a search without a goal, and neighbours where all are candidates.
 
         Raises
         ------
         SpecError
-            If the objectives are limits only.
+            If the objectives are limits only; naming the setting.
         """
         if not search.objectives.goals:
             raise SpecError("objectives: the strategy predictor needs at least one goal")
+        if search.space.size <= self.candidates:
+            size = search.space.size
+            refuse_ignored(self, parents=f"all {size} architectures of the space are candidates")

@@ -15,6 +15,7 @@ from nasengine.architecture import Architecture
 from nasengine.history import History
 from nasengine.strategy import Strategy
 
+from .ignored import refuse_ignored
 from .unseen import TRIES, Unseen
 
 if TYPE_CHECKING:
@@ -51,17 +52,19 @@ class Random(Strategy):
         return found
 
     def check(self, search: Search) -> None:
-        """Refuse a cost that is not additive, or that nothing estimates.
+        """Refuse a cost that is not additive, or that nothing estimates, and strata of none.
 
         Raises
         ------
         SpecError
             Naming the estimator and those there are.
         """
-        if self.stratify is not None:
-            from .strata import check_additive
+        if self.stratify is None:
+            refuse_ignored(self, strata="it divides the range of the cost that stratify names")
+            return
+        from .strata import check_additive
 
-            check_additive("strategy.stratify", self.stratify, search)
+        check_additive("strategy.stratify", self.stratify, search)
 
 
 def van_der_corput(number: int) -> float:

@@ -87,3 +87,34 @@ def test_its_logger_is_as_it_was() -> None:
     before = logging.getLogger("nni").level
     play(Nni(tuner="random"), search, 2)
     assert logging.getLogger("nni").level == before
+
+
+@pytest.mark.parametrize(
+    ("tuner", "settings", "told"),
+    [
+        ("tpe", {"n_startup_job": 3}, "did you mean 'n_startup_jobs'"),
+        ("tpe", {"n_startup_jobs": 3.5}, "n_startup_jobs: int is needed; got 3.5"),
+        ("tpe", {"gamma": -1.0}, "gamma: has to be at least 0"),
+        ("tpe", {"gamma": 5.0}, "NNI's TPE fails with gamma = 5.0"),
+        ("tpe", {"n_startup_jobs": 0}, "NNI's TPE fails with n_startup_jobs = 0"),
+        ("tpe", {"constant_liar_type": "mean"}, "constant_liar_type: does nothing here"),
+        ("evolution", {"population_size": 3}, "population_size: unknown key"),
+        ("grid", {"gamma": 0.3}, "gamma: unknown key; none is allowed here"),
+    ],
+)
+def test_settings_are_checked_by_the_tuners_own(
+    tuner: str, settings: dict[str, object], told: str
+) -> None:
+    with pytest.raises(SpecError, match=rf"strategy\.settings.*{told}"):
+        Nni(tuner=tuner, settings=settings).check(search_for(BranchedSpace()))
+
+
+def test_settings_reach_the_tuner() -> None:
+    search = search_for(BranchedSpace())
+    eager = Nni(settings={"n_startup_jobs": 3, "prior_weight": 0.0})
+    eager.check(search)
+    usual, early = (
+        [t.architecture for t in play(strategy, search, 14)] for strategy in (Nni(), eager)
+    )
+    assert usual[:3] == early[:3]
+    assert usual != early
