@@ -43,7 +43,7 @@ class LocalSearch(Strategy):
         trials = open_trials(history, search, self.initial)
         found: list[Architecture] = []
         for centre in trials.centres(rng):
-            around = reversed(trials.unmeasured(centre, history, search))
+            around = reversed(trials.unmeasured(centre, history))
             found += islice(filter(unseen.take, around), count - len(found))
             if len(found) == count:
                 return found

@@ -6,11 +6,12 @@ import random
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import ReferenceType, ref
 
 from nasengine.architecture import Architecture
 from nasengine.history import History
 from nasengine.moves import neighbours
-from nasengine.objectives import Objectives, precedes
+from nasengine.objectives import precedes
 from nasengine.trial import Trial
 
 from .kept import Reading, read
@@ -24,41 +25,59 @@ Entry = tuple[tuple[float, ...], int, Trial]
 
 @dataclass
 class OpenTrials(Reading):
-    """The present climb of one objective, or the front of several.
+    """The top of the present climb of one objective, or the front of several.
 
     Parameters
     ----------
-    objectives
-        What the entries are compared by.
+    search
+        The space, and what the entries are compared by.
     initial
         Number of trials of which the best begins the first climb.
+    history
+        Whose trials are taken; it is the one that keeps this.
+    entries
+        The top alone, or the front.
     around
         What is left of the neighbours of a trial, by its number.
     """
 
-    objectives: Objectives
+    search: Search
     initial: int
+    history: ReferenceType[History]
     entries: list[Entry] = field(default_factory=list)
     around: dict[int, list[Architecture]] = field(default_factory=dict)
 
     def take(self, trial: Trial) -> None:
         """Take in what was measured."""
-        add = self._to_front if len(self.objectives.goals) > 1 else self._to_climb
-        add((self.objectives.standing(trial), trial.number, trial))
+        add = self._to_front if self._several else self._to_climb
+        add((self.search.objectives.standing(trial), trial.number, trial))
 
     def copy(self) -> OpenTrials:
         """Return one that goes on by itself; what is in the history is so for both."""
         return replace(self, entries=list(self.entries))
 
+    @property
+    def _several(self) -> bool:
+        return len(self.search.objectives.goals) > 1
+
     def _to_climb(self, entry: Entry) -> None:
-        """Go up to a better neighbour; what is no neighbour of the climb begins another."""
-        trial = entry[2]
-        if trial.number >= self.initial and not any(
-            are_near(trial.architecture, other[2].architecture) for other in self.entries
-        ):
+        """Go up to what is better; what was proposed when the climb had ended begins another.
+
+        With several workers, something random is measured while the last neighbours still are: it
+        must not end a climb that one of them takes further.
+        """
+        if not self.entries or entry[0] < self.entries[0][0] or self._had_ended(entry[2]):
             self.entries = [entry]
-        elif not self.entries or entry[0] < self.entries[-1][0]:
-            self.entries.append(entry)
+
+    def _had_ended(self, trial: Trial) -> bool:
+        """Say whether every neighbour of the top was proposed before a trial."""
+        top, history = self.entries[0][2].architecture, self.history()
+        if history is None or trial.number < self.initial or are_near(trial.architecture, top):
+            return False
+        space = self.search.space
+        around = {space.key(near) for near in neighbours(top, space.decisions)}
+        later = (other.key for other in history[trial.number :])
+        return around <= history.keys and around.isdisjoint(later)
 
     def _to_front(self, entry: Entry) -> None:
         standing = entry[0]
@@ -69,24 +88,21 @@ class OpenTrials(Reading):
 
     def centres(self, rng: random.Random) -> list[Trial]:
         """Return the trials to go on from: the top of the climb, or the front in random order."""
-        if len(self.objectives.goals) > 1:
-            # Shuffled before the closed ones go: the order must not hang on what is remembered.
-            entries = rng.sample(self.entries, len(self.entries))
-        else:
-            entries = self.entries[-1:]
+        # Shuffled before the closed ones go: the order must not hang on what is remembered.
+        entries = rng.sample(self.entries, len(self.entries))
         return [entry[2] for entry in entries if self.around.get(entry[1], True)]
 
-    def unmeasured(self, centre: Trial, history: History, search: Search) -> list[Architecture]:
+    def unmeasured(self, centre: Trial, history: History) -> list[Architecture]:
         """Return a centre's neighbours in a random order of its own.
 
         Those at the end that are in the history are dropped for good.
         """
         around = self.around.get(centre.number)
         if around is None:
-            around = list(neighbours(centre.architecture, search.space.decisions))
-            search.stream("neighbours", centre.number).shuffle(around)
+            around = list(neighbours(centre.architecture, self.search.space.decisions))
+            self.search.stream("neighbours", centre.number).shuffle(around)
             self.around[centre.number] = around
-        while around and search.space.key(around[-1]) in history.keys:
+        while around and self.search.space.key(around[-1]) in history.keys:
             around.pop()
         return around
 
@@ -103,5 +119,5 @@ def are_near(one: Architecture, other: Architecture) -> bool:
 
 def open_trials(history: History, search: Search, initial: int) -> OpenTrials:
     """Return the trials of a history around which something may be left to measure."""
-    make = partial(OpenTrials, search.objectives, initial)
+    make = partial(OpenTrials, search, initial, ref(history))
     return read(history, search, OpenTrials, make, initial)

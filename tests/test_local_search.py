@@ -1,16 +1,21 @@
 """Local search climbs to a local optimum, then begins again."""
 
+import random
+from itertools import pairwise
+
 import pytest
 
 from nasengine.architecture import Architecture
 from nasengine.history import History
 from nasengine.moves import neighbours
+from nasengine.search import Search
 from nasengine.space import SearchSpace
 from nasengine.spaces.nas_bench_macro import NASBenchMacro
 from nasengine.strategies.local_search import LocalSearch
 from nasengine.strategies.open_trials import open_trials
 from nasengine.strategies.random import Random
-from nasengine.testing.strategies import play, search_for
+from nasengine.testing.strategies import complete, play, search_for
+from nasengine.trial import Trial
 
 
 def distance(one: Architecture, other: Architecture) -> int:
@@ -36,13 +41,38 @@ def test_it_tries_neighbours_of_the_best_until_one_is_better(space: SearchSpace)
 def test_after_a_local_optimum_another_climb_begins(space: SearchSpace) -> None:
     search = search_for(space)
     history = play(LocalSearch(initial=1), search, 120)
-    tops = [open_trials(History(history[:n]), search, 1).entries for n in range(1, 121)]
-    starts = {entries[0][1] for entries in tops}
-    assert len(starts) > 1
-    for start in starts - {0}:
-        before = tops[start - 1][-1][2]
-        around = {space.key(n) for n in neighbours(before.architecture, space.decisions)}
-        assert around <= {trial.key for trial in history[:start]}
+    tops = [top_of(History(history[:n]), search) for n in range(1, 121)]
+    starts = [
+        (before, after.number) for before, after in pairwise(tops) if after.number != before.number
+    ]
+    starts = [(top, at) for top, at in starts if history[at].value("x") <= top.value("x")]
+    assert starts
+    for top, at in starts:
+        assert around(top, space) <= {trial.key for trial in history[:at]}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_climb_is_lost_while_several_are_measured_at_once(space: SearchSpace, seed: int) -> None:
+    search, order = search_for(space, seed=seed), random.Random(seed)
+    history, running = History(), []
+    top = None
+    while len(history) < 150:
+        for architecture in LocalSearch(initial=1).propose(history, 4 - len(running), search):
+            running.append(Trial(len(history), architecture, space.key(architecture)))
+            history.record(running[-1])
+        history.record(complete(running.pop(order.randrange(len(running)))))
+        before, top = top, top_of(history, search)
+        if before and top.number != before.number and top.value("x") <= before.value("x"):
+            assert around(before, space) <= history.keys
+
+
+def top_of(history: History, search: Search) -> Trial:
+    ((_, _, top),) = open_trials(history, search, 1).entries
+    return top
+
+
+def around(trial: Trial, space: SearchSpace) -> set[str]:
+    return {space.key(near) for near in neighbours(trial.architecture, space.decisions)}
 
 
 def test_several_goals_go_on_from_the_front(space: SearchSpace) -> None:

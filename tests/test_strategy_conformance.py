@@ -18,7 +18,7 @@ GP = Optuna(sampler="gp", settings={"n_startup_trials": 11})
 
 ROWS: dict[str, list[Strategy]] = {
     "random": [Random()],
-    "evolution": [Evolution(population=6, sample=3)],
+    "evolution": [Evolution(population=6), Evolution(population=6, sample=3)],
     "local_search": [LocalSearch(initial=3)],
     "predictor": [Predictor(initial=4, parents=2, candidates=20)],
     "optuna": [
