@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nasengine.architecture import Architecture
 from nasengine.history import History
+from nasengine.objectives import Objectives
 from nasengine.trial import Status, Trial
 
 from .kept import Reading, ahead, settled
@@ -53,7 +55,8 @@ class Told(Reading):
         self.storage = InMemoryStorage()
         goals = len(search.objectives.goals)
         self.study = optuna.create_study(storage=self.storage, directions=["minimize"] * goals)
-        self.worst = (0.0,) * goals
+        self.worst: tuple[float, ...] | None = None
+        self.unknown: dict[int, list[int]] = {}
         self.measured = 0
 
     def copy(self) -> Told:
@@ -62,6 +65,8 @@ class Told(Reading):
 
     def take(self, trial: Trial) -> None:
         """Tell a measured trial; a generation that is then complete selects the next parents."""
+        if trial.status is Status.COMPLETE:
+            self._learn(self.search.objectives.losses(trial))
         self.study.add_trial(self._frozen(trial))
         self.measured += 1
         if self.population and self.measured % self.population == 0:
@@ -69,6 +74,24 @@ class Told(Reading):
             generation = self.measured // self.population
             self.study._thread_local.cached_all_trials = None
             self.make_sampler(generation).get_parent_population(self.study, generation)  # type: ignore[attr-defined]
+
+    def _learn(self, losses: tuple[float, ...]) -> None:
+        """Put what is not known of infeasible trials at the worst that is: it must not attract."""
+        worst = losses if self.worst is None else tuple(map(max, self.worst, losses))
+        if worst == self.worst:
+            return
+        self.worst = worst
+        for number, goals in self.unknown.items():
+            told = copy.copy(self._trials[number])
+            told.values = [
+                worst[goal] if goal in goals else value for goal, value in enumerate(told.values)
+            ]
+            self._trials[number] = told
+
+    @property
+    def _trials(self) -> list[FrozenTrial]:
+        """The trials that Optuna keeps; `Study.trials` copies them all."""
+        return self.storage._studies[self.study._study_id].trials
 
     def run(self, architecture: Architecture) -> None:
         """Tell that an architecture is being measured."""
@@ -82,22 +105,18 @@ class Told(Reading):
     @contextmanager
     def tentative(self) -> Iterator[None]:
         """Take back, at the end, whatever the study was told inside."""
-        storage, study, worst, measured = (
-            self.storage,
-            self.storage._studies[self.study._study_id],
-            self.worst,
-            self.measured,
-        )
-        count, attributes, best = len(study.trials), study.system_attrs, study.best_trial_id
+        storage, study = self.storage, self.storage._studies[self.study._study_id]
+        worst, unknown, measured = self.worst, dict(self.unknown), self.measured
+        trials, attributes, best = list(study.trials), study.system_attrs, study.best_trial_id
         try:
             yield
         finally:
-            for trial in study.trials[count:]:
+            for trial in study.trials[len(trials) :]:
                 del storage._trial_id_to_study_id_and_number[trial._trial_id]
-            del study.trials[count:]
+            study.trials[:] = trials
             study.system_attrs, study.best_trial_id = attributes, best
-            storage._max_trial_id = count - 1
-            self.worst, self.measured = worst, measured
+            storage._max_trial_id = len(trials) - 1
+            self.worst, self.unknown, self.measured = worst, unknown, measured
 
     def ask(self, sampler: BaseSampler) -> Architecture:
         """Return what a sampler answers, as a trial that runs."""
@@ -145,17 +164,19 @@ class Told(Reading):
     def _frozen(self, trial: Trial) -> FrozenTrial:
         """Return a measured trial as Optuna's; an infeasible one may lack the goals' values."""
         objectives = self.search.objectives
-        if trial.status is Status.COMPLETE:
-            values = objectives.losses(trial)
-            self.worst = tuple(map(max, self.worst, values))
-        else:
-            values = self.worst
+        values = [
+            Objectives((goal,)).losses(trial)[0] if goal.metric in trial.measurements else None
+            for goal in objectives.goals
+        ]
+        if None in values:
+            self.unknown[len(self._trials)] = [i for i, v in enumerate(values) if v is None]
+        worst = self.worst or (0.0,) * len(values)
         attributes = {}
         if self.population:
             key = f"{type(self.sampler).__name__}:generation"
             attributes[key] = self.measured // self.population
         frozen = create_trial(
-            values=values,
+            values=[w if v is None else v for v, w in zip(values, worst, strict=True)],
             params=self._parameters(trial.architecture),
             distributions=self.distributions,
             system_attrs=attributes,

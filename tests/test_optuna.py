@@ -79,6 +79,39 @@ def test_the_study_holds_what_was_measured_and_what_was_broken() -> None:
             assert theirs.values == [-ours.value("x")]
 
 
+def test_what_is_unknown_of_infeasible_trials_is_the_worst_that_is_known() -> None:
+    """Whatever the sign of the losses, and also before the first complete trial."""
+    search = search_for(BranchedSpace(), goals=2)
+    history = play(Random(), search, 4, outcome=out_of_limits)
+    for _ in range(2):
+        play(Random(), search, len(history) + 1, history=history)
+        with study_of(history, search) as study:
+            values = [told.values for told in study.trials]
+        worst = [max(-t.value("x") for t in history.complete)]
+        assert [first for first, _ in values[:4]] == worst * 4
+        assert [second for _, second in values[:4]] == [t.value("y") for t in history[:4]]
+
+
+def test_a_trial_that_ended_out_of_turn_tells_of_the_worst_for_one_proposal() -> None:
+    search = search_for(BranchedSpace())
+    history = play(Random(), search, 2, outcome=out_of_limits)
+    for architecture in Random().propose(history, 2, search):
+        history.record(Trial(len(history), architecture, search.space.key(architecture)))
+    history.record(complete(history[3]))
+    with study_of(history, search) as study:
+        assert study.trials[0].value == -history[3].value("x")
+    with study_of(History(history[:2]), search) as study:
+        before = study.trials[0].value
+    with told(history, search, lambda n: DEFAULT.make_sampler(n, 0), DEFAULT) as kept:
+        pass
+    assert kept.study.trials[0].value == before
+
+
+def out_of_limits(trial: Trial) -> Trial:
+    measured = {"size": Measurement(2.0), "y": complete(trial).measurements["y"]}
+    return Trial(trial.number, trial.architecture, trial.key, Status.INFEASIBLE, measured)
+
+
 def test_running_trials_are_told_as_running() -> None:
     search = search_for(BranchedSpace())
     history = play(Random(), search, 4)
