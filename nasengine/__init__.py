@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from nasengine.supernet import MixedOperation, Mixture, Supernet
     from nasengine.task import DataSource, Samples, Splits, Task, Usage
     from nasengine.trial import Measurement, Metric, Status, Trial
+    from nasengine.unseen import Unseen
 
 __all__ = [  # noqa: RUF022
     "Architecture",
@@ -88,6 +89,7 @@ __all__ = [  # noqa: RUF022
     "Supernet",
     "Task",
     "Trial",
+    "Unseen",
     "Usage",
     "Zero",
     "build_network",
@@ -130,6 +132,7 @@ _MODULES = {
     "supernet": ("MixedOperation", "Mixture", "Supernet"),
     "task": ("DataSource", "Samples", "Splits", "Task", "Usage"),
     "trial": ("Measurement", "Metric", "Status", "Trial"),
+    "unseen": ("Unseen",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -18,6 +18,7 @@ from nasengine.moves import enumerate_all, neighbours, sample
 from nasengine.objectives import Objectives, non_dominated
 from nasengine.randomness import stream
 from nasengine.trial import Status, Trial
+from nasengine.unseen import Unseen
 
 from .acquisition import (
     expected_chebyshev_improvement,
@@ -28,7 +29,6 @@ from .features import Array, features_of
 from .gaussian_process import Kernel, Posterior, left_out_means
 from .likeliest_kernel import likeliest_kernel
 from .scales import Scale, losses_of, scaled, scales_of, targets
-from .unseen import Unseen, searchable
 
 if TYPE_CHECKING:
     from nasengine.search import Search
@@ -265,7 +265,7 @@ def _model(history: History, search: Search, anywhere: int) -> tuple[Model, list
     Kept until there is a refresh, or one of those early trials changes.
     """
     refreshed = last_refresh(len(history))
-    ended = searchable([t for t in history if t.status in _TELLING], search.space)
+    ended = [trial for trial in history if trial.status in _TELLING]
     early = [trial for trial in ended if trial.number < refreshed] or ended
     measured = history.measured
     state = (refreshed, len(early), search.objectives, search.space, search.seed, anywhere)

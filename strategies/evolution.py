@@ -26,11 +26,11 @@ from nasengine.moves import cross_over, mutate
 from nasengine.objectives import Objectives
 from nasengine.strategy import Strategy
 from nasengine.trial import Trial
+from nasengine.unseen import TRIES, Unseen
 
 from .generations import survivors
 from .ignored import refuse_ignored
 from .kept import Reading, read
-from .unseen import TRIES, Unseen
 
 if TYPE_CHECKING:
     from nasengine.search import Search

@@ -17,11 +17,8 @@ from weakref import WeakKeyDictionary
 from nasengine.history import MEASURED, History
 from nasengine.trial import Trial
 
-from .unseen import is_searchable
-
 if TYPE_CHECKING:
     from nasengine.search import Search
-    from nasengine.space import SearchSpace
 
 
 class Reading(ABC):
@@ -77,18 +74,18 @@ def settled(
     if kept.used < history.settled:
         del readings[kind]  # an interruption half way through a trial must not be gone on from
         for trial in history[kept.used : history.settled]:
-            if _is_taken(trial, search.space):
+            if trial.status in MEASURED:
                 kept.reading.take(trial)
         kept.used = history.settled
         readings[kind] = kept
     return kept.reading  # type: ignore[no-any-return]
 
 
-def ahead(history: History, space: SearchSpace) -> list[Trial]:
+def ahead(history: History) -> list[Trial]:
     """Return the measured trials that come after one that still runs."""
     if history.settled == len(history):
         return []
-    return [trial for trial in history[history.settled :] if _is_taken(trial, space)]
+    return [trial for trial in history[history.settled :] if trial.status in MEASURED]
 
 
 def read(
@@ -96,13 +93,9 @@ def read(
 ) -> R:
     """Return what was read of all measured trials; not to be changed. See `settled`."""
     reading = settled(history, search, kind, make, *settings)
-    out_of_turn = ahead(history, search.space)
+    out_of_turn = ahead(history)
     if out_of_turn:
         reading = reading.copy()  # type: ignore[assignment]
         for trial in out_of_turn:
             reading.take(trial)
     return reading
-
-
-def _is_taken(trial: Trial, space: SearchSpace) -> bool:
-    return trial.status in MEASURED and is_searchable(trial, space)

@@ -20,9 +20,9 @@ from pydantic import Field
 from nasengine.architecture import Architecture
 from nasengine.history import History
 from nasengine.strategy import Strategy
+from nasengine.unseen import Unseen
 
 from .open_trials import open_trials
-from .unseen import Unseen
 
 if TYPE_CHECKING:
     from nasengine.search import Search

@@ -24,10 +24,10 @@ from nasengine.architecture import Architecture
 from nasengine.errors import PluginError, SpecError
 from nasengine.history import History
 from nasengine.strategy import Strategy
+from nasengine.unseen import TRIES, Unseen, walk
 
 from .ignored import refuse_ignored
 from .library_settings import LibrarySettings, check_settings
-from .unseen import TRIES, Unseen, walk
 
 if TYPE_CHECKING:
     from nasengine.search import Search

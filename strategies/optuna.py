@@ -22,9 +22,9 @@ from nasengine.errors import SpecError
 from nasengine.history import History
 from nasengine.randomness import derive_seed
 from nasengine.strategy import Strategy
+from nasengine.unseen import TRIES, Unseen, walk
 
 from .library_settings import LibrarySettings, check_settings
-from .unseen import TRIES, Unseen, walk
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler

@@ -22,7 +22,6 @@ from nasengine.trial import Status, Trial
 
 from .kept import Reading, ahead, settled
 from .silence import silenced
-from .unseen import is_searchable
 
 if TYPE_CHECKING:
     from nasengine.search import Search
@@ -211,10 +210,10 @@ def told(
     """
     study = settled(history, search, Told, lambda: Told(search, make_sampler), *settings)
     with study.tentative():
-        for trial in ahead(history, search.space):
+        for trial in ahead(history):
             study.take(trial)
         for trial in history[history.settled :]:
-            if trial.status is Status.RUNNING and is_searchable(trial, search.space):
+            if trial.status is Status.RUNNING:
                 study.run(trial.architecture)
         yield study
 

@@ -20,9 +20,9 @@ from nasengine.architecture import Architecture
 from nasengine.errors import SpecError
 from nasengine.history import History
 from nasengine.strategy import Strategy
+from nasengine.unseen import Unseen
 
 from .ignored import refuse_ignored
-from .unseen import Unseen, searchable
 
 if TYPE_CHECKING:
     from nasengine.search import Search
@@ -49,7 +49,7 @@ class Predictor(Strategy):
         unseen = Unseen(history, search, rng)
         if len(history) < self.initial:
             return unseen.samples(min(count, self.initial - len(history)))
-        if not searchable(history.measured, search.space):
+        if not history.measured:
             return unseen.samples(count)
         belief = Belief(history, search, self.candidates)
         several = len(search.objectives.goals) > 1

@@ -2,6 +2,9 @@
 
 Li and Talwalkar, Random Search and Reproducibility for Neural Architecture Search, UAI 2019,
 https://arxiv.org/abs/1902.07638
+
+Every choice of a decision is as likely. Architectures that compute the same count as one, which is
+drawn so many times as often as it can be written in ways, and proposed once.
 """
 
 from __future__ import annotations
@@ -14,16 +17,16 @@ from pydantic import Field
 from nasengine.architecture import Architecture
 from nasengine.history import History
 from nasengine.strategy import Strategy
+from nasengine.unseen import TRIES, Unseen
 
 from .ignored import refuse_ignored
-from .unseen import TRIES, Unseen
 
 if TYPE_CHECKING:
     from nasengine.search import Search
 
 
 class Random(Strategy):
-    """Random search: uniform without replacement, or over the whole range of a cost."""
+    """Random search: uniform choices without replacement, or over the whole range of a cost."""
 
     stratify: str | None = None
     """An estimator with a cost table (parameters, flops): spread the trials evenly over its

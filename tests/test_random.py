@@ -10,10 +10,10 @@ from nasengine.estimator import CostTable, Estimator
 from nasengine.history import History
 from nasengine.search import Search
 from nasengine.strategies.random import Random
-from nasengine.strategies.unseen import LISTED, Unseen
 from nasengine.testing.strategies import BranchedSpace, complete, play, search_for
 from nasengine.testing.stubs import CountingEstimator, tiny_search
 from nasengine.trial import Trial
+from nasengine.unseen import LISTED, Unseen
 
 
 class Additive(CountingEstimator):
@@ -73,7 +73,7 @@ def test_a_stratum_that_is_used_up_gives_way() -> None:
 
 
 def test_a_space_too_large_to_be_listed_is_visited_to_its_end(monkeypatch: Any) -> None:
-    import nasengine.strategies.unseen as module
+    import nasengine.unseen as module
 
     search = search_for(BranchedSpace())
     everything = len(play(Random(), search, 100))

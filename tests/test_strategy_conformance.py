@@ -1,18 +1,27 @@
 """Every installed strategy keeps its contract on every space; one without a row fails."""
 
+import random
+
 import pytest
 
+from nasengine.architecture import Architecture
 from nasengine.graph import Factory, SpaceGraph
+from nasengine.history import History
+from nasengine.moves import mutate
 from nasengine.plugin import installed, load_class
+from nasengine.search import Search
 from nasengine.space import SearchSpace
+from nasengine.strategies.darts import Darts
 from nasengine.strategies.evolution import Evolution
 from nasengine.strategies.local_search import LocalSearch
 from nasengine.strategies.nni import Nni
+from nasengine.strategies.nni_darts import NniDarts
 from nasengine.strategies.optuna import Optuna
 from nasengine.strategies.predictor import Predictor
 from nasengine.strategies.random import Random
 from nasengine.strategy import Strategy
 from nasengine.testing.strategies import BranchedSpace, StrategyContract, play, search_for
+from nasengine.unseen import Unseen
 
 GP = Optuna(sampler="gp", settings={"n_startup_trials": 11})
 
@@ -55,10 +64,11 @@ class SixteenSpace(SearchSpace):
         graph.output(graph.slot("second", x, choices))
 
 
-TRAINS = {
-    "darts": "it trains a supernet and proposes once: test_darts*.py",
-    "nni_darts": "it trains a supernet and proposes once: test_nni_darts.py",
+TRAINS: dict[str, Strategy] = {
+    "darts": Darts(iterations=4, arch_every=2, batch=2, top_k=64),
+    "nni_darts": NniDarts(iterations=2, batch=2, top_k=64),
 }
+"""They train a supernet, then propose all that they are asked for, the best first."""
 
 
 def label(strategy: Strategy) -> str:
@@ -83,10 +93,21 @@ class TestStrategies(StrategyContract):
     def strategy(self, request: pytest.FixtureRequest) -> Strategy:
         return request.param
 
+    def test_another_seed_gives_another_sequence(self, strategy: Strategy, search: Search) -> None:
+        if getattr(strategy, "tuner", "") == "grid":
+            pytest.skip("a grid is gone through in one order")
+        super().test_another_seed_gives_another_sequence(strategy, search)
+
     @pytest.fixture
     def space(self, strategy: Strategy) -> SearchSpace:
         # A Gaussian process is fitted for every proposal: a space of 16, not of 30.
         return SixteenSpace() if strategy is GP else BranchedSpace()
+
+
+class TestGradientStrategies(StrategyContract):
+    @pytest.fixture(params=TRAINS.values(), ids=TRAINS)
+    def strategy(self, request: pytest.FixtureRequest) -> Strategy:
+        return request.param
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -99,3 +120,24 @@ def test_every_strategy_on_every_space(strategy: Strategy, name: str) -> None:
     assert len(history.keys) == len(history) == 14
     for trial in history:
         assert trial.architecture == space.architecture(trial.architecture)
+
+
+class Reckless(Strategy):
+    """Changes the best of all trials, limits or not, and draws the same with every seed."""
+
+    def propose(self, history: History, count: int, search: Search) -> list[Architecture]:
+        rng = random.Random(len(history))
+        unseen = Unseen(history, search, rng)
+        if len(history) < 3:
+            return unseen.samples(1)
+        best = max(history, key=lambda trial: trial.measurements["x"].value).architecture
+        found = unseen.first(mutate(best, search.space.decisions, rng) for _ in range(50))
+        return [found] if found else unseen.samples(1)
+
+
+def test_the_contract_sees_a_strategy_without_limits_or_seed() -> None:
+    search, contract = search_for(BranchedSpace()), StrategyContract()
+    with pytest.raises(AssertionError):
+        contract.test_what_breaks_a_limit_does_not_attract(Reckless(), search)
+    with pytest.raises(AssertionError):
+        contract.test_another_seed_gives_another_sequence(Reckless(), search)

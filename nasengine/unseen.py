@@ -1,7 +1,7 @@
 """Never twice the same: what is in the history is not proposed again while something is left.
 
-Written once for every strategy. Two architectures that compute the same share a canonical key
-(`SearchSpace.key`) and count as one.
+Written once for every strategy, yours included. Two architectures that compute the same share a
+canonical key (`SearchSpace.key`) and count as one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from nasengine.graph import SpaceGraph
 from nasengine.history import History
 from nasengine.moves import Decisions, enumerate_all, mutate, sample
 from nasengine.space import SearchSpace
-from nasengine.trial import Trial
 
 if TYPE_CHECKING:
     from nasengine.search import Search
@@ -41,6 +40,13 @@ class Unseen:
         Gives the space and its canonical keys.
     rng
         What `sample` draws from.
+
+    Examples
+    --------
+    In a strategy, the first of some mutants that is new, else anything that is::
+
+        unseen = Unseen(history, search, rng)
+        architecture = unseen.first(mutants) or unseen.sample()
     """
 
     def __init__(self, history: History, search: Search, rng: random.Random) -> None:
@@ -66,11 +72,13 @@ class Unseen:
         return next((candidate for candidate in candidates if self.take(candidate)), None)
 
     def sample(self) -> Architecture | None:
-        """Take and return an unseen architecture, drawn uniformly; None when none is left.
+        """Take and return an unseen architecture, each choice as likely; None when none is left.
 
-        Draws are rejected while they hit what was seen. When nearly all was seen, the rest is
-        listed; in a space too large to be listed, architectures are visited from a random one on,
-        `LISTED` of them before the space is taken to be exhausted.
+        So what can be written in several ways is drawn so many times as often: to draw uniformly
+        from what is computed would take a list of the whole space. Draws are rejected while they
+        hit what was seen. When nearly all was seen, the rest is listed; in a space too large to be
+        listed, architectures are visited from a random one on, `LISTED` of them before the space
+        is taken to be exhausted.
         """
         decisions = self._space.decisions
         found = self.first(sample(decisions, self._rng) for _ in range(TRIES))
@@ -86,7 +94,7 @@ class Unseen:
         return self.first([self._rng.choice(left)] if left else [])
 
     def samples(self, count: int) -> list[Architecture]:
-        """Take and return up to `count` unseen architectures, drawn uniformly."""
+        """Take and return up to `count` unseen architectures, as `sample` does."""
         found = []
         for _ in range(count):
             architecture = self.sample()
@@ -125,18 +133,3 @@ def distinct(space: SearchSpace) -> dict[str, Architecture]:
             found.setdefault(space.key(architecture), architecture)
         _distinct[space.graph] = found
     return found
-
-
-def searchable(trials: Iterable[Trial], space: SearchSpace) -> list[Trial]:
-    """Return the trials whose architecture a search can reach.
-
-    A reference network may hold baseline blocks, which no search proposes.
-    """
-    return [trial for trial in trials if is_searchable(trial, space)]
-
-
-def is_searchable(trial: Trial, space: SearchSpace) -> bool:
-    """Say whether a trial's architecture is made of the space's choices only."""
-    return not trial.reference or all(
-        trial.architecture[name] in choices for name, choices in space.decisions.items()
-    )
