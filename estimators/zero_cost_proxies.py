@@ -15,9 +15,29 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ._norms import Deviations, WithoutNorms
+
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d)
 _WEIGHTED = (*_CONVOLUTIONS, nn.ConvTranspose3d, nn.Linear)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+
+_RECTIFIERS = frozenset(
+    (
+        "relu",
+        "hardtanh",  # ReLU6 too
+        "leaky_relu",
+        "rrelu_with_noise",
+        "_prelu_kernel",
+        "elu",  # SELU too
+        "celu",
+        "gelu",
+        "silu",
+        "mish",
+        "hardswish",
+        "softplus",
+    )
+)
+"""ATen's units that are on where what comes in is above 0, and off, or nearly so, below."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +60,18 @@ class Probe:
 
 
 def _weights(network: nn.Module) -> list[Tensor]:
-    return [m.weight for m in network.modules() if isinstance(m, _WEIGHTED)]
+    """Return the weights of convolutions, linear layers and attention's projections."""
+    found = [m.weight for m in network.modules() if isinstance(m, _WEIGHTED)]
+    for module in network.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            given = [getattr(module, name) for name in _PROJECTIONS]
+            found += [weight for weight in given if weight is not None]
+    return found
 
 
 def _gradients(scalar: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+    if not weights:
+        raise ValueError("the network has no convolution and no linear layer")
     found = torch.autograd.grad(scalar, weights, allow_unused=True)
     return [torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True)]
 
@@ -65,22 +93,17 @@ def snip(network: nn.Module, probe: Probe) -> float:
 def synflow(network: nn.Module, probe: Probe) -> float:
     """Sum |weight x gradient of R|, R the outputs for ones (SynFlow: Tanaka et al. 2020, eq. 2).
 
-    With the absolute values of all weights, in float64, batch norms left out.
+    With the absolute values of all weights, in float64, normalisations left out, of which one
+    that divides by its own input's deviation would let no change of a weight through.
     """
     network = network.double().eval()
     with torch.no_grad():
         for tensor in network.parameters():
             tensor.abs_()
-    for module in network.modules():
-        if isinstance(module, _NORMS):
-            module.forward = _same  # type: ignore[method-assign, assignment]
     weights = _weights(network)
     ones = torch.ones_like(probe.inputs[:1], dtype=torch.float64)
-    return _saliency(weights, _gradients(network(ones).sum(), weights))
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
+    with WithoutNorms():
+        return _saliency(weights, _gradients(network(ones).sum(), weights))
 
 
 def _saliency(weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> float:
@@ -103,29 +126,40 @@ class _Rectifiers(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        output = func(*args, **(kwargs or {}))
-        if func._overloadpacket.__name__.rstrip("_") in ("relu", "hardtanh", "leaky_relu"):
-            # Codes are products of 0 and 1: exact in float32 up to 2^24 units.
-            code = (output.flatten(1) > 0).float()
-            off = 1 - code
-            self.alike += (code @ code.T + off @ off.T).double().cpu()
-            self.seen += code.shape[1]
-        return output
+        if func._overloadpacket.__name__.rstrip("_") in _RECTIFIERS:
+            # Before it runs: it may write over what comes in.
+            self._add(args[0])
+        return func(*args, **(kwargs or {}))
+
+    def _add(self, x: Tensor) -> None:
+        if len(x) != len(self.alike):
+            raise ValueError(
+                f"a rectified unit reads a tensor of {tuple(x.shape)}, whose first axis is not the "
+                f"{len(self.alike)} samples"
+            )
+        # Codes are products of 0 and 1: exact in float32 up to 2^24 units.
+        code = (x.flatten(1) > 0).float()
+        off = 1 - code
+        self.alike += (code @ code.T + off @ off.T).double().cpu()
+        self.seen += code.shape[1]
 
 
 def naswot(network: nn.Module, probe: Probe) -> float:
     """Return log |det K|, K_ij = ReLUs alike on or off for samples i, j (Mellor et al. 2021).
 
+    The paper's networks have ReLUs; of their kin (leaky, parametric, GELU, SiLU, ...) the sign of
+    what comes in is the code too. Sigmoids and their like are no such units.
+
     Raises
     ------
     ValueError
-        If the network has no ReLU.
+        If the network has none.
     """
     counter = _Rectifiers(len(probe.inputs))
     with torch.no_grad(), counter:
         network.train()(probe.inputs)
     if not counter.seen:
-        raise ValueError("the network has no ReLU")
+        raise ValueError("the network has no ReLU, nor one of its kin (GELU, SiLU, PReLU, ...)")
     return float(torch.linalg.slogdet(counter.alike).logabsdet)
 
 
@@ -147,35 +181,20 @@ def jacob_cov(network: nn.Module, probe: Probe) -> float:
 def zen(network: nn.Module, probe: Probe) -> float:
     """Return the Zen-score (Lin et al. 2021, algorithm 1): expressivity under Gaussian weights.
 
-    log E|f(x) - f(x + 0.01 e)| plus, for each batch norm, the log of the deviation that it takes
-    away. f are the last features that still have a height and a width.
+    log E|f(x) - f(x + 0.01 e)| plus, for each normalisation, the log of the deviation that it
+    takes away. The paper has batch norms; for others the deviation is of what they normalise
+    together. f are the last features that still have a height and a width.
     """
     with torch.no_grad():
         for weight in _weights(network):
             weight.copy_(torch.randn(weight.shape, generator=probe.generator))
         x = torch.randn(probe.inputs.shape, generator=probe.generator)
         other = x + 1e-2 * torch.randn(x.shape, generator=probe.generator)
-        deviations: list[float] = []
-        hooks = [
-            module.register_forward_pre_hook(_deviation_into(deviations))
-            for module in network.modules()
-            if isinstance(module, _NORMS)
-        ]
-        features = _features(network.train(), x.to(probe.inputs.device))
-        for hook in hooks:
-            hook.remove()
+        with Deviations() as deviations:
+            features = _features(network.train(), x.to(probe.inputs.device))
         moved = _features(network, other.to(probe.inputs.device)) - features
         distance = moved.double().flatten(1).norm(dim=1).mean().item()
-    return sum(math.log(d) if d > 0 else -math.inf for d in [distance, *deviations])
-
-
-def _deviation_into(found: list[float]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def hook(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        x = arguments[0].double()
-        others = [axis for axis in range(x.ndim) if axis != 1]
-        found.append(x.var(dim=others, correction=0).mean().sqrt().item())
-
-    return hook
+    return sum(math.log(d) if d > 0 else -math.inf for d in [distance, *deviations.found])
 
 
 def _features(network: nn.Module, x: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ class TestZeroCost(Row):
     plugin = "zero_cost"
 
     def make(self, search) -> Estimator:
-        return ZeroCost(proxy="synflow", batch=4)
+        return ZeroCost(proxy="synflow")
 
 
 class TestTabular(Row):

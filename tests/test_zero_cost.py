@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import statistics
 
 import pytest
 import torch
 from torch import nn
 
 from nasengine.architecture import Architecture
-from nasengine.errors import EstimationFailed
+from nasengine.errors import EstimationFailed, SpecError
+from nasengine.estimators import zero_cost_proxies
 from nasengine.estimators.zero_cost import ZeroCost
 from nasengine.estimators.zero_cost_proxies import (
     PROXIES,
@@ -64,12 +67,91 @@ def test_synflow_takes_absolute_weights_ones_and_no_batch_norm():
     assert synflow(normed, probe([[30.0, -40.0]])) == pytest.approx(18)
 
 
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.GroupNorm(2, 4),
+        nn.InstanceNorm2d(4, affine=True),
+        nn.LayerNorm([4, 6, 6]),
+        nn.RMSNorm([6]),
+        nn.BatchNorm2d(4, track_running_stats=False),
+    ],
+    ids=lambda norm: type(norm).__name__,
+)
+@pytest.mark.parametrize("proxy", [synflow, zen])
+def test_what_any_norm_takes_away_a_proxy_does_not_lose(proxy, norm):
+    class Normed(nn.Module):
+        """A large scale before a norm, or before nothing."""
+
+        def __init__(self, scale, *norms):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, padding=1, bias=False)
+            self.norms, self.scale = nn.Sequential(*copy.deepcopy(norms)), scale
+
+        def forward(self, x):
+            return self.norms(self.conv(x) * self.scale)
+
+    def score(scale, *norms):
+        torch.manual_seed(0)
+        return proxy(Normed(scale, *norms), probe(torch.zeros(8, 3, 6, 6)))
+
+    if proxy is synflow:
+        assert score(1.0, norm) == score(1.0) > 0
+    else:
+        assert score(100.0, norm) == pytest.approx(score(1.0, norm) + math.log(100), abs=0.01)
+
+
+def test_a_norm_that_is_a_function_is_left_out_of_synflow_too():
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = linear([[1.0, -2.0], [1.0, 2.0]])
+
+        def forward(self, x):
+            return nn.functional.layer_norm(input=self.first(x), normalized_shape=[2])
+
+    assert synflow(Normed(), probe([[30.0, -40.0]])) == pytest.approx(6)
+
+
+@pytest.mark.parametrize(("further", "count"), [({}, 2), ({"kdim": 6, "vdim": 6}, 4)])
+def test_attention_s_projections_are_weights(further, count):
+    attention = nn.MultiheadAttention(4, 2, **further)
+    weights = zero_cost_proxies._weights(nn.Sequential(attention))
+    assert len(weights) == count
+    assert {id(w) for w in weights} == {id(p) for p in attention.parameters() if p.ndim == 2}
+
+
+@pytest.mark.parametrize("proxy", ["grad_norm", "snip", "synflow"])
+def test_a_network_without_weights_has_no_score(proxy):
+    with pytest.raises(ValueError, match="no convolution and no linear layer"):
+        PROXIES[proxy](nn.Sequential(nn.ReLU()), probe(torch.rand(2, 3, 4, 4)))
+
+
 def test_synflow_of_a_deep_network_stays_finite():
     deep = linear(*[[[30.0] * 8] * 8] * 60)
     assert math.isfinite(synflow(deep, probe(torch.zeros(1, 8))))
 
 
-@pytest.mark.parametrize("relu", [nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6()])
+@pytest.mark.parametrize(
+    "relu",
+    [
+        nn.ReLU(),
+        nn.ReLU(inplace=True),
+        nn.ReLU6(),
+        nn.LeakyReLU(inplace=True),
+        nn.PReLU(init=-0.5),
+        nn.GELU(),
+        nn.SiLU(),
+        nn.ELU(inplace=True),
+        nn.SELU(),
+        nn.CELU(),
+        nn.Mish(),
+        nn.Hardswish(),
+        nn.Softplus(),
+        nn.RReLU(),
+    ],
+    ids=str,
+)
 def test_naswot_counts_units_alike(relu):
     inputs = [[1.0, 1.0, -1.0], [1.0, -1.0, -1.0], [-1.0, -1.0, -1.0]]
     kernel = torch.tensor([[3.0, 2, 1], [2, 3, 2], [1, 2, 3]])
@@ -161,9 +243,27 @@ def test_a_proxy_that_does_not_suit_fails_with_the_reason(tmp_path):
 
 
 def test_a_score_that_is_not_finite_fails(tmp_path, monkeypatch):
-    from nasengine.estimators import zero_cost_proxies
-
     monkeypatch.setattr(zero_cost_proxies, "PROXIES", {"snip": lambda network, probe: math.nan})
     search = tiny_search(estimators={}, folder=tmp_path)
     with pytest.raises(EstimationFailed, match="snip: the score is nan"):
         ZeroCost(proxy="snip").measure(tiny_candidate(search))
+
+
+def test_several_seeds_are_averaged_and_their_spread_is_kept(tmp_path):
+    search = tiny_search(estimators={}, folder=tmp_path)
+    candidate = tiny_candidate(search)
+    alone = ZeroCost(proxy="synflow").measure(candidate)["synflow"]
+    found = ZeroCost(proxy="synflow", seeds=3).measure(candidate)["synflow"]
+    values = found.details["values"]
+    assert alone.details == {"values": [alone.value]}
+    assert len(set(values)) == 3 and values[0] == alone.value
+    assert found.value == pytest.approx(statistics.fmean(values))
+    assert found.details["std"] == pytest.approx(statistics.stdev(values))
+
+
+def test_a_batch_that_synflow_does_not_look_at_is_refused(tmp_path):
+    search = tiny_search(estimators={}, folder=tmp_path)
+    with pytest.raises(SpecError, match="batch: synflow looks at no samples"):
+        ZeroCost(proxy="synflow", batch=8).check(search)
+    ZeroCost(proxy="synflow", batch=32).check(search)
+    ZeroCost(proxy="naswot", batch=8).check(search)
