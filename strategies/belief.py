@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from math import prod
 from typing import TYPE_CHECKING
@@ -74,6 +74,10 @@ class Belief:
         self._best = self._targets[self._front]
         running = [t.architecture for t in history if t.status is Status.RUNNING]
         self._model.observe([*self._trials, *running])
+        self._weighed = [
+            posterior.weigh(values)
+            for posterior, values in zip(self._model.posteriors, self._targets.T, strict=True)
+        ]
 
     def imagine(self, architecture: Architecture) -> None:
         """Believe that an architecture turns out as expected."""
@@ -85,8 +89,8 @@ class Belief:
 
     def _predict(self, columns: Sequence[int]) -> tuple[Array, Array]:
         beliefs = [
-            posterior.predict(values, columns)
-            for posterior, values in zip(self._model.posteriors, self._targets.T, strict=True)
+            posterior.predict(weighed, columns)
+            for posterior, weighed in zip(self._model.posteriors, self._weighed, strict=True)
         ]
         return (
             np.column_stack([mean for mean, _ in beliefs]),
@@ -102,29 +106,42 @@ class Belief:
         its neighbours, as long as there is a better one.
         """
         near = (column for parent in parents for column in self._model.around(parent))
-        new = list(dict.fromkeys([*self._model.anywhere, *near]))
-        pool: list[int] = []
-        worth = np.empty(0)
-        while True:
-            pool += new
-            rng = search.stream("belief", len(self._trials))
-            worth = np.append(worth, self._worth(new, rng))
-            ranked = (self._model.asked[pool[index]] for index in _best_first(worth))
-            best = next((architecture for architecture in ranked if architecture in unseen), None)
-            if best is None:
-                return None
-            known = set(pool)
-            new = [column for column in self._model.around(best) if column not in known]
-            if not new:
-                return best
+        columns = list(dict.fromkeys([*self._model.anywhere, *near]))
+        worth, pool = self._worth(columns, search), set(columns)
+        scale = worth.max() or 1.0
+        best = self._best_unseen(columns, worth / scale, unseen)
+        while best is not None:
+            columns = [column for column in self._model.around(best[1]) if column not in pool]
+            if not columns:
+                return best[1]
+            pool.update(columns)
+            further = self._best_unseen(columns, self._worth(columns, search) / scale, unseen)
+            if further is None or further[0] <= best[0]:
+                return best[1]
+            best = further
+        return None
 
-    def _worth(self, columns: Sequence[int], rng: random.Random) -> Array:
+    def _best_unseen(
+        self, columns: Sequence[int], worth: Array, unseen: Unseen
+    ) -> tuple[float, Architecture] | None:
+        """Return the unseen one that is worth most, after its worth; the first of equal ones.
+
+        Rounded, so that what is equal but for the order of its sums is a tie: a resumed search
+        adds up in another order.
+        """
+        rounded = np.round(worth, 9)
+        ranked = ((index, self._model.asked[columns[index]]) for index in _best_first(rounded))
+        found = next((pair for pair in ranked if pair[1] in unseen), None)
+        return None if found is None else (float(rounded[found[0]]), found[1])
+
+    def _worth(self, columns: Sequence[int], search: Search) -> Array:
         mean, deviation = self._predict(columns)
         goals = mean.shape[1]
         if goals == 1:
             return expected_improvement(self._best.min(), mean[:, 0], deviation[:, 0])
         if goals == 2:
             return expected_hypervolume_improvement(self._best, self._corner, mean, deviation)
+        rng = search.stream("belief", len(self._trials))
         return expected_chebyshev_improvement(self._best, mean, deviation, rng)
 
     @cached_property
@@ -148,15 +165,16 @@ class Belief:
         return [self._trials[index] for index in chosen]
 
 
-def _best_first(worth: Array) -> list[int]:
-    """Return indices, the highest worth first.
+_AHEAD = 16
+"""Of how many the order is found out first; seldom are more asked for."""
 
-    Rounded, so that what is equal but for the order of its sums is a tie: a resumed search adds
-    up in another order.
-    """
-    rounded = np.round(worth / (worth.max() or 1.0), 9)
-    order: list[int] = np.argsort(-rounded, kind="stable").tolist()
-    return order
+
+def _best_first(worth: Array) -> Iterator[int]:
+    """Yield indices, the highest worth first, of equal ones the first."""
+    lowest = np.partition(worth, -_AHEAD)[-_AHEAD] if len(worth) > _AHEAD else -np.inf
+    for ahead in (worth >= lowest, worth < lowest):
+        among = np.flatnonzero(ahead)
+        yield from among[np.argsort(-worth[among], kind="stable")].tolist()
 
 
 class Model:
@@ -224,7 +242,7 @@ class Model:
         """Condition on architectures in this order; what was so before is kept."""
         same = 0
         for before, now in zip(self.observed, architectures, strict=False):
-            if before != now:
+            if before is not now and before != now:
                 break
             same += 1
         new = architectures[same:]

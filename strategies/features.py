@@ -11,7 +11,7 @@ that compute the same look the same:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -72,20 +72,31 @@ class Features:
         self._nodes = graph.nodes
         self._size = prod(len(choices) for choices in self.decisions.values())
         self._code = {n: {c: i for i, c in enumerate(cs)} for n, cs in self.decisions.items()}
-        self._names = sorted({choice for choices in self.decisions.values() for choice in choices})
         self.widths = [len(choices) + 1 for choices in self.decisions.values()]
         self.local = sum(self.widths)
+        # Of every choice of every decision, one after the other: its decision and its number.
+        counts = [len(choices) for choices in self.decisions.values()]
+        self._decision_of = np.repeat(np.arange(len(counts)), counts)
+        self._number_of = np.concatenate([np.arange(count) for count in counts])
+        # After those of a decision stands whether it is cut.
+        self._order = np.argsort([*self._decision_of, *range(len(counts))], kind="stable")
+        choices = [choice for choices in self.decisions.values() for choice in choices]
+        self._named = np.array(
+            [[c == name for name in sorted(set(choices))] for c in choices], float
+        )
         meaning = meanings(graph)
-        self._meaning = {
-            slot.name: np.array([meaning[slot.name, c] for c in slot.candidates])
-            for slot in graph.slots
+        self._means = {
+            kind: {
+                slot.name: np.array([meaning[slot.name, c] == kind for c in slot.candidates])
+                for slot in graph.slots
+            }
+            for kind in ("module", "zero")
         }
         self._rows: dict[Architecture, Array] = {}
         rng = stream(0, "features")
         rows = self._compute([sample(self.decisions, rng) for _ in range(200)])
-        self.whole = len(self._names) + 2
-        ends = np.cumsum(self.widths) - 1
-        self.written = self.local - len(ends) if rows[:, ends].any() else 0
+        self.whole = self._named.shape[1] + 2
+        self.written = len(choices) if rows[:, np.cumsum(self.widths) - 1].any() else 0
         whole = rows[:, self.local : self.local + self.whole]
         self._mean, spread = whole.mean(axis=0), whole.std(axis=0)
         # Scaled so that two random networks are at a distance of about 1 all told.
@@ -116,56 +127,51 @@ class Features:
             for name, code in self._code.items()
         }
         alive, depth = self._trace(codes, len(architectures))
-        written = [codes[n] == i for n, cs in self.decisions.items() for i in range(len(cs))]
-        columns = self._columns(codes, alive, len(architectures))
-        return np.column_stack([*columns, depth, *written])
+        chosen = np.column_stack(list(codes.values()))[:, self._decision_of] == self._number_of
+        slots = np.column_stack([np.sum(alive[name], axis=0) for name in self.decisions])
+        each = np.array([len(alive[name]) for name in self.decisions])
+        share = slots / each
+        own = np.hstack([share[:, self._decision_of] * chosen, 1 - share])[:, self._order]
+        totals = (slots[:, self._decision_of] * chosen) @ self._named
+        cut = each.sum() - slots.sum(axis=1)
+        return np.column_stack([own, totals, cut, depth, chosen])
 
     def _trace(
         self, codes: dict[str, npt.NDArray[np.int64]], count: int
     ) -> tuple[dict[str, list[Array]], Array]:
         """Return whether each slot of a decision is alive, and the network's depth."""
+        always = np.ones(count, dtype=bool)
         reaches: dict[str, npt.NDArray[np.bool_]] = {}
         depth: dict[str, Array] = {}
         for node in self._nodes:
-            reaches[node.name] = np.ones(count, dtype=bool)
-            depth[node.name] = np.zeros(count)
-            inputs = [np.where(reaches[s], depth[s], 0.0) for s in node.inputs]
-            if inputs:
-                depth[node.name] = np.maximum.reduce(inputs)
+            inputs = [depth[s] * reaches[s] for s in node.inputs] or [np.zeros(count)]
+            depth[node.name] = np.maximum.reduce(inputs) if len(inputs) > 1 else inputs[0]
+            reaches[node.name] = always
             if node.kind == "slot":
-                meaning = self._meaning[node.name][codes[node.decision]]
+                module, zero = (
+                    self._means[kind][node.name][codes[node.decision]]
+                    for kind in ("module", "zero")
+                )
                 # A module of zeros is no zero: it has a bias, or a normalisation.
-                passes = reaches[node.inputs[0]] | (meaning == "module")
-                reaches[node.name] = passes & (meaning != "zero")
-                depth[node.name] = depth[node.name] + (meaning == "module")
+                reaches[node.name] = (reaches[node.inputs[0]] | module) & ~zero
+                depth[node.name] = depth[node.name] + module
             elif node.kind == "add":
                 reaches[node.name] = np.logical_or.reduce([reaches[s] for s in node.inputs])
-        used = {node.name: np.zeros(count, dtype=bool) for node in self._nodes}
+        return self._alive(reaches), depth[self._nodes[-1].name]
+
+    def _alive(self, reaches: Mapping[str, npt.NDArray[np.bool_]]) -> dict[str, list[Array]]:
+        """Return whether each slot of a decision is used on the way to the output."""
+        used: dict[str, npt.NDArray[np.bool_]] = {}
         alive: dict[str, list[Array]] = {name: [] for name in self.decisions}
         for node in reversed(self._nodes):
             if node.kind == "output":
-                used[node.name][:] = True
-            here = used[node.name]
+                used[node.name] = reaches[node.name]
+            here = used.get(node.name)
+            here = np.zeros_like(reaches[node.name]) if here is None else here
             if node.kind in ("slot", "add"):
                 here = here & reaches[node.name]
             if node.kind == "slot":
                 alive[node.decision].append(here.astype(float))
             for source in node.inputs:
-                used[source] |= here
-        return alive, depth[self._nodes[-1].name]
-
-    def _columns(
-        self, codes: dict[str, npt.NDArray[np.int64]], alive: dict[str, list[Array]], count: int
-    ) -> list[Array]:
-        own, totals = [], {name: np.zeros(count) for name in self._names}
-        cut = np.zeros(count)
-        for name, choices in self.decisions.items():
-            slots = np.sum(alive[name], axis=0)
-            share = slots / len(alive[name])
-            for index, choice in enumerate(choices):
-                chosen = codes[name] == index
-                own.append(share * chosen)
-                totals[choice] += slots * chosen
-            own.append(1 - share)
-            cut += len(alive[name]) - slots
-        return [*own, *totals.values(), cut]
+                used[source] = used[source] | here if source in used else here
+        return alive

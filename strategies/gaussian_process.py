@@ -50,24 +50,45 @@ class Kernel:
 
     def __call__(self, a: Array, b: Array, features: Features) -> Array:
         """Return the covariances of rows with rows: (rows of a, rows of b)."""
+        return self.between(self.embed(a, features), self.embed(b, features), features)
+
+    def embed(self, rows: Array, features: Features) -> Array:
+        """Return rows of features scaled as covariances take them, once for all of them.
+
+        The columns of each part follow one another, those of the exponentials with half their
+        squared length at their end: the exponent is a product less both halves.
+        """
         local, end = features.local, features.local + features.whole
-        covariance = self._decided(a[:, :local], b[:, :local], features.widths, *self.shares[:3:2])
-        whole = np.exp(_squared(a[:, local:end], b[:, local:end]) * (-0.5 / self.length**2))
-        whole *= self.shares[1]
-        covariance += whole
+        parts = self._decided(rows[:, :local], features.widths, self.shares[2])
+        parts.insert(1, _with_half(rows[:, local:end] / self.length))
         if len(self.shares) > 3:
             widths = [width - 1 for width in features.widths]
-            covariance += self._decided(a[:, end:], b[:, end:], widths, *self.shares[3:])
-        return covariance
+            parts += self._decided(rows[:, end:], widths, self.shares[4])
+        return np.hstack(parts)
 
-    def _decided(
-        self, a: Array, b: Array, widths: Sequence[int], together: float, each: float
-    ) -> Array:
-        """Return the covariances of decisions that matter together, and each on its own."""
+    def _decided(self, rows: Array, widths: Sequence[int], each: float) -> list[Array]:
+        """Return what tells decisions that matter together, and each on its own."""
         scale = np.sqrt(np.repeat(self.weights, widths))
-        covariance: Array = np.exp(-0.5 * _squared(a * scale, b * scale))
-        covariance *= together
-        covariance += a @ (b.T * (each / len(self.weights)))
+        return [_with_half(rows * scale), rows * np.sqrt(each / len(self.weights))]
+
+    def between(self, a: Array, b: Array, features: Features) -> Array:
+        """Return the covariances of embedded rows with embedded rows."""
+        local, whole = features.local, features.whole
+        widths = [(local, 0), (whole, 1), (local, None)]
+        if len(self.shares) > 3:
+            widths += [(features.written, 3), (features.written, None)]
+        covariance, start = np.zeros((len(a), len(b))), 0
+        for width, share in widths:
+            end = start + width
+            part = a[:, start:end] @ b[:, start:end].T
+            if share is not None:
+                part -= a[:, end, None]
+                part -= b[:, end]
+                np.exp(np.minimum(part, 0, out=part), out=part)
+                part *= self.shares[share]
+                end += 1
+            covariance += part
+            start = end
         return covariance
 
     def diagonal(self, rows: Array, features: Features) -> Array:
@@ -77,12 +98,42 @@ class Kernel:
         return variance
 
 
-def _squared(a: Array, b: Array) -> Array:
-    """Return squared distances of rows to rows: (rows of a, rows of b)."""
-    squared: Array = a @ (-2 * b.T)
-    squared += (a**2).sum(axis=1)[:, None]
-    squared += (b**2).sum(axis=1)
-    return np.maximum(squared, 0, out=squared)
+def _with_half(rows: Array) -> Array:
+    """Return rows with half of their squared length as a further column."""
+    return np.column_stack([rows, 0.5 * np.einsum("ij,ij->i", rows, rows)])
+
+
+class Grown:
+    """A table that grows at its ends without being copied every time.
+
+    Parameters
+    ----------
+    rows, columns
+        How many there are to begin with, all zeros.
+    """
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self._room = np.empty((rows, columns))
+        self._shape = (rows, columns)
+
+    @property
+    def table(self) -> Array:
+        """What there is; to be written to as well."""
+        rows, columns = self._shape
+        return self._room[:rows, :columns]
+
+    def resize(self, rows: int, columns: int) -> Array:
+        """Return the table with so many rows and columns; what is new holds anything."""
+        shape, room = (rows, columns), self._room.shape
+        if rows > room[0] or columns > room[1]:
+            larger = [
+                there if wanted <= there else wanted + wanted // 2 + 64
+                for wanted, there in zip(shape, room, strict=True)
+            ]
+            before, self._room = self.table, np.empty(larger)
+            self._room[: before.shape[0], : before.shape[1]] = before
+        self._shape = shape
+        return self.table
 
 
 class Posterior:
@@ -100,59 +151,91 @@ class Posterior:
 
     def __init__(self, kernel: Kernel, features: Features) -> None:
         self._kernel, self._features = kernel, features
-        columns = features.local + features.whole + features.written
-        self._seen, self._asked = np.empty((0, columns)), np.empty((0, columns))
+        empty = np.empty((0, features.local + features.whole + features.written))
+        columns = kernel.embed(empty, features).shape[1]
+        self._seen, self._asked = Grown(0, columns), Grown(0, columns)
         # The Cholesky factor of the covariance of what was seen, and what it makes of that with
         # what was asked: L, and L^-1 k.
-        self._root, self._half = np.empty((0, 0)), np.empty((0, 0))
-        self._prior = np.empty(0)
+        self._root, self._half = np.empty((0, 0)), Grown(0, 0)
+        # The variance of what was asked: before anything was seen, and what is left of it.
+        self._prior, self._left = Grown(1, 0), Grown(1, 0)
 
     def observe(self, rows: Array) -> None:
         """Count rows of features, (n, columns), among those measured."""
         from scipy.linalg import cholesky
 
-        below = self._solve(self._kernel(self._seen, rows, self._features)).T
-        corner = self._kernel(rows, rows, self._features) - below @ below.T
+        between, features = self._kernel.between, self._features
+        new, asked, before = self._kernel.embed(rows, features), self._asked.table, len(self._root)
+        below = self._solve(between(self._seen.table, new, features)).T
+        corner = between(new, new, features) - below @ below.T
         corner[np.diag_indices_from(corner)] += self._kernel.noise
         corner = cholesky(corner, lower=True, check_finite=False)
-        further = self._kernel(rows, self._asked, self._features) - below @ self._half
-        self._half = np.vstack([self._half, _solve(corner, further)])
-        above = np.zeros((len(self._root), len(corner)))
-        self._root = np.block([[self._root, above], [below, corner]])
-        self._seen = np.vstack([self._seen, rows])
+        half = between(new, asked, features) - below @ self._half.table
+        total = before + len(rows)
+        half = _solve(corner, half)
+        self._half.resize(total, len(asked))[before:] = half
+        self._left.table[0] -= np.einsum("ij,ij->j", half, half)
+        root = np.zeros((total, total))
+        root[:before, :before], root[before:, :before], root[before:, before:] = (
+            self._root,
+            below,
+            corner,
+        )
+        self._root = root
+        self._seen.resize(total, new.shape[1])[before:] = new
 
     def forget(self, kept: int) -> None:
         """Go back to the first so many of the rows measured."""
-        self._seen, self._half = self._seen[:kept], self._half[:kept]
-        self._root = self._root[:kept, :kept]
+        if kept == len(self._root):
+            return
+        self._root = self._root[:kept, :kept].copy()
+        self._seen.resize(kept, self._seen.table.shape[1])
+        half = self._half.resize(kept, len(self._asked.table))
+        self._left.table[0] = self._prior.table[0] - np.einsum("ij,ij->j", half, half)
 
     def ask(self, rows: Array) -> None:
         """Count rows of features among those of which `predict` tells."""
-        half = self._solve(self._kernel(self._seen, rows, self._features))
-        self._half = np.hstack([self._half, half])
-        self._prior = np.append(self._prior, self._kernel.diagonal(rows, self._features))
-        self._asked = np.vstack([self._asked, rows])
+        new = self._kernel.embed(rows, self._features)
+        half = self._solve(self._kernel.between(self._seen.table, new, self._features))
+        before = len(self._asked.table)
+        total = before + len(rows)
+        self._asked.resize(total, new.shape[1])[before:] = new
+        self._half.resize(len(self._root), total)[:, before:] = half
+        prior = self._kernel.diagonal(rows, self._features)
+        self._prior.resize(1, total)[0, before:] = prior
+        self._left.resize(1, total)[0, before:] = prior - np.einsum("ij,ij->j", half, half)
 
     def _solve(self, right: Array) -> Array:
         return _solve(self._root, right)
 
-    def predict(self, values: Array, columns: Sequence[int]) -> tuple[Array, Array]:
-        """Return the means and the standard deviations of some that were asked: (columns,) each.
+    def weigh(self, values: Array) -> tuple[Array, float]:
+        """Return what `predict` takes: the weights of what was measured, and its variance.
 
         Parameters
         ----------
         values
             What was measured at the first of the rows observed: (n,), of mean about 0. The others
             are believed to turn out as expected, which leaves the means as they are.
-        columns
-            Which of those asked, in their order.
         """
         known = len(values)
         weights = _solve(self._root[:known, :known], values)
-        variance = max(float(weights @ weights) / known, 1e-12)
-        half = self._half[:, columns]
-        left = self._prior[columns] - np.einsum("ij,ij->j", half, half)
-        mean: Array = weights @ half[:known]
+        return weights, max(float(weights @ weights) / known, 1e-12)
+
+    def predict(self, weighed: tuple[Array, float], columns: Sequence[int]) -> tuple[Array, Array]:
+        """Return the means and the standard deviations of some that were asked: (columns,) each.
+
+        Parameters
+        ----------
+        weighed
+            From `weigh`.
+        columns
+            Which of those asked, in their order.
+        """
+        weights, variance = weighed
+        half, left = self._half.table[: len(weights)], self._left.table[0, columns]
+        # Most of them: it takes less to compute them all than to gather their columns.
+        most = 2 * len(columns) > half.shape[1]
+        mean: Array = (weights @ half)[columns] if most else weights @ half[:, columns]
         return mean, np.sqrt(variance * np.maximum(left, 1e-9))
 
 

@@ -32,10 +32,10 @@ def losses_of(trials: Sequence[Trial], objectives: Objectives) -> Array:
     With one goal, and as long as nothing is feasible, what breaks a limit is worse than all that
     keeps it, the more the further: so the way into the limits can be learned.
     """
-    table = np.full((len(trials), len(objectives.goals)), np.inf)
-    for row, trial in zip(table, trials, strict=True):
-        if trial.status is Status.COMPLETE:
-            row[:] = objectives.losses(trial)
+    unknown = (np.inf,) * len(objectives.goals)
+    complete = Status.COMPLETE
+    told = [objectives.losses(t) if t.status is complete else unknown for t in trials]
+    table = np.array(told, dtype=float).reshape(len(trials), len(unknown))
     kept = table[np.isfinite(table).all(axis=1)]
     if table.shape[1] > 1 and len(kept):
         return table

@@ -69,7 +69,7 @@ def test_posterior_goes_through_the_data_and_widens_away_from_it() -> None:
     posterior.observe(rows)
     posterior.ask(rows)
     posterior.ask(features([t.architecture for t in play(Random(), search_for(space, seed=9), 30)]))
-    mean, deviation = posterior.predict(values, range(60))
+    mean, deviation = posterior.predict(posterior.weigh(values), range(60))
     assert np.allclose(mean[:30], values, atol=1e-3)
     assert deviation[30:].mean() > 10 * deviation[:30].mean()
 
@@ -89,11 +89,13 @@ def test_a_posterior_that_grew_is_the_one_of_all_at_once() -> None:
     grown.observe(rows[20:30])
     whole.observe(rows[:30])
     whole.ask(rows[30:])
-    for one, other in zip(*(p.predict(values, range(10)) for p in (grown, whole)), strict=True):
+    for one, other in zip(
+        *(p.predict(p.weigh(values), range(10)) for p in (grown, whole)), strict=True
+    ):
         assert np.allclose(one, other)
     covariance = kernel(rows[:30], rows[:30], features) + 0.01 * np.eye(30)
     exact = kernel(rows[30:], rows[:30], features) @ np.linalg.solve(covariance, values)
-    assert np.allclose(whole.predict(values, range(10))[0], exact)
+    assert np.allclose(whole.predict(whole.weigh(values), range(10))[0], exact)
 
 
 @pytest.mark.parametrize("spaces", [NASBenchMacro, NASBench201])
@@ -150,7 +152,9 @@ def test_left_out_means_are_those_without_the_one() -> None:
         posterior = Posterior(kernel, features)
         posterior.observe(np.delete(rows, index, axis=0))
         posterior.ask(rows[index : index + 1])
-        assert posterior.predict(np.delete(values, index), [0])[0] == pytest.approx(means[index])
+        assert posterior.predict(posterior.weigh(np.delete(values, index)), [0])[
+            0
+        ] == pytest.approx(means[index])
 
 
 def test_expectations_are_what_sampling_gives() -> None:
