@@ -9,15 +9,14 @@ the run begins, and those of a first and a last trial can be compared.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from nasengine.errors import EstimationFailed, RunFolderError
-from nasengine.files import write_json
+from nasengine.files import read_json, write_json
 
 from . import _timing
 from ._engines import Setup, device_name, prepare
@@ -106,8 +105,7 @@ def _name(setup: Setup) -> str:
 def _read(path: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
-    try:
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): float(value) for name, value in kept.items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise RunFolderError(f"{path}: damaged: {error}; remove it to measure again") from error
+    kept = read_json(path, dict[str, float])
+    if not all(value > 0 for value in kept.values()):
+        raise RunFolderError(f"{path}: damaged: a pace is more than 0; remove it to measure again")
+    return kept

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nasengine.architecture import Architecture
-from nasengine.errors import SpecError
-from nasengine.files import make_folder
+from nasengine.errors import RunFolderError, SpecError
+from nasengine.files import make_folder, read_json
 from nasengine.plugin import Plugin
 from nasengine.trial import Measurement, Metric
 
@@ -176,6 +176,34 @@ class CostTable:
                 if (found := getattr(self, name))
             },
         }
+
+
+@dataclass(frozen=True)
+class _TableFile:
+    """A cost table as JSON has it."""
+
+    unit: str
+    fixed: float
+    costs: dict[str, dict[str, float]]
+    decisions: dict[str, str]
+    operations: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, float] = field(default_factory=dict)
+    zeros: dict[str, float] = field(default_factory=dict)
+
+
+def read_cost_table(path: Path) -> CostTable:
+    """Read what `CostTable.to_json` gave.
+
+    Raises
+    ------
+    RunFolderError
+        If it is damaged.
+    """
+    found = read_json(path, _TableFile)
+    empty = [slot for slot, row in found.costs.items() if not row]
+    if empty or found.costs.keys() != found.decisions.keys():
+        raise RunFolderError(f"{path}: damaged: costs and decisions are not of the same slots")
+    return CostTable(**vars(found))
 
 
 class Estimator(Plugin):

@@ -11,12 +11,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from nasengine.errors import StorageError
+from pydantic import ConfigDict, RootModel, ValidationError
+
+from nasengine.errors import RunFolderError, StorageError
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
+
+T = TypeVar("T")
 
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
@@ -167,6 +171,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def storable(text: str) -> str:
+    r"""Return text as UTF-8 can hold it: what it cannot (a lone surrogate) becomes an escape.
+
+    Examples
+    --------
+    >>> storable("a name of bytes: \udcff")
+    'a name of bytes: \\udcff'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
     """Write JSON atomically: indented, no NaN.
 
@@ -176,3 +191,64 @@ def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
         If the disk refuses.
     """
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+class _Read(RootModel[T], Generic[T]):
+    """JSON as it was written: nothing is taken for something else, and numbers are finite."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+def read_json(path: Path, shape: type[T]) -> T:
+    """Read a JSON file that this engine wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+    shape
+        What it holds: a dataclass, or a type such as ``dict[str, float]``. Keys that a dataclass
+        does not have, as a later version may write them, are passed over.
+
+    Raises
+    ------
+    RunFolderError
+        If it cannot be read or is damaged: naming the file, the place in it and what stands there.
+    """
+    try:
+        return parse_json(path.read_bytes(), shape)
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise RunFolderError(f"{path}: damaged: {error}") from error
+
+
+def parse_json(content: bytes | str, shape: type[T]) -> T:
+    """Read JSON that this engine wrote; see `read_json`.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, saying where in it and what stands there.
+
+    Examples
+    --------
+    >>> parse_json('{"a": {"b": "x"}}', dict[str, dict[str, float]])
+    Traceback (most recent call last):
+    ValueError: a.b: Input should be a valid number, got 'x'
+    """
+    reader: type[RootModel[T]] = _Read[shape]  # type: ignore[valid-type]
+    try:
+        return reader.model_validate_json(content).root
+    except ValidationError as error:
+        raise ValueError(_first_problem(error)) from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Say where the first problem is, what is needed there, and what was found."""
+    problem = error.errors(include_url=False)[0]
+    place = ".".join(f"{part!s:.80}" for part in problem["loc"])
+    said = f"{place}: {problem['msg']}" if place else problem["msg"]
+    if problem["type"] in ("missing", "json_invalid"):
+        return said
+    return f"{said}, got {problem['input']!r:.60}"

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from nasengine.files import storable
 from nasengine.randomness import derive_seed, kept_generators
 
 MAX_REASON = 1000
@@ -77,7 +78,7 @@ def describe(error: BaseException) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001 a candidate's own error may be broken too
         text = "(without a message)"
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = storable(text)
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."
 
 

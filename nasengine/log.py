@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nasengine.errors import StorageError
+from nasengine.files import storable
 from nasengine.reporter import Reporter
 from nasengine.trial import Trial
 
@@ -66,11 +67,13 @@ class LogReporter(Reporter):
 
 
 def _finite(value: Any) -> Any:
-    """Replace the numbers that JSON does not have by their names."""
+    """Replace the numbers that JSON does not have by their names, and text that UTF-8 has not."""
+    if isinstance(value, str):
+        return storable(value)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {storable(str(key)): _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return value

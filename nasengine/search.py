@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import random
 import threading
 import time
@@ -12,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nasengine.errors import DataError, Interrupted, RunFolderError, SpecError, did_you_mean
-from nasengine.files import make_folder, write_atomically, write_json
+from nasengine.files import make_folder, read_json, write_atomically, write_json
 from nasengine.objectives import Objectives
 from nasengine.randomness import stream
 from nasengine.reporter import Reporter
@@ -131,7 +130,7 @@ class Search:
             self._keep_names(splits)
             write_json(path, digests)
             return
-        before = _kept(path)
+        before = read_json(path, dict[str, str])
         changed = [name for name in {*before, *digests} if before.get(name) != digests.get(name)]
         if changed:
             raise RunFolderError(
@@ -165,7 +164,7 @@ class Search:
         SpecError
             If there is no such estimator, or it has no table.
         """
-        from nasengine.estimator import CostTable
+        from nasengine.estimator import read_cost_table
 
         if key not in self.estimators:
             raise SpecError(f"no estimator {key!r}; {did_you_mean(key, self.estimators)}")
@@ -173,10 +172,8 @@ class Search:
         if key not in tables:
             path = self.folder / "tables" / f"{key}.json"
             if path.is_file():
-                try:
-                    tables[key] = CostTable(**_kept(path))
-                except TypeError as error:
-                    raise RunFolderError(f"{path}: damaged: {error}") from error
+                tables[key] = read_cost_table(path)
+                _check_slots(tables[key], self.space, path)
             else:
                 tables[key] = self.estimators[key].table(self)
                 make_folder(path.parent)
@@ -200,12 +197,13 @@ class Search:
             raise Interrupted
 
 
-def _kept(path: Path) -> dict[str, Any]:
-    """Read a JSON object that this run wrote."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunFolderError(f"{path}: damaged: {error!s:.200}") from error
-    if not isinstance(found, dict):
-        raise RunFolderError(f"{path}: damaged: a JSON object is needed")
-    return found
+def _check_slots(table: CostTable, space: SearchSpace, path: Path) -> None:
+    """Refuse a kept table that is not of a space's slots and choices."""
+    for slot in space.graph.slots:
+        if table.decisions.get(slot.name) != slot.decision:
+            raise RunFolderError(f"{path}: damaged: it is not of the slot {slot.name!r}")
+        lacking = [name for name in slot.candidates if name not in table.costs[slot.name]]
+        if lacking:
+            raise RunFolderError(
+                f"{path}: damaged: slot {slot.name!r} lacks {', '.join(map(repr, lacking))}"
+            )

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
 
 from nasengine.architecture import Architecture
 
 Direction = Literal["max", "min"]
+
+
+def check_details(details: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Refuse details that are read as more than details, and are not what they should be.
+
+    Raises
+    ------
+    ValueError
+        Naming the detail and what it has to be.
+    """
+    for key, gaps in (("values", False), ("per_sample", True)):
+        listed = details.get(key, [])
+        if not isinstance(listed, list) or not all(
+            _is_number(value) or (gaps and value is None) for value in listed
+        ):
+            raise ValueError(f"the detail {key!r} has to be a list of numbers")
+    if not _is_number(details.get("std", 0.0)):
+        raise ValueError("the detail 'std' has to be a number")
+    return details
+
+
+def _is_number(value: Any) -> bool:
+    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_real and abs(value) <= sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -46,7 +73,9 @@ class Measurement:
     """
 
     value: float
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Annotated[Mapping[str, Any], AfterValidator(check_details)] = field(
+        default_factory=dict
+    )
 
 
 class Status(str, Enum):

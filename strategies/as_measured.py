@@ -6,15 +6,14 @@ is what the network costs on the device, by the estimator that will judge the tr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from nasengine.errors import RunFolderError, StorageError
+from nasengine.errors import StorageError
 from nasengine.estimator import Candidate
-from nasengine.files import write_json
+from nasengine.files import read_json, write_json
 from nasengine.guard import describe, guarded
 
 from .costs import Cost
@@ -86,13 +85,7 @@ class Readings:
     def _read(self) -> dict[str, dict[str, float]]:
         if not self._path.is_file():
             return {}
-        try:
-            kept: dict[str, dict[str, float]] = json.loads(self._path.read_text())
-            return {str(name): dict(row) for name, row in kept.items()}
-        except (ValueError, TypeError, AttributeError) as error:
-            raise RunFolderError(
-                f"{self._path}: damaged: {error}; remove it to measure again"
-            ) from error
+        return read_json(self._path, dict[str, dict[str, float]])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nasengine.errors import RunFolderError
+from nasengine.files import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +43,23 @@ class Result:
     reason: str
 
 
+@dataclass(frozen=True)
+class _Fingerprint:
+    settings: dict[str, Any]
+    decisions: dict[str, list[str]]
+    seed: int
+
+
+@dataclass(frozen=True)
+class _ResultFile:
+    """What the file of a result holds, as far as it is read."""
+
+    fingerprint: _Fingerprint
+    alphas: dict[str, list[float]]
+    iterations: int
+    reason: str
+
+
 def fingerprint_of(settings: Darts | NniDarts, search: Search) -> dict[str, Any]:
     """Return what a checkpoint must have been made with to be gone on from."""
     return {
@@ -62,14 +79,14 @@ def read_result(path: Path, fingerprint: Mapping[str, Any]) -> Result | None:
     """
     if not path.is_file():
         return None
-    try:
-        facts = json.loads(path.read_text())
-        alphas = {name: torch.tensor(row) for name, row in facts["alphas"].items()}
-        found = Result(alphas, facts["iterations"], facts["reason"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunFolderError(f"{path}: damaged: {error}; remove it to search again") from error
-    refuse_other(facts["fingerprint"], fingerprint, path)
-    return found
+    kept = read_json(path, _ResultFile)
+    refuse_other(vars(kept.fingerprint), fingerprint, path)
+    alphas = {name: torch.tensor(row) for name, row in kept.alphas.items()}
+    if {name: len(row) for name, row in alphas.items()} != {
+        name: len(choices) for name, choices in fingerprint["decisions"].items()
+    }:
+        raise RunFolderError(f"{path}: damaged: its alphas are not of the space's choices")
+    return Result(alphas, kept.iterations, kept.reason)
 
 
 def refuse_other(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:

@@ -220,7 +220,7 @@ def test_a_spent_time_budget_ends_the_search(tmp_path: Path) -> None:
     storage = Storage(tmp_path / "history.sqlite")
     history = Engine(search, InOrder(), storage, clock=lambda: float(next(ticks))).run()
     assert 0 < len(history) < 4
-    assert storage.fact("seconds", 0.0) >= 45
+    assert storage.fact("seconds", float, 0.0) >= 45
 
 
 def test_a_finished_search_takes_no_more_seconds(tmp_path: Path) -> None:
@@ -346,7 +346,7 @@ class Detailed(CountingEstimator):
 @pytest.mark.parametrize("key", ["values", "per_sample", "std"])
 def test_details_that_are_read_are_what_they_should_be(key: str, tmp_path: Path) -> None:
     engine = engine_for(tmp_path, {"firsts": Detailed(key=key)}, trials=1)
-    assert f"the detail {key!r} of firsts has to be a" in engine.run()[0].reason
+    assert f"firsts: the detail {key!r} has to be a" in engine.run()[0].reason
 
 
 def test_why_there_is_no_network_is_counted(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def test_a_clock_that_jumps_changes_nothing(
         experiment = Experiment.load(write(folder, table))
         with RunFolder.create(folder / "runs", experiment, []) as run_folder:
             history = run(experiment, run_folder).history
-            assert 0 <= run_folder.storage.fact("seconds", -1.0) < 3600
+            assert 0 <= run_folder.storage.fact("seconds", float, -1.0) < 3600
         assert all(trial.seconds >= 0 for trial in history)
         found.append([(t.number, t.architecture, t.status) for t in history])
     assert found[0] == found[1]
@@ -304,7 +304,7 @@ def test_a_damaged_file_is_an_error_with_a_name_or_makes_no_difference(
                 run_folder.check_identity(experiment)
                 run_folder.storage.history()
                 run_folder.storage.references()
-                run_folder.storage.fact("seconds", 0.0)
+                run_folder.storage.fact("seconds", float, 0.0)
         except InputError as error:
             assert str(folder) in str(error), (number, error)
         shutil.rmtree(folder)
@@ -364,7 +364,7 @@ def test_a_history_of_other_content_is_named(statement: str, copied: Path) -> No
     try:
         storage = Storage(copied / "history.sqlite")
         storage.history()
-        storage.fact("seconds", 0.0)
+        storage.fact("seconds", float, 0.0)
     except RunFolderError as error:
         assert "history.sqlite" in str(error)
     else:

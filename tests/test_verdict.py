@@ -10,6 +10,7 @@ import pytest
 import tomli_w
 
 from nasengine.cli import main
+from nasengine.files import parse_json
 from nasengine.runs.result import Comparison
 from nasengine.runs.verdict import Judged, Standing
 from nasengine.statistics import t_interval
@@ -116,11 +117,11 @@ def test_a_standing_is_the_same_when_it_is_read_again() -> None:
     judged = Judged("acc", split="validation", chosen_among=3, goals=2)
     pair = [Measurement(v, {"values": [v, v + 0.1]}) for v in (0.9, 0.1)]
     standing = judged.standing("big", 1, *pair, {"size": 0.5})
-    again = Standing.from_json(json.loads(json.dumps(standing.as_json())))
+    again = parse_json(json.dumps(standing.as_json()), Standing)
     assert again == standing and standing.interval is not None
     assert again.said("%").endswith("; 0.50x the size")
-    with pytest.raises(ValueError, match="no such standing"):
-        Standing.from_json({**standing.as_json(), "word": "superb"})
+    with pytest.raises(ValueError, match=r"word: .* got 'superb'"):
+        parse_json(json.dumps({**standing.as_json(), "word": "superb"}), Standing)
 
 
 def test_what_is_counted_is_exact_and_all_equal_is_told() -> None:

@@ -48,7 +48,7 @@ def resume(options: argparse.Namespace, stop: threading.Event) -> int:
     folder: Path = options.folder
     with RunFolder(folder) as run_folder:
         experiment = session.reopened(run_folder, options.assignments, options.code)
-        if run_folder.storage.fact("finished", False) and not options.assignments:
+        if run_folder.storage.fact("finished", bool, False) and not options.assignments:
             print(f"{folder} is finished: see {folder / 'best'}")
             return 0
         return _go_on(experiment, run_folder, options.quiet, stop)

@@ -11,8 +11,9 @@ from nasengine.estimator import CostTable
 from nasengine.trial import Trial
 
 from .charts import Axis, Series, chart
+from .events import Derivation
 from .html import MISSING, Html, grid, section, table
-from .record import Event, Record
+from .record import Record
 
 Pair = tuple[float, float]
 
@@ -79,8 +80,8 @@ def _derived(record: Record) -> Html | None:
     """Return predicted and measured costs of every architecture that was derived."""
     rows = [
         tuple(_compared(record, event, key))
-        for event in record.log.get("darts_derived", [])
-        for key in event["predicted"]
+        for event in record.log.derived
+        for key in event.predicted
     ]
     if not rows:
         return None
@@ -89,11 +90,11 @@ def _derived(record: Record) -> Html | None:
     return table(titles, dict.fromkeys(rows), numbers_from=2)
 
 
-def _compared(record: Record, event: Event, key: str) -> Iterator[str]:
+def _compared(record: Record, event: Derivation, key: str) -> Iterator[str]:
     """Yield one derived architecture's cost: asked, predicted, measured."""
-    same = [t for t in record.history if dict(t.architecture) == event["architecture"]]
+    same = [t for t in record.history if dict(t.architecture) == event.architecture]
     found = same[0].measurements.get(key) if same else None
-    target, predicted = event.get("targets", {}).get(key), event["predicted"][key]
+    target, predicted = event.targets.get(key), event.predicted[key]
     yield f"trial {same[0].number}" if same else "not measured"
     yield key
     yield record.text(key, target) if target is not None else MISSING

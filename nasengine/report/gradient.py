@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from .charts import Axis, Point, Series, chart, heat_map, spark
+from .events import CostFacts, Iteration
 from .html import Html, details, grid, section, tag
-from .record import Event, Record
+from .record import Record
 
 _ITERATION = Axis("iteration")
 _MOST_SPARKS = 32
@@ -16,7 +17,7 @@ _MOST_SPARKS = 32
 def gradient_search(record: Record) -> Html | None:
     """Return the section of a gradient search; None where there was none."""
     # After a crash some iterations are told twice: the later line is the one gone on from.
-    told = {event["iteration"]: event for event in record.log.get("darts", [])}
+    told = {event.iteration: event for event in record.log.iterations}
     events = [told[iteration] for iteration in sorted(told)]
     if not events:
         return None
@@ -29,41 +30,44 @@ def gradient_search(record: Record) -> Html | None:
     )
 
 
-def _line(events: Sequence[Event], *keys: str) -> list[Point]:
+def _line(events: Sequence[Iteration], value: Callable[[Iteration], float | None]) -> list[Point]:
     """Return a value over the iterations, where it is known."""
-    found = []
-    for event in events:
-        value = event
-        for key in keys:
-            value = value.get(key) if isinstance(value, Mapping) else None  # type: ignore[assignment]
-        if isinstance(value, (int, float)):
-            found.append((float(event["iteration"]), float(value)))
-    return found
+    found = [(float(event.iteration), value(event)) for event in events]
+    return [(at, known) for at, known in found if known is not None]
 
 
-def _losses(events: Sequence[Event]) -> Html | None:
+def _losses(events: Sequence[Iteration]) -> Html | None:
     series = [
-        Series("weights' share of the data", _line(events, "task_loss"), 1),
-        Series("alphas' share, with costs", _line(events, "alpha_loss"), 2),
+        Series("weights' share of the data", _line(events, lambda e: e.task_loss), 1),
+        Series("alphas' share, with costs", _line(events, lambda e: e.alpha_loss), 2),
     ]
     return chart("Loss", series, _ITERATION, Axis("loss"))
 
 
-def _costs(events: Sequence[Event]) -> list[Html | None]:
-    found = []
-    for key, last in events[-1].get("costs", {}).items():
-        series = [
-            Series("expected under the alphas", _line(events, "costs", key, "expected"), 1),
-            Series("of what would be derived", _line(events, "costs", key, "derived"), 2, "step"),
-            Series("target", _line(events, "costs", key, "target"), 3, "dashed"),
-        ]
-        found.append(chart(f"Cost: {key}", series, _ITERATION, Axis(key, last.get("unit", ""))))
-    return found
+def _costs(events: Sequence[Iteration]) -> list[Html | None]:
+    return [_cost(events, key, last.unit) for key, last in events[-1].costs.items()]
 
 
-def _band(title: str, key: str, events: Sequence[Event], note: str) -> Html | None:
+def _cost(events: Sequence[Iteration], key: str, unit: str) -> Html | None:
+    def line(value: Callable[[CostFacts], float | None]) -> list[Point]:
+        return _line(events, lambda e: value(e.costs[key]) if key in e.costs else None)
+
+    series = [
+        Series("expected under the alphas", line(lambda cost: cost.expected), 1),
+        Series("of what would be derived", line(lambda cost: cost.derived), 2, "step"),
+        Series("target", line(lambda cost: cost.target), 3, "dashed"),
+    ]
+    return chart(f"Cost: {key}", series, _ITERATION, Axis(key, unit))
+
+
+def _band(
+    title: str,
+    value: Callable[[Iteration], Mapping[str, float]],
+    events: Sequence[Iteration],
+    note: str,
+) -> Html | None:
     """Draw a value of every slot: the mean, and the least and the most of them."""
-    rows = [(float(e["iteration"]), list(e.get(key, {}).values())) for e in events]
+    rows = [(float(event.iteration), list(value(event).values())) for event in events]
     rows = [(at, values) for at, values in rows if values]
     series = [
         Series("least and most", [(at, max(values)) for at, values in rows], 0),
@@ -73,13 +77,14 @@ def _band(title: str, key: str, events: Sequence[Event], note: str) -> Html | No
     return chart(title, series, _ITERATION, Axis(title.lower()), note)
 
 
-def _entropy(events: Sequence[Event]) -> Html | None:
+def _entropy(events: Sequence[Iteration]) -> Html | None:
     note = "Share of the largest possible: 1 is undecided, 0 decided."
-    return _band("Entropy of the alphas", "entropy", events, note)
+    return _band("Entropy of the alphas", lambda e: e.entropy, events, note)
 
 
-def _margins(events: Sequence[Event]) -> Html | None:
-    return _band("Margin", "margins", events, "The best softmax weight less the second best.")
+def _margins(events: Sequence[Iteration]) -> Html | None:
+    note = "The best softmax weight less the second best."
+    return _band("Margin", lambda e: e.margins, events, note)
 
 
 def _softmax(alphas: Sequence[float]) -> list[float]:
@@ -88,49 +93,53 @@ def _softmax(alphas: Sequence[float]) -> list[float]:
     return [power / sum(powers) for power in powers]
 
 
-def _choices(record: Record, event: Event) -> dict[str, list[str]]:
+def _choices(record: Record, event: Iteration) -> dict[str, list[str]]:
     """Return slot to choices, in the order of the alphas; names that are not kept are numbered."""
     named = record.decisions
-    for told in record.log.get("darts_choices", []):
-        named.update(told["choices"])
+    for told in record.log.choices:
+        named.update(told.choices)
     for table in record.tables.values():
         for decision, costs in table.per_decision().items():
             named.setdefault(decision, list(costs))
     found = {}
-    for slot, alphas in event.get("alphas", {}).items():
+    for slot, alphas in event.alphas.items():
         # A cost table lists the baselines too, after the choices.
         names = list(named.get(slot, []))[: len(alphas)]
         if len(names) < len(alphas):
             names = [f"choice {place}" for place in range(1, len(alphas) + 1)]
             best = max(range(len(alphas)), key=alphas.__getitem__)
-            names[best] = event.get("derived", {}).get(slot, names[best])
+            names[best] = event.derived.get(slot, names[best])
         found[slot] = names
     return found
 
 
-def _alphas(record: Record, last: Event) -> Html | None:
+def _alphas(record: Record, last: Iteration) -> Html | None:
     rows = {
-        slot: dict(zip(names, _softmax(last["alphas"][slot]), strict=True))
+        slot: dict(zip(names, _softmax(last.alphas[slot]), strict=True))
         for slot, names in _choices(record, last).items()
     }
-    derived = record.log.get("darts_derived", [])
-    chosen = derived[0]["architecture"] if derived else last.get("derived", {})
-    moved = derived[0].get("moved", []) if derived else []
+    derived = record.log.derived
+    chosen = derived[0].architecture if derived else last.derived
+    moved = derived[0].moved if derived else []
     note = "Softmax of the alphas at the end; ✓ marks what was derived."
     if moved:
         note += f" To keep within a target, not the arg-max at {', '.join(moved)}."
     return heat_map("What the alphas came to", rows, chosen, note)
 
 
-def _paths(record: Record, events: Sequence[Event]) -> Html | None:
+def _sizes(event: Iteration) -> dict[str, int]:
+    return {slot: len(alphas) for slot, alphas in event.alphas.items()}
+
+
+def _paths(record: Record, events: Sequence[Iteration]) -> Html | None:
     """Draw how the softmax of every slot's alphas went."""
     last = events[-1]
-    if len(events) < 2:
+    events = [event for event in events if _sizes(event) == _sizes(last)]
+    if len(events) < 2 or not last.alphas:
         return None
     shown = list(_choices(record, last).items())[:_MOST_SPARKS]
     shares = {
-        slot: [(float(e["iteration"]), _softmax(e["alphas"][slot])) for e in events]
-        for slot, _ in shown
+        slot: [(float(e.iteration), _softmax(e.alphas[slot])) for e in events] for slot, _ in shown
     }
     every = [share for rows in shares.values() for _, row in rows for share in row]
     low, high = min(every), max(every)
@@ -139,7 +148,7 @@ def _paths(record: Record, events: Sequence[Event]) -> Html | None:
         lines = {name: [(at, row[i]) for at, row in shares[slot]] for i, name in enumerate(names)}
         strong = max(names, key=lambda name: lines[name][-1][1])
         drawn.append(spark(slot, lines, strong, low, high))
-    left = len(last["alphas"]) - len(drawn)
+    left = len(last.alphas) - len(drawn)
     said = f"Softmax of the alphas, all on one scale from {low:.3g} to {high:.3g}."
     note = tag("p", f"{said} And {left} more slots." if left else said, class_="note")
     return details("Every slot's alphas over the iterations", note, grid(drawn, "sparks"))
@@ -147,8 +156,11 @@ def _paths(record: Record, events: Sequence[Event]) -> Html | None:
 
 def notes(record: Record) -> Html | None:
     """Return the warnings of the run, and its notes on demand."""
-    warnings = list(dict.fromkeys(str(e.get("text", "")) for e in record.log.get("warning", [])))
-    told = list(dict.fromkeys(str(e.get("text", "")) for e in record.log.get("note", [])))
+    warnings = list(dict.fromkeys(event.text for event in record.log.warnings))
+    if record.log.unread:
+        lines = "a line is" if record.log.unread == 1 else f"{record.log.unread} lines are"
+        warnings.append(f"log.jsonl: {lines} not as written, and left out of this page")
+    told = list(dict.fromkeys(event.text for event in record.log.notes))
     listed = tag("ul", *(tag("li", text) for text in warnings), class_="warnings")
     return (
         section(

@@ -186,7 +186,7 @@ def architecture(record: Record) -> Html | None:
     if winner is None:
         return None
     drawing = record.file("best", "architecture.svg")
-    slots: Mapping[str, int] = record.result.get("slots", {})
+    slots: Mapping[str, int] = record.result.slots if record.result else {}
     image = None
     if drawing is not None:
         # An image runs no script and loads nothing, whatever the file holds.

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from nasengine.errors import InputError, RunFolderError
-from nasengine.estimator import CostTable
+from nasengine.estimator import CostTable, read_cost_table
+from nasengine.files import read_json
 from nasengine.history import History
 from nasengine.objectives import Objective, Objectives
 from nasengine.quantities import format_count, format_quantity, parse_quantity
-from nasengine.runs.spec import read_toml
+from nasengine.runs.run_files import (
+    Environment,
+    Result,
+    read_environment,
+    read_objectives,
+    read_result,
+    read_spec,
+)
 from nasengine.runs.storage import Storage
 from nasengine.runs.verdict import Standing, Tie
-from nasengine.trial import Measurement, Metric, Trial
+from nasengine.trial import Metric, Trial
 
-Event = Mapping[str, Any]
-"""A line of the log."""
+from .events import Log, read_log
 
 
 @dataclass(frozen=True)
@@ -44,13 +50,13 @@ class Record:
     finished
         Whether the run has ended.
     result
-        ``best/metrics.json``; empty before there is a result.
+        ``best/metrics.json``; None before there is a result.
     environment
         ``environment.json``; empty where it is missing.
     resolved
         ``objectives.json``: the objectives with their limits in the metrics' units.
     log
-        Kind to the lines of the log of that kind.
+        ``log.jsonl``; empty where it is missing.
     tables
         Estimator's key to the cost table that the search used.
     """
@@ -61,10 +67,10 @@ class Record:
     references: Mapping[str, Trial]
     seconds: float
     finished: bool
-    result: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    resolved: Sequence[Mapping[str, Any]] = ()
-    log: Mapping[str, list[Event]] = field(default_factory=dict)
+    result: Result | None
+    environment: Environment
+    resolved: tuple[Objective, ...] = ()
+    log: Log = field(default_factory=Log)
     tables: Mapping[str, CostTable] = field(default_factory=dict)
 
     @property
@@ -75,9 +81,8 @@ class Record:
     @cached_property
     def metrics(self) -> dict[str, Metric]:
         """Every metric by its full name; before there is a result, as far as they are known."""
-        told = self.result.get("metrics", {})
-        if told:
-            return {name: Metric(name, m["unit"], m["direction"]) for name, m in told.items()}
+        if self.result is not None:
+            return self.result.known_metrics
         measured = [t.measurements for t in [*self.references.values(), *self.history]]
         names = dict.fromkeys(name for found in measured for name in found)
         goals = {item.metric: item.goal or "min" for item in self._objectives(units={})}
@@ -94,7 +99,7 @@ class Record:
     def objectives(self) -> Objectives:
         """The goals and limits; those of the spec where the run did not come to resolve them."""
         if self.resolved:
-            return Objectives(tuple(Objective(**table) for table in self.resolved))
+            return Objectives(self.resolved)
         return Objectives(self._objectives({name: m.unit for name, m in self.metrics.items()}))
 
     def _objectives(self, units: Mapping[str, str]) -> tuple[Objective, ...]:
@@ -125,40 +130,32 @@ class Record:
     @cached_property
     def winner(self) -> Trial | None:
         """The best trial, with its final measurements where the run is finished."""
-        told = self.result.get("searched")
-        best = self.objectives.best(self.history) if self._comparable else None
-        if not told:
-            return best
-        measured = {
-            name: Measurement(
-                m["value"], {key: v for key, v in m.items() if key not in ("value", "unit")}
-            )
-            for name, m in told["measurements"].items()
-        }
-        trial = self.history[told["trial"]]
-        return Trial(
-            trial.number, trial.architecture, trial.key, trial.status, measured, "", trial.seconds
-        )
+        if self.result is None:
+            return self.objectives.best(self.history) if self._comparable else None
+        trial = self.history[self.result.searched.trial]
+        return replace(trial, measurements=self.result.measurements, reason="")
 
     @cached_property
     def standings(self) -> list[Standing]:
         """How the winner stands to each reference; none where an earlier version wrote it."""
-        told = self.result.get("verdict", ())
-        return [Standing.from_json(item) for item in told if not isinstance(item, str)]
+        return [item for item in self._told if isinstance(item, Standing)]
 
-    @cached_property
+    @property
     def tie(self) -> Tie | None:
         """The trials that share the best value, where there are several."""
-        told = self.result.get("tie")
-        return None if told is None else Tie(**told)
+        return None if self.result is None else self.result.tie
 
     @cached_property
     def verdict(self) -> list[str]:
         """Whether the search won, in sentences; as an earlier version wrote them."""
-        told = [item for item in self.result.get("verdict", ()) if isinstance(item, str)]
+        told = [item for item in self._told if isinstance(item, str)]
         judged: list[Standing | Tie] = [*self.standings, *filter(None, [self.tie])]
         units = {name: metric.unit for name, metric in self.metrics.items()}
         return told + [item.said(units.get(item.metric, "")) for item in judged]
+
+    @property
+    def _told(self) -> tuple[Standing | str, ...]:
+        return () if self.result is None else self.result.verdict
 
     @property
     def _comparable(self) -> bool:
@@ -170,9 +167,8 @@ class Record:
     @property
     def decisions(self) -> dict[str, list[str]]:
         """Slot to its choices, as a gradient search kept them; empty where none did."""
-        kept = _json(self.folder / "checkpoints" / "darts.json")
-        decisions: dict[str, list[str]] = kept.get("fingerprint", {}).get("decisions", {})
-        return dict(decisions)
+        path = self.folder / "checkpoints" / "darts.json"
+        return read_json(path, _Searched).fingerprint.decisions if path.is_file() else {}
 
     def text(self, metric: str, value: float) -> str:
         """Write a metric's value with its unit."""
@@ -207,52 +203,49 @@ def read_record(folder: Path, *, finished: bool | None = None) -> Record:
         raise RunFolderError(f"{folder}: not a run's folder (no history.sqlite)")
     storage = Storage(folder / "history.sqlite", read_only=True)
     try:
-        ended = storage.fact("finished", False) if finished is None else finished
-        result = _json(folder / "best" / "metrics.json")
-        record = Record(
-            folder,
-            read_toml(folder / "spec.toml"),
-            storage.history(),
-            storage.references(),
-            storage.fact("seconds", 0.0),
-            ended,
-            result if ended else {},
-            _json(folder / "environment.json"),
-            list(_json(folder / "objectives.json")),
-            _log(folder / "log.jsonl"),
-            {path.stem: CostTable(**_json(path)) for path in sorted(folder.glob("tables/*.json"))},
+        ended = storage.fact("finished", bool, False) if finished is None else finished
+        return _checked(
+            Record(
+                folder,
+                read_spec(folder),
+                storage.history(),
+                storage.references(),
+                storage.seconds,
+                ended,
+                read_result(folder) if ended else None,
+                read_environment(folder),
+                read_objectives(folder) if (folder / "objectives.json").is_file() else (),
+                read_log(folder / "log.jsonl"),
+                {path.stem: read_cost_table(path) for path in sorted(folder.glob("tables/*.json"))},
+            )
         )
-        _check(record)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise RunFolderError(f"{folder}: damaged: {type(error).__name__}: {error}") from error
     finally:
         storage.close()
+
+
+def _checked(record: Record) -> Record:
+    """Refuse files that are sound each by itself, and do not belong together."""
+    asked, given = {item.metric for item in record.resolved}, record.spec.get("objectives", {})
+    if record.resolved and asked != set(given):
+        raise RunFolderError(
+            f"{record.folder / 'objectives.json'}: damaged: of {', '.join(sorted(asked))!s:.80}, "
+            f"not of the spec's objectives"
+        )
+    if record.result is not None:
+        number = record.result.searched.trial
+        if not 0 <= number < len(record.history):
+            path = record.folder / "best" / "metrics.json"
+            raise RunFolderError(f"{path}: damaged: searched.trial: there is no trial {number}")
     return record
 
 
-def _check(record: Record) -> None:
-    """Read what is read on demand, so that damage is found here."""
-    _ = record.metrics, record.objectives, record.winner, record.verdict
+@dataclass(frozen=True)
+class _Fingerprint:
+    decisions: dict[str, list[str]]
 
 
-def _json(path: Path) -> Any:
-    """Read a JSON file; an empty table where there is no file."""
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path}: damaged: {error}") from error
+@dataclass(frozen=True)
+class _Searched:
+    """What a report reads of a gradient search's result."""
 
-
-def _log(path: Path) -> dict[str, list[Event]]:
-    """Read the log by kind; a line that a crash cut off is left out."""
-    found: dict[str, list[Event]] = {}
-    if not path.is_file():
-        return found
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            with suppress(ValueError, KeyError, TypeError):
-                event = json.loads(line)
-                found.setdefault(str(event["kind"]), []).append(event)
-    return found
+    fingerprint: _Fingerprint

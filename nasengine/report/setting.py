@@ -13,15 +13,14 @@ from .record import Record
 def setting(record: Record) -> Html | None:
     """Return spec, environment, time and command."""
     environment = record.environment
-    packages = environment.get("packages", {})
     machine = facts(
         [
-            ("processor", environment.get("processor")),
-            ("device", environment.get("device_name") or environment.get("device")),
-            ("threads", environment.get("threads")),
-            ("system", environment.get("system")),
-            ("Python", environment.get("python")),
-            *sorted(packages.items()),
+            ("processor", environment.processor),
+            ("device", environment.device_name or environment.device),
+            ("threads", environment.threads),
+            ("system", environment.system),
+            ("Python", environment.python),
+            *sorted(environment.packages.items()),
         ]
     )
     spec = record.file("spec.toml") or b""
@@ -39,15 +38,15 @@ def setting(record: Record) -> Html | None:
 
 
 def _began(record: Record) -> list[Html]:
-    command = record.environment.get("command") or []
+    command = record.environment.command
     if not command:
         return []
-    said = shlex.join(["nasengine", *(str(part) for part in command[1:])])
+    said = shlex.join(["nasengine", *command[1:]])
     return [tag("p", "It began with:"), tag("pre", said)]
 
 
 def _times(record: Record) -> Html:
-    supernet = [event.get("seconds", 0.0) for event in record.log.get("darts", [])]
+    supernet = [event.seconds for event in record.log.iterations]
     references = sum(trial.seconds for trial in record.references.values())
     measuring = sum(trial.seconds for trial in record.history)
     return facts(

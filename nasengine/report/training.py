@@ -14,11 +14,11 @@ def training(record: Record) -> Html | None:
         names[f"trial-{record.winner.number}"] = "searched"
     curves: dict[str, dict[int, float]] = {}
     rates: dict[str, dict[int, float]] = {}
-    for event in record.log.get("training", []):
+    for event in record.log.steps:
         # After a crash some steps are told twice: the later line is the one gone on from.
-        if str(event["what"]).partition("/")[0] in names:
-            curves.setdefault(event["what"], {})[event["step"]] = event["loss"]
-            rates.setdefault(event["what"], {})[event["step"]] = event.get("learning_rate", 0.0)
+        if event.what.partition("/")[0] in names:
+            curves.setdefault(event.what, {})[event.step] = event.loss
+            rates.setdefault(event.what, {})[event.step] = event.learning_rate
     if not curves:
         return None
     colours = {label: 2 if name == "searched" else 0 for label, name in names.items()}

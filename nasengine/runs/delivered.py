@@ -134,6 +134,7 @@ def measured_facts(trial: Trial, metrics: Mapping[str, Metric]) -> dict[str, Any
         "measurements": {
             name: {"value": m.value, "unit": metrics[name].unit, **_json(m.details)}
             for name, m in trial.measurements.items()
+            if name in metrics
         },
     }
 

@@ -24,11 +24,13 @@ from nasengine.errors import (
     InputError,
     Interrupted,
     NasengineError,
+    RunFolderError,
     SearchFailed,
     SpaceError,
     StorageError,
 )
 from nasengine.estimator import Candidate, Estimator
+from nasengine.files import parse_json
 from nasengine.guard import describe, free_memory, guarded
 from nasengine.history import History
 from nasengine.objectives import Objective
@@ -38,7 +40,7 @@ from nasengine.runs.failures import said
 from nasengine.runs.storage import Storage
 from nasengine.search import Search
 from nasengine.strategy import Strategy
-from nasengine.trial import Measurement, Status, Trial
+from nasengine.trial import Measurement, Status, Trial, check_details
 
 _REASONS = 10
 """Of why trials are not complete, the most frequent that are told."""
@@ -145,26 +147,20 @@ def _kept(name: str, measurement: Measurement) -> Measurement:
     value = float(measurement.value)
     if not math.isfinite(value):
         raise EstimationFailed(f"{name} is {value}")
+    return Measurement(value, _as_kept(name, measurement.details))
+
+
+def _as_kept(name: str, details: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return details as they are when the history is read again."""
     try:
-        details = json.loads(json.dumps(dict(measurement.details), allow_nan=False))
-    except (TypeError, ValueError) as error:
+        text = json.dumps(dict(details), allow_nan=False)
+        found = parse_json(text, dict[str, Any])
+    except (TypeError, ValueError, RecursionError) as error:
         raise EstimationFailed(f"the details of {name} are no JSON: {error}") from error
-    _check_details(name, details)
-    return Measurement(value, details)
-
-
-def _check_details(name: str, details: Mapping[str, Any]) -> None:
-    """Refuse details that are read as more than details, and are not what they should be."""
-    for key in ("values", "per_sample"):
-        listed = details.get(key, [])
-        if not isinstance(listed, list) or not all(v is None or _is_number(v) for v in listed):
-            raise EstimationFailed(f"the detail {key!r} of {name} has to be a list of numbers")
-    if not _is_number(details.get("std", 0.0)):
-        raise EstimationFailed(f"the detail 'std' of {name} has to be a number")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    try:
+        return check_details(found)
+    except ValueError as error:
+        raise EstimationFailed(f"{name}: {error}") from error
 
 
 def _say_broken(search: Search, broken: Iterable[str], found: Mapping[str, Measurement]) -> str:
@@ -193,6 +189,19 @@ def _left_behind(folder: Path) -> str:
         return ""
     stats = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
     return ";".join(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in stats)
+
+
+def _kept_history(storage: Storage, search: Search) -> History:
+    """Read the trials so far, and hold them to the search that goes on from them."""
+    history = storage.history()
+    goals = [goal.metric for goal in search.objectives.goals]
+    for trial in history:
+        where = f"{storage.path}: damaged: trial {trial.number}"
+        search.space.architecture(trial.architecture, where)
+        lacking = [name for name in goals if name not in trial.measurements]
+        if lacking and trial.status is Status.COMPLETE:
+            raise RunFolderError(f"{where}: complete without {lacking[0]}")
+    return history
 
 
 class Engine:
@@ -224,7 +233,7 @@ class Engine:
         self.strategy = strategy
         self.storage = storage
         self.executor = executor or InProcess(lambda job: measure(search, job))
-        self.history = storage.history()
+        self.history = _kept_history(storage, search)
         self._clock = clock
         self._spent_before = storage.seconds
         self._started: float | None = None

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
+from nasengine.architecture import check_architecture
 from nasengine.errors import RunFolderError, did_you_mean
 from nasengine.files import make_folder, write_json
 from nasengine.objectives import Objectives
 from nasengine.runs.delivered import deliver_network, measured_facts, usage, weights_of
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.goals import known_metrics
+from nasengine.runs.run_files import read_result
 from nasengine.runs.run_folder import RunFolder
 from nasengine.search import Search
 from nasengine.trial import Trial
@@ -61,13 +62,9 @@ def _trial(run: RunFolder, number: int) -> Trial:
 
 def _delivered(folder: Path) -> int:
     """Return the number of the trial that ``best/`` holds."""
-    path = folder / "best" / "metrics.json"
-    if not path.is_file():
+    if not (folder / "best" / "metrics.json").is_file():
         raise RunFolderError(f"{folder}: nothing is delivered yet: name a trial or a reference")
-    try:
-        return int(json.loads(path.read_text(encoding="utf-8"))["searched"]["trial"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise RunFolderError(f"{path}: damaged: {error!s:.200}") from error
+    return read_result(folder).searched.trial
 
 
 def _why(trial: Trial) -> str:
@@ -114,7 +111,10 @@ def export_network(experiment: Experiment, run: RunFolder, trial: Trial, place: 
         "cpu",
         run.path,
     )
-    problems = deliver_network(search, trial.architecture, weights_of(run.path, trial), place)
+    # A trial's choices, or a reference's, which may be baselines.
+    where = f"{run.storage.path}: damaged: {named(trial)}"
+    architecture = check_architecture(trial.architecture, search.space.fillings, where=where)
+    problems = deliver_network(search, architecture, weights_of(run.path, trial), place)
     measured = measured_facts(trial, known_metrics(search))
     facts = {"network": named(trial), "usage": usage(search), **measured}
     write_json(place / "metrics.json", facts)

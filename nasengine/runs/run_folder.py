@@ -22,6 +22,7 @@ import platform
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -31,13 +32,28 @@ import tomli_w
 from filelock import FileLock, Timeout
 
 from nasengine.errors import RunFolderError, StorageError
-from nasengine.files import remove_temporaries, walk, write_atomically, write_json
+from nasengine.files import (
+    read_json,
+    remove_temporaries,
+    storable,
+    walk,
+    write_atomically,
+    write_json,
+)
 from nasengine.runs.experiment import Experiment
+from nasengine.runs.run_files import FORMAT, read_identity
 from nasengine.runs.spec import read_toml
 from nasengine.runs.storage import Storage
 
-FORMAT = 1
 PACKAGES = ("nasengine", "torch", "numpy", "networkx", "optuna", "nni", "scikit-learn", "ptflops")
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """Who holds a run's folder."""
+
+    process: int
+    host: str
 
 
 class RunFolder:
@@ -66,8 +82,7 @@ class RunFolder:
             raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
         try:
             remove_temporaries(path)
-            owner = {"process": os.getpid(), "host": socket.gethostname()}
-            write_json(path / "owner.json", owner)
+            write_json(path / "owner.json", asdict(_Owner(os.getpid(), socket.gethostname())))
             self.storage = Storage(path / "history.sqlite")
         except BaseException:
             self._lock.release()
@@ -176,7 +191,7 @@ class RunFolder:
         RunFolderError
             If it is damaged, or of a later format.
         """
-        return _read_identity(self.path)
+        return read_identity(self.path)
 
     def write_spec(self, experiment: Experiment) -> None:
         """Replace the kept spec after a change that a resume allows; one that is the same stays."""
@@ -195,7 +210,7 @@ def check_code(path: Path) -> None:
     RunFolderError
         Naming each that is gone or changed.
     """
-    before = _read_identity(path)
+    before = read_identity(path)
     try:
         now = {"code": _code_digests(read_toml(path / "spec.toml"))}
     except OSError as error:
@@ -204,22 +219,6 @@ def check_code(path: Path) -> None:
     if changes:
         listed = "\n  ".join(changes)
         raise RunFolderError(f"{path}: changed since the run began:\n  {listed}")
-
-
-def _read_identity(folder: Path) -> dict[str, Any]:
-    path = folder / "identity.json"
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        written = found["format"]
-        if isinstance(written, bool) or not isinstance(written, int):
-            raise TypeError(f"its format is {written!r:.40}")
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise RunFolderError(f"{path}: damaged: {error!s:.200}") from error
-    if written > FORMAT:
-        raise RunFolderError(
-            f"{path}: written by a later nasengine (format {written}, this one reads {FORMAT})"
-        )
-    return found
 
 
 def plugin_names(path: Path) -> dict[str, str]:
@@ -319,9 +318,9 @@ def _said(value: Any) -> str:
 
 def _owner(path: Path) -> str:
     try:
-        owner = json.loads((path / "owner.json").read_text(encoding="utf-8"))
-        return f"process {owner['process']} on {owner['host']}"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        owner = read_json(path / "owner.json", _Owner)
+        return f"process {owner.process} on {owner.host}"
+    except RunFolderError:
         return "another process"
 
 
@@ -356,7 +355,7 @@ def _description(experiment: Experiment, command: Sequence[str]) -> _Description
 
     device = experiment.device
     environment = {
-        "command": list(command),
+        "command": [storable(word) for word in command],
         "python": platform.python_version(),
         "packages": packages(),
         "system": platform.platform(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 from nasengine import files
 from nasengine.architecture import Architecture
 from nasengine.errors import RunFolderError, StorageError
+from nasengine.files import parse_json
 from nasengine.history import History
 from nasengine.trial import Measurement, Status, Trial
 
@@ -76,9 +78,7 @@ class Storage:
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise RunFolderError(f"{path}: not a history: {error}") from error
         self._inode = _inode(path)
-        found = self.fact("format", 0)
-        if not isinstance(found, int):
-            raise RunFolderError(f"{path}: damaged: its format is {found!r:.40}")
+        found = self.fact("format", int, 0)
         if found > FORMAT:
             raise RunFolderError(
                 f"{path}: written by a later nasengine (format {found}, this one reads {FORMAT})"
@@ -90,11 +90,11 @@ class Storage:
         """Close the file."""
         self._connection.close()
 
-    def fact(self, name: str, default: T) -> T:
-        """Return a kept JSON value."""
+    def fact(self, name: str, shape: type[T], default: T) -> T:
+        """Return a kept JSON value, of a shape as `nasengine.files.read_json` takes it."""
         rows = self._read("SELECT value FROM facts WHERE name = ?", name)
-        with self._undamaged():
-            return json.loads(rows[0][0]) if rows else default
+        with self._undamaged(name):
+            return parse_json(rows[0][0], shape) if rows else default
 
     def set_fact(self, name: str, value: Any) -> None:
         """Keep a JSON value, durable on return."""
@@ -103,7 +103,7 @@ class Storage:
     @property
     def seconds(self) -> float:
         """Seconds of search, up to the last trial that began or ended."""
-        return self.fact("seconds", 0.0)
+        return self.fact("seconds", float, 0.0)
 
     def set_seconds(self, seconds: float) -> None:
         """Keep the seconds of search, durable on return."""
@@ -118,8 +118,9 @@ class Storage:
             If the file is damaged.
         """
         rows = self._read("SELECT * FROM trials ORDER BY number")
-        with self._undamaged():
-            return History(_trial(number, row) for number, *row in rows)
+        trials = [self._trial(f"trial {number}", number, row) for number, *row in rows]
+        with self._undamaged("trials"):
+            return History(trials)
 
     def begin(self, trial: Trial, left_behind: str = "", seconds: float | None = None) -> int:
         """Keep that a trial is being measured.
@@ -167,8 +168,10 @@ class Storage:
     def references(self) -> dict[str, Trial]:
         """Return the reference networks measured so far."""
         rows = self._read("SELECT * FROM reference_networks ORDER BY rowid")
-        with self._undamaged():
-            return {name: replace(_trial(-1, row), reference=name) for name, *row in rows}
+        return {
+            name: replace(self._trial(f"reference {name!r:.80}", -1, row), reference=name)
+            for name, *row in rows
+        }
 
     def finish_reference(self, trial: Trial) -> None:
         """Keep a reference network's measurements, durable on return."""
@@ -180,9 +183,7 @@ class Storage:
 
     def final(self, number: int) -> Mapping[str, Measurement]:
         """Return what only a winner is measured by, as far as it was."""
-        found: dict[str, Any] = self.fact(f"final-{number}", {})
-        with self._undamaged():
-            return _measured(found)
+        return self.fact(f"final-{number}", dict[str, Measurement], {})
 
     def set_final(self, number: int, measurements: Mapping[str, Measurement]) -> None:
         """Keep what only a winner is measured by, durable on return."""
@@ -194,13 +195,17 @@ class Storage:
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise RunFolderError(f"{self.path}: damaged: {error}") from error
 
+    def _trial(self, place: str, number: int, row: Sequence[Any]) -> Trial:
+        with self._undamaged(place):
+            return _trial(number, row)
+
     @contextmanager
-    def _undamaged(self) -> Iterator[None]:
-        """Name the file when what it holds is not what was written."""
+    def _undamaged(self, place: str) -> Iterator[None]:
+        """Name the file and the place in it where what it holds is not what was written."""
         try:
             yield
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise RunFolderError(f"{self.path}: damaged: {error!s:.200}") from error
+        except (ValueError, TypeError) as error:
+            raise RunFolderError(f"{self.path}: damaged: {place}: {error!s:.200}") from error
 
     def _write(self, durability: str, *statements: tuple[str, list[Any]]) -> None:
         """Do all of it or nothing."""
@@ -253,12 +258,14 @@ def _row(trial: Trial) -> list[Any]:
 
 def _trial(number: int, row: Sequence[Any]) -> Trial:
     key, choices, status, measurements, reason, seconds = row[:6]
+    if not (isinstance(key, str) and isinstance(reason, str) and math.isfinite(seconds)):
+        raise ValueError(f"{[key, reason, seconds]!r:.100}")
     return Trial(
         number,
-        Architecture(json.loads(choices)),
+        Architecture(parse_json(choices, dict[str, str])),
         key,
         Status(status),
-        _measured(json.loads(measurements)),
+        parse_json(measurements, dict[str, Measurement]),
         reason,
         float(seconds),
     )
@@ -273,11 +280,4 @@ def _unmeasured(measurements: Mapping[str, Measurement]) -> dict[str, Any]:
     return {
         name: {"value": m.value, **({"details": m.details} if m.details else {})}
         for name, m in measurements.items()
-    }
-
-
-def _measured(found: Mapping[str, Any]) -> Mapping[str, Measurement]:
-    return {
-        name: Measurement(float(item["value"]), item.get("details", {}))
-        for name, item in found.items()
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from nasengine.quantities import format_quantity
@@ -72,24 +72,9 @@ class Standing:
         """Return it as JSON's values."""
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Standing:
-        """Read what `as_json` wrote; what a later version adds is passed over.
-
-        Raises
-        ------
-        TypeError, ValueError, KeyError
-            If it is damaged.
-        """
-        known = {f.name: told[f.name] for f in fields(cls) if f.name in told}
-        if known["word"] not in (*WORDS, "not compared"):
-            raise ValueError(f"no such standing: {known['word']!r:.40}")
-        bounds = known.get("interval")
-        return cls(**{**known, "interval": None if bounds is None else (bounds[0], bounds[1])})
-
     def said(self, unit: str) -> str:
         """Say it in a sentence, with the metric's unit, and where and of how many it is so."""
-        if self.mine is None or self.other is None:
+        if self.word == "not compared" or self.mine is None or self.other is None:
             return f"against {self.reference}: not compared, {self.metric} is not measured of both"
         mine, other = (format_quantity(value, unit) for value in (self.mine, self.other))
         values = f"{self.metric} {mine} against {other}"

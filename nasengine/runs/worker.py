@@ -90,19 +90,19 @@ def main() -> None:
 def _measure_all(
     folder: Path, jobs: queue.Queue[dict[str, Any]], send: Send, stop: threading.Event
 ) -> None:
-    from nasengine.objectives import Objective, Objectives
+    from nasengine.objectives import Objectives
     from nasengine.runs.engine import measure
     from nasengine.runs.experiment import Experiment
     from nasengine.runs.goals import not_yet_measured
     from nasengine.runs.run import threads
+    from nasengine.runs.run_files import read_objectives
     from nasengine.runs.run_folder import check_code
 
     check_code(folder)
     # What the strategy agrees to, the parent has asked it.
     experiment = replace(Experiment.load(folder / "spec.toml"), searches=False)
-    limits = json.loads((folder / "objectives.json").read_text(encoding="utf-8"))
     search = experiment.search(folder, _Telling(send), stop, not_yet_measured)
-    search = replace(search, objectives=Objectives(tuple(Objective(**item) for item in limits)))
+    search = replace(search, objectives=Objectives(read_objectives(folder)))
     final = replace(search, estimators={**search.estimators, **experiment.final})
     with threads(experiment.spec.threads):
         while True:

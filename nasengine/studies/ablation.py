@@ -358,6 +358,6 @@ def _kept_budget(folder: RunFolder) -> Mapping[str, Any]:
 def _complete(folder: RunFolder, experiment: Experiment) -> bool:
     """Say whether a run is finished at the budget that is asked; else it has that from now on."""
     if _kept_budget(folder) == experiment.spec.budget.model_dump(exclude_none=True):
-        return folder.storage.fact("finished", False)
+        return folder.storage.fact("finished", bool, False)
     folder.write_spec(experiment)
     return False

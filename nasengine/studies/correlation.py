@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from nasengine.architecture import Architecture
 from nasengine.errors import RunFolderError, SearchFailed
 from nasengine.estimator import Estimator
-from nasengine.files import write_json
+from nasengine.files import read_json, write_json
 from nasengine.moves import enumerate_all, sample
 from nasengine.runs.engine import measure
 from nasengine.runs.execution import Job
@@ -166,30 +165,27 @@ def _file_of(found: Correlation, under: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class _Values:
+    """A file of values."""
+
+    format: int
+    of: list[str]
+    under: dict[str, Any]
+    values: list[tuple[dict[str, str], tuple[float, float]]]
+
+
 def _read_values(path: Path, found: Correlation, search: Search, under: dict[str, Any]) -> None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT or content["of"] != [found.first, found.second]:
-            raise RunFolderError(f"{path}: holds values of other estimators; give another folder")
-        kept = content["under"]
-        other = [key for key in {**kept, **under} if kept.get(key) != under.get(key)]
-        if other:
-            raise RunFolderError(
-                f"{path}: its values are of another {', '.join(other)}; give another folder"
-            )
-        for choices, (a, b) in content["values"]:
-            architecture = search.space.architecture(choices, where=str(path))
-            found.values[architecture] = (_number(a), _number(b))
-    except OSError as error:
-        raise RunFolderError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RunFolderError(f"{path}: damaged: {error!r:.200}") from error
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise TypeError(f"{value!r:.40} is no number")
-    return float(value)
+    kept = read_json(path, _Values)
+    if kept.format != FORMAT or kept.of != [found.first, found.second]:
+        raise RunFolderError(f"{path}: holds values of other estimators; give another folder")
+    other = [k for k in {**kept.under, **under} if kept.under.get(k) != under.get(k)]
+    if other:
+        raise RunFolderError(
+            f"{path}: its values are of another {', '.join(other)}; give another folder"
+        )
+    for choices, pair in kept.values:
+        found.values[search.space.architecture(choices, where=str(path))] = pair
 
 
 def plot(found: Correlation, units: Sequence[str], path: Path) -> None:

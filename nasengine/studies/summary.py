@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nasengine.errors import RunFolderError, SpecError
+from nasengine.runs.run_files import read_environment, read_identity, read_result, read_spec
 from nasengine.runs.spec import read_toml
 from nasengine.runs.storage import Storage
 from nasengine.trial import Metric, Trial
@@ -79,37 +79,31 @@ def summarise(folder: Path, setting: Mapping[str, str]) -> Summary:
     RunFolderError
         If it holds no finished run.
     """
-    spec = _spec(folder)
+    spec = read_spec(folder)
     ended = _ended(folder)
-    try:
-        found = _json(folder / "best" / "metrics.json")
-        return Summary(
-            folder,
-            setting,
-            spec["seed"],
-            {name: m["value"] for name, m in found["searched"]["measurements"].items()},
-            {
-                name: Metric(name, about["unit"], about["direction"])
-                for name, about in found["metrics"].items()
-            },
-            tuple(found["goals"]),
-            found["trials"],
-            found["seconds"],
-            dict(found.get("tests", {})),  # Older runs do not say.
-            frozenset(found.get("counted", ())),
-            ended,
-            dict(spec["budget"]),
-            _machine(folder),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunFolderError(f"{folder}: damaged: {error!r:.200}") from error
+    found = read_result(folder)
+    return Summary(
+        folder,
+        setting,
+        spec.get("seed", 0),
+        {name: measured.value for name, measured in found.measurements.items()},
+        found.known_metrics,
+        found.goals,
+        found.trials,
+        found.seconds,
+        found.tests,
+        frozenset(found.counted),
+        ended,
+        spec.get("budget", {}),
+        _machine(folder),
+    )
 
 
 def _ended(folder: Path) -> Mapping[str, int]:
     """Return how the trials of a finished run ended; refuse one that is not finished."""
     storage = Storage(folder / "history.sqlite", read_only=True)
     try:
-        if not storage.fact("finished", False):
+        if not storage.fact("finished", bool, False):
             raise RunFolderError(f"{folder}: not finished; nasengine resume {folder}")
         return Counter(trial.status.value for trial in storage.history())
     finally:
@@ -117,19 +111,12 @@ def _ended(folder: Path) -> Mapping[str, int]:
 
 
 def _machine(folder: Path) -> str:
-    about = _json(folder / "environment.json")
-    device = about.get("device_name") or about.get("processor") or "?"
-    return f"{about.get('host', '?')} ({device}, {about.get('threads', '?')} threads)"
+    about = read_environment(folder)
+    device = about.device_name or about.processor or "?"
+    return f"{about.host or '?'} ({device}, {about.threads or '?'} threads)"
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path}: cannot be read: {error}") from error
-
-
-def _spec(folder: Path) -> dict[str, Any]:
+def _tables(folder: Path) -> dict[str, Any]:
     try:
         return read_toml(folder / "spec.toml")
     except SpecError as error:
@@ -185,7 +172,7 @@ def settings_of(folders: Sequence[Path]) -> list[dict[str, str]]:
     RunFolderError
         If a folder holds no run.
     """
-    specs = [{**_flat(_spec(folder)), **_code(folder)} for folder in folders]
+    specs = [{**_flat(_tables(folder)), **_code(folder)} for folder in folders]
     keys = {key for spec in specs for key in spec} - NO_SETTING
     differing = sorted(k for k in keys if len({repr(spec.get(k)) for spec in specs}) > 1)
     shown = [k for k in differing if all(k in spec for spec in specs)]
@@ -218,6 +205,5 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 
 def _code(folder: Path) -> dict[str, str]:
     """Return the digests of own code by the key of what it is: it may change, its name kept."""
-    path = folder / "identity.json"
-    kept = _json(path).get("code", {}) if path.is_file() else {}
+    kept = read_identity(folder)["code"] if (folder / "identity.json").is_file() else {}
     return {f"{key}.code": str(digest)[:8] for key, digest in _flat(kept).items() if key}
