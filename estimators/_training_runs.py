@@ -58,7 +58,8 @@ class Run:
 def train_once(settings: Trained, candidate: Candidate, search: Search, seed: int) -> Run:
     """Train a candidate from one seed (checkpointed), and measure it."""
     train, validation, test = _samples(settings, search)
-    network = candidate.network("seed", seed).to(search.device)
+    narrow = replace(candidate, search=at_width(settings.width_fraction, search))
+    network = narrow.network("seed", seed).to(search.device)
     stopping = None
     primary = settings.primary(search)
     if settings.patience is not None:
@@ -102,16 +103,26 @@ def remove_checkpoints(settings: Trained, candidate: Candidate) -> None:
         remove_checkpoint(_checkpoint(settings, candidate, seed))
 
 
-def check_resolution(resolution: float, search: Search) -> None:
-    """Refuse a resolution at which the space's networks do not fit together.
+def check_fidelity(settings: Trained, search: Search) -> None:
+    """Refuse a width or a resolution at which the space's networks do not fit together.
 
     Raises
     ------
     SpecError
-        With the size, and what does not fit.
+        With the setting, the size, and what does not fit.
     """
-    if resolution == 1.0:
-        return
+    narrow, end = at_width(settings.width_fraction, search), search.space.graph.order[-1]
+    try:
+        out = narrow.shapes.out[end]
+    except SpaceError as error:
+        raise SpecError(f"width_fraction: {error}") from error
+    if out != search.shapes.out[end]:
+        raise SpecError(f"width_fraction: narrower networks give {out}")
+    if settings.resolution < 1:
+        _check_resolution(settings.resolution, narrow)
+
+
+def _check_resolution(resolution: float, search: Search) -> None:
     channels, *size = search.task.input_shape
     scaled = tuple(_scaled(side, resolution) for side in size)
     where = f"resolution: at {resolution} samples are {scaled[0]}x{scaled[1]}"
@@ -123,6 +134,22 @@ def check_resolution(resolution: float, search: Search) -> None:
     keeps_size = search.shapes.out[graph.order[-1]][1:] == tuple(size)
     if keeps_size and out[1:] != scaled:
         raise SpecError(f"{where}, and the networks give {out[1]}x{out[2]}")
+
+
+def at_width(fraction: float, search: Search) -> Search:
+    """Return the search of the same architectures in networks with a share of the channels.
+
+    Raises
+    ------
+    SpecError
+        If the space has no such networks, with the reason.
+    """
+    if fraction == 1.0:
+        return search
+    try:
+        return replace(search, space=search.space.narrowed(fraction))
+    except SpaceError as error:
+        raise SpecError(f"width_fraction: {error}") from error
 
 
 def _samples(settings: Trained, search: Search) -> tuple[Samples, Samples, Samples | None]:

@@ -50,6 +50,9 @@ class Trained(RecipeSettings, Estimator):
     """Steps between validations, beside the last; only with `patience`."""
     resolution: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
     """Fidelity: height and width of the samples, relative to the task's."""
+    width_fraction: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
+    """Fidelity: channels of the networks, relative to the space's. What is delivered is as wide as
+    the space says, and trained by another estimator, such as one of ``final.estimators``."""
     data_fraction: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
     """Fidelity: the share of the training samples that is used, drawn once a run."""
 
@@ -93,17 +96,18 @@ class Trained(RecipeSettings, Estimator):
                 )
         from nasengine.passes import choose_precision
 
-        from ._training_runs import check_resolution
+        from ._training_runs import check_fidelity
 
         choose_precision(self.precision, search.device)
-        check_resolution(self.resolution, search)
+        check_fidelity(self, search)
 
     def workload(self, search: Search) -> Workload:  # noqa: ARG002
-        """Return the training of all seeds; a smaller resolution has fewer pixels."""
+        """Return the training of all seeds; lower fidelities have fewer pixels and channels."""
         from nasengine.workload import Workload
 
         recipe = self.resolved()
-        steps = round(self.seeds * recipe.iterations * self.resolution**2)
+        share = self.resolution**2 * self.width_fraction
+        steps = round(self.seeds * recipe.iterations * share)
         return Workload(max(1, steps), recipe.batch)
 
     def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
@@ -122,15 +126,14 @@ class Trained(RecipeSettings, Estimator):
         primary = self.primary(search)
         sign = 1 if direction == "max" else -1
         best = max(range(len(runs)), key=lambda index: (sign * runs[index].values[primary], -index))
-        deliver(runs[best], candidate)
+        if self.width_fraction == 1:
+            deliver(runs[best], candidate)
         remove_checkpoints(self, candidate)
         names = [m.name for m in self.metrics(search) if m.name in runs[0].values]
         found = {name: _summary(runs, name) for name in names}
-        details = {
-            **found[primary].details,
-            "delivered_seed": best,
-            "steps": [r.steps for r in runs],
-        }
+        details = {**found[primary].details, "steps": [r.steps for r in runs]}
+        if self.width_fraction == 1:
+            details["delivered_seed"] = best
         if runs[0].per_sample:
             columns = zip(*(run.per_sample for run in runs), strict=True)
             details["per_sample"] = [_mean(column) for column in columns]

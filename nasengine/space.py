@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import ValidationError
+
 from nasengine.architecture import Architecture, check_architecture, parse_choices
-from nasengine.errors import ArchitectureError, did_you_mean
+from nasengine.errors import ArchitectureError, SpaceError, did_you_mean
 from nasengine.graph import SpaceGraph
 from nasengine.plugin import Plugin
 
@@ -23,6 +25,12 @@ _REMEMBERED = 100_000
 
 class SearchSpace(Plugin):
     """A search space: settings, and one method that wires them into a graph.
+
+    Attributes
+    ----------
+    widths
+        The settings that say how many channels networks have inside, all lowered together by an
+        estimator that measures narrower networks; empty where there are none.
 
     Examples
     --------
@@ -43,6 +51,7 @@ class SearchSpace(Plugin):
     """
 
     kind: ClassVar[str] = "space"
+    widths: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def define(self, graph: SpaceGraph) -> None:
@@ -73,7 +82,32 @@ class SearchSpace(Plugin):
         """Write an architecture as the space's own string; by default ``decision=choice,...``."""
         return ",".join(f"{decision}={choice}" for decision, choice in architecture.items())
 
-    # What follows comes from the graph and is not for spaces to override.
+    # What follows comes from the settings and the graph, and is not for spaces to override.
+
+    def narrowed(self, fraction: float) -> SearchSpace:
+        """Return this space with a share of the channels: the same architectures, less to compute.
+
+        Raises
+        ------
+        SpaceError
+            If it has no `widths`, the share changes none of them, or its graph does not allow them.
+        """
+        name = type(self).__name__
+        if not self.widths:
+            raise SpaceError(f"{name} names no settings as its `widths`, to be made narrower by")
+        before = {setting: getattr(self, setting) for setting in self.widths}
+        after = {setting: max(1, round(fraction * value)) for setting, value in before.items()}
+        said = ", ".join(f"{setting} = {value}" for setting, value in after.items())
+        if after == before:
+            raise SpaceError(f"{fraction} of {name}'s channels is all of them: {said}")
+        try:
+            found = type(self)(**{**self.model_dump(by_alias=True), **after})
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise SpaceError(f"{fraction} of {name}'s channels, {said}: {reason}") from error
+        if found.decisions != self.decisions:
+            raise SpaceError(f"{name} has other slots or candidates with {said}")
+        return found
 
     @cached_property
     def graph(self) -> SpaceGraph:

@@ -7,7 +7,7 @@ Segmentation based on Neural Architecture Search (2023): figure of the search sp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -59,6 +59,8 @@ class LightSDI(SearchSpace):
     >>> space.size, list(space.decisions)[0], space.reference("single_u")["decoder_4"]
     (1953125, 'encoder_1', 'single_conv')
     """
+
+    widths: ClassVar[tuple[str, ...]] = ("width",)
 
     channels: int = Field(default=3, gt=0)
     """Channels of the images."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -46,6 +47,8 @@ class NASBench201(SearchSpace):
     >>> space.format(space.reference("resnet"))
     '|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|'
     """
+
+    widths: ClassVar[tuple[str, ...]] = ("width",)
 
     channels: int = Field(default=3, gt=0)
     """Channels of the images."""

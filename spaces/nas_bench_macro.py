@@ -7,6 +7,7 @@ Search (CVPR 2021, arXiv:2103.11922), section 4, and its public code.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -43,6 +44,8 @@ class NASBenchMacro(SearchSpace):
     >>> space.size, space.format(space.reference("best_cifar10"))
     (6561, '22212220')
     """
+
+    widths: ClassVar[tuple[str, ...]] = ("width", "features")
 
     channels: int = Field(default=3, gt=0)
     """Channels of the images."""

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from nasengine.errors import EstimationFailed, Interrupted, SpecError
 from nasengine.estimator import Candidate
 from nasengine.estimators.trained import Trained
 from nasengine.evaluation import evaluate
+from nasengine.graph import SpaceGraph
 from nasengine.network import build_network
 from nasengine.objectives import Objective, Objectives
 from nasengine.reporter import Reporter
@@ -249,3 +251,80 @@ def test_references_with_baseline_blocks_are_trained(tmp_path: Path) -> None:
     big: Architecture = search.space.reference("big")
     candidate = Candidate(big, search, "reference-big", {})
     assert 0 <= estimator.measure(candidate)["iou"].value <= 1
+
+
+def test_narrower_networks_are_measured_and_not_delivered(tmp_path: Path) -> None:
+    for name in ("narrow", "half"):
+        (tmp_path / name).mkdir()
+    estimator = Trained(width_fraction=0.5, **FAST)
+    search = search_for(tmp_path / "narrow", estimator)
+    estimator.check(search)
+    candidate = tiny_candidate(search)
+    found = estimator.measure(candidate)
+    assert not candidate.weights_path.exists()
+    assert "delivered_seed" not in found["iou"].details
+    # What a spec with half the width measures, with its own space.
+    elsewhere = search_for(tmp_path / "half", Trained(**FAST), space=TinySpace(width=2))
+    half = Trained(**FAST).measure(tiny_candidate(elsewhere))
+    assert {n: m.value for n, m in untimed(found).items()} == {
+        n: m.value for n, m in untimed(half).items()
+    }
+    # The candidate itself is as wide as before, for every other estimator.
+    assert candidate.network().state_dict()["head.weight"].shape[1] == 4
+    full = Trained(**FAST)
+    assert full.measure(candidate)["loss"].value != found["loss"].value
+    assert load_file(candidate.weights_path)["head.weight"].shape[1] == 4
+
+
+def test_checkpoints_of_two_widths_are_two(tmp_path: Path) -> None:
+    from nasengine.estimators._training_runs import _checkpoint
+
+    candidate = tiny_candidate(search_for(tmp_path, Trained(**FAST)))
+    paths = {_checkpoint(Trained(width_fraction=w, **FAST), candidate, 0) for w in (0.5, 1.0)}
+    assert len(paths) == 2
+
+
+class Fixed(TinySpace):
+    """Its widths are nobody's to change."""
+
+    widths = ()
+
+
+class Grouped(TinySpace):
+    """Its channels come in groups of four."""
+
+    def define(self, graph: SpaceGraph) -> None:
+        block = {"grouped": partial(torch.nn.Conv2d, kernel_size=1, groups=4), "plain": _conv}
+        x = graph.operation("stem", graph.input(self.channels), _conv, out=self.width)
+        graph.output(graph.operation("head", graph.slot("slot", x, block), _conv, out=1))
+
+
+class Deeper(TinySpace):
+    """Its slots depend on its width."""
+
+    def define(self, graph: SpaceGraph) -> None:
+        x = graph.operation("stem", graph.input(self.channels), _conv, out=self.width)
+        for number in range(self.width):
+            x = graph.slot(f"slot_{number}", x, {"conv": _conv, "other": partial(_conv)})
+        graph.output(graph.operation("head", x, _conv, out=1))
+
+
+def _conv(i: int, o: int) -> torch.nn.Module:
+    return torch.nn.Conv2d(i, o, 1)
+
+
+@pytest.mark.parametrize(
+    ("space", "fraction", "message"),
+    [
+        (Fixed(), 0.5, "width_fraction: Fixed names no settings as its `widths`"),
+        (TinySpace(), 0.9, "width_fraction: 0.9 of TinySpace's channels is all of them: width = 4"),
+        (Grouped(), 0.5, "width_fraction: .*slot"),
+        (Deeper(), 0.5, "width_fraction: Deeper has other slots or candidates with width = 2"),
+    ],
+)
+def test_a_width_that_a_space_cannot_have_is_refused(
+    tmp_path: Path, space: TinySpace, fraction: float, message: str
+) -> None:
+    estimator = Trained(width_fraction=fraction, **FAST)
+    with pytest.raises(SpecError, match=message):
+        estimator.check(search_for(tmp_path, estimator, space=space))

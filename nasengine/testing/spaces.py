@@ -179,6 +179,26 @@ class SearchSpaceContract:
             assert sum(mutant[name] != one[name] for name in one) <= 1
             assert all(child[name] in (one[name], other[name]) for name in child)
 
+    def test_narrower_networks_are_of_the_same_architectures(
+        self, space: SearchSpace, samples: list[Architecture], input_shape: tuple[int, ...]
+    ) -> None:
+        """Half the `widths`, where there are any, leave all that the architectures say as it is."""
+        from nasengine.network import build_network
+
+        def parameters(space: SearchSpace, architecture: Architecture) -> int:
+            with torch_seed(0, "weights"):
+                network = build_network(space.graph, architecture)
+            return sum(p.numel() for p in network.parameters())
+
+        if not any(getattr(space, setting) > 1 for setting in space.widths):
+            return
+        narrow, end = space.narrowed(0.5), space.graph.order[-1]
+        assert narrow.decisions == space.decisions
+        assert narrow.references() == space.references()
+        assert narrow.shapes(input_shape).out[end] == space.shapes(input_shape).out[end]
+        for architecture in samples:
+            assert parameters(narrow, architecture) <= parameters(space, architecture)
+
     def test_strings_are_read_back(self, space: SearchSpace, samples: list[Architecture]) -> None:
         """Parse is the inverse of format."""
         for architecture in samples:

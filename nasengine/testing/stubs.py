@@ -59,6 +59,8 @@ def _head(channels_in: int, channels_out: int) -> nn.Module:
 class TinySpace(SearchSpace):
     """Two slots and a 1x1 convolution, from an image to a mask of its size."""
 
+    widths: ClassVar[tuple[str, ...]] = ("width",)
+
     channels: int = Field(default=3, gt=0)
     """Channels in."""
 
