@@ -56,15 +56,21 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder if there is none; return it.
+    """Make a folder if there is none, durable on return; return it.
 
     Raises
     ------
     StorageError
         If the disk refuses.
     """
+    if path.is_dir():
+        return path
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        with durable_write(path):
+            path.mkdir(parents=True, exist_ok=True)
+            for folder in reversed(missing):
+                sync_folder(folder.parent)
     except OSError as error:
         raise StorageError(f"cannot make {path}: {error.strerror or error}") from error
     return path

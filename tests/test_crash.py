@@ -313,20 +313,21 @@ def test_a_folder_whose_run_never_began_says_so(tmp_path: Path) -> None:
     """Killed while the folder was made: nothing is lost, and the next run takes another name."""
     spec = spec_for("evolution", tmp_path)
     experiment = Experiment.load(spec)
-    for number in (1, 2, 3):  # spec.toml, environment.json, identity.json
+    (tmp_path / "runs").mkdir()
+    for number in (1, 2, 3, 4):  # spec.toml, environment.json, history.sqlite, identity.json
 
         def killed(number: int = number) -> None:
-            files.durable_write = at_write(number, lambda: os._exit(KILLED), after=number < 3)
+            files.durable_write = at_write(number, lambda: os._exit(KILLED), after=number < 4)
             RunFolder.create(tmp_path / "runs", experiment, ["test"])
 
         assert in_child(killed) == KILLED
     folders = sorted((tmp_path / "runs").iterdir())
-    assert [folder.name for folder in folders] == ["tiny-1", "tiny-2", "tiny-3"]
+    assert [folder.name for folder in folders] == ["tiny-1", "tiny-2", "tiny-3", "tiny-4"]
     for folder in folders:
         with pytest.raises(RunFolderError, match=r"ended before it began; nasengine run .*spec"):
             RunFolder(folder)
     with RunFolder.create(tmp_path / "runs", experiment, ["test"]) as run_folder:
-        assert run_folder.path.name == "tiny-4"
+        assert run_folder.path.name == "tiny-5"
 
 
 def test_a_finished_run_does_nothing_more(

@@ -24,6 +24,7 @@ from test_spec import tables
 
 from nasengine.cli import main
 from nasengine.errors import InputError, RunFolderError, StorageError
+from nasengine.files import make_folder
 from nasengine.reporter import Reporter
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.run import run
@@ -154,6 +155,22 @@ def test_orphaned_temporary_files_are_removed_and_nothing_else(copied: Path) -> 
     assert all(path.exists() for path in others)
 
 
+def test_a_folder_that_is_made_is_there_after_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of each folder is synced in the one above it."""
+    synced: list[Path] = []
+    monkeypatch.setattr("nasengine.files.sync_folder", synced.append)
+    make_folder(tmp_path / "a" / "b")
+    assert synced == [tmp_path, tmp_path / "a"]
+    make_folder(tmp_path / "a" / "b")
+    assert len(synced) == 2
+    monkeypatch.setattr("nasengine.runs.run_folder.sync_folder", synced.append)
+    experiment = Experiment.load(write(tmp_path, small()))
+    with RunFolder.create(tmp_path / "runs", experiment, []):
+        assert tmp_path / "runs" in synced
+
+
 @pytest.mark.parametrize("kind", ["file", "read-only"])
 def test_a_folder_that_cannot_be_written_is_found_before_anything_is_trained(
     kind: str,
@@ -273,41 +290,57 @@ def test_what_a_run_keeps_of_its_spec_can_be_gone_on_with(parts: str, tmp_path: 
 # Damage.
 
 
-@pytest.mark.parametrize(
-    "name", ["identity.json", "spec.toml", "history.sqlite", "owner.json", "objectives.json"]
-)
+def read_again(folder: Path) -> Any:
+    """Return all that a resume goes on from; what it may change is not among it."""
+    experiment = Experiment.load(folder / "spec.toml")
+    with RunFolder(folder) as run_folder:
+        run_folder.check_identity(experiment)
+        storage = run_folder.storage
+        spec = {k: v for k, v in experiment.resolved().items() if k not in ("budget", "execution")}
+        return spec, list(storage.history()), storage.references(), storage.seconds
+
+
+def damage(content: bytes, kind: str, rng: random.Random) -> bytes:
+    damaged = bytearray(content)
+    if kind == "bits":
+        for _ in range(rng.randint(1, 8)):
+            damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+    elif kind == "cut":
+        del damaged[rng.randrange(len(damaged)) :]
+    elif kind == "zeros":
+        start = rng.randrange(len(damaged))
+        damaged[start : start + 50] = bytes(len(damaged[start : start + 50]))
+    else:
+        damaged = bytearray(rng.choice(CONTENTS))
+    return bytes(damaged)
+
+
+REFUSED = {"identity.json": 12, "spec.toml": 8, "history.sqlite": 1, "owner.json": 0}
+"""File to how many of 15 damages of a kind are refused at least; any other makes no difference."""
+
+
+@pytest.mark.parametrize("kind", ["bits", "cut", "zeros", "content"])
+@pytest.mark.parametrize("name", REFUSED)
 def test_a_damaged_file_is_an_error_with_a_name_or_makes_no_difference(
-    name: str, copied: Path, tmp_path: Path
+    name: str, kind: str, copied: Path, tmp_path: Path
 ) -> None:
     """Flipped bits, cuts, zeros and other content; only errors of ours, and each names its file."""
-    rng = random.Random(name)
+    rng, wanted, refused = random.Random(f"{name} {kind}"), read_again(copied), 0
     content = (copied / name).read_bytes()
-    for number in range(60):
+    for number in range(15):
         folder = tmp_path / f"damaged-{number}"
         shutil.copytree(copied, folder)
-        damaged = bytearray(content)
-        kind = number % 4
-        if kind == 0:
-            for _ in range(rng.randint(1, 8)):
-                damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
-        elif kind == 1:
-            del damaged[rng.randrange(len(damaged)) :]
-        elif kind == 2:
-            start = rng.randrange(len(damaged))
-            damaged[start : start + 50] = bytes(len(damaged[start : start + 50]))
-        else:
-            damaged = bytearray(rng.choice(CONTENTS))
-        (folder / name).write_bytes(bytes(damaged))
+        (folder / name).write_bytes(damage(content, kind, rng))
         try:
-            experiment = Experiment.load(folder / "spec.toml")
-            with RunFolder(folder) as run_folder:
-                run_folder.check_identity(experiment)
-                run_folder.storage.history()
-                run_folder.storage.references()
-                run_folder.storage.fact("seconds", float, 0.0)
+            found = read_again(folder)
         except InputError as error:
             assert str(folder) in str(error), (number, error)
+            refused += 1
+        else:
+            # A bit of a number in the history is another number: it has no checksum.
+            assert found == wanted or (name, kind) == ("history.sqlite", "bits"), number
         shutil.rmtree(folder)
+    assert refused >= REFUSED[name] or (name, kind) == ("history.sqlite", "bits"), refused
 
 
 CONTENTS = [
@@ -353,7 +386,6 @@ def test_damaged_notes_of_a_run_are_named(name: str, content: bytes, tmp_path: P
         "UPDATE trials SET reason = x'ff'",
         "UPDATE facts SET value = 'nonsense' WHERE name = 'seconds'",
         "DROP TABLE trials",
-        "ALTER TABLE trials RENAME COLUMN status TO state",
     ],
 )
 def test_a_history_of_other_content_is_named(statement: str, copied: Path) -> None:
@@ -361,15 +393,10 @@ def test_a_history_of_other_content_is_named(statement: str, copied: Path) -> No
     connection.execute(statement)
     connection.commit()
     connection.close()
-    try:
+    with pytest.raises(RunFolderError, match=r"history\.sqlite"):
         storage = Storage(copied / "history.sqlite")
         storage.history()
         storage.fact("seconds", float, 0.0)
-    except RunFolderError as error:
-        assert "history.sqlite" in str(error)
-    else:
-        # Text in place of a name is text.
-        assert statement.startswith(("UPDATE trials SET reason", "ALTER"))
 
 
 # Signals, on a real command in a process of its own.
@@ -464,7 +491,8 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     process = command(tmp_path, "run", "spec.toml", "--quiet")
     until((tmp_path / "runs" / "tiny-1" / "asleep").exists)
     process.send_signal(signal.SIGINT)
-    time.sleep(1.0)
+    assert process.stderr is not None
+    assert any("stopping" in line for line in iter(process.stderr.readline, ""))
     assert process.poll() is None, "the first waits for a safe point"
     process.send_signal(signal.SIGTERM)
     _, told = process.communicate(timeout=30)

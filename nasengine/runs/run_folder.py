@@ -33,9 +33,11 @@ from filelock import FileLock, Timeout
 
 from nasengine.errors import RunFolderError, StorageError
 from nasengine.files import (
+    make_folder,
     read_json,
     remove_temporaries,
     storable,
+    sync_folder,
     walk,
     write_atomically,
     write_json,
@@ -72,6 +74,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         _check_is_run(path)
+        _check_has_history(path)
         self.path = path
         self._lock = FileLock(path / "lock")
         try:
@@ -115,7 +118,7 @@ class RunFolder:
         """
         described, name = _description(experiment, command), experiment.spec.name
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            make_folder(root)
             taken = [
                 int(rest)
                 for found in root.iterdir()
@@ -127,10 +130,11 @@ class RunFolder:
                 path = root / f"{name}-{number}"
                 try:
                     path.mkdir()
+                    sync_folder(root)
                     break
                 except FileExistsError:  # Another process was quicker.
                     number += 1
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, StorageError) as error:
             reason = getattr(error, "strerror", None) or error
             raise RunFolderError(f"{root}: cannot hold runs: {reason}") from error
         return cls._begun(path, described)
@@ -151,9 +155,11 @@ class RunFolder:
     @classmethod
     def _begun(cls, path: Path, described: _Description) -> RunFolder:
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
             write_atomically(path / "spec.toml", described.spec)
             write_json(path / "environment.json", described.environment)
+            Storage(path / "history.sqlite").close()
+            sync_folder(path)
             write_json(path / "identity.json", described.identity)  # Now it is a run.
         except (OSError, StorageError) as error:
             raise RunFolderError(f"{path}: cannot hold a run: {error}") from error
@@ -339,6 +345,13 @@ def _check_is_run(path: Path) -> None:
     if links:
         # What is written through a link would land outside of the run's folder.
         raise RunFolderError(f"{links[0]}: a symbolic link, which a run's folder does not hold")
+
+
+def _check_has_history(path: Path) -> None:
+    """Refuse a run whose history is gone, which would be begun anew: it had one as it began."""
+    history = path / "history.sqlite"
+    if not history.is_file() or not history.stat().st_size:
+        raise RunFolderError(f"{history}: damaged: it is missing or empty")
 
 
 class _Description(NamedTuple):
