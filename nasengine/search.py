@@ -15,15 +15,20 @@ from typing import TYPE_CHECKING
 
 from nasengine.errors import DataError, Interrupted, RunFolderError, SpecError, did_you_mean
 from nasengine.files import make_folder, read_json, write_atomically, write_json
-from nasengine.objectives import Objectives
+from nasengine.objectives import Objective, Objectives
 from nasengine.randomness import stream
 from nasengine.reporter import Reporter
 
 if TYPE_CHECKING:
+    from nasengine.architecture import Architecture
     from nasengine.estimator import CostTable, Estimator
     from nasengine.shapes import Shapes
     from nasengine.space import SearchSpace
     from nasengine.task import Splits, Task
+
+
+_REMEMBERED = 100_000
+"""Architectures of which it is remembered whether they keep the limits."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +185,37 @@ class Search:
                 write_json(path, tables[key].to_json())
             tables[key] = replace(tables[key], graph=self.space.graph)
         return tables[key]
+
+    def excess(self, architecture: Architecture) -> float:
+        """Return by how much an architecture breaks the limits that are counted from tables.
+
+        What is known of it before anything is measured; 0 where it keeps them, and where no limit
+        is of that kind. Summed, each relative to its limit.
+        """
+        if not self._counted:
+            return 0.0
+        if architecture not in self._excesses:
+            if len(self._excesses) >= _REMEMBERED:
+                self._excesses.clear()
+            self._excesses[architecture] = sum(
+                limit.violation(table.predict(architecture)) for limit, table in self._counted
+            )
+        return self._excesses[architecture]
+
+    @cached_property
+    def _counted(self) -> list[tuple[Objective, CostTable]]:
+        """The limits that are counted, with what counts them."""
+        return [
+            (limit, self.cost_table(limit.metric))
+            for limit in self.objectives.limits
+            if (estimator := self.estimators.get(limit.metric)) is not None
+            and estimator.counts
+            and estimator.has_table
+        ]
+
+    @cached_property
+    def _excesses(self) -> dict[Architecture, float]:
+        return {}
 
     @cached_property
     def _tables(self) -> dict[str, CostTable]:

@@ -269,11 +269,14 @@ class Grid(Tuner):
         return self
 
     def begin(self, history: History) -> None:
-        """Go back to the first point that is not in the history."""
-        space = self.search.space
-        while self.left and space.key(Architecture(self.left[0])) in history.keys:
+        """Go back to the first point that is not in the history and may be proposed."""
+        while self.left and self._is_done(Architecture(self.left[0]), history):
             self.left.popleft()
         self.asked = 0
+
+    def _is_done(self, point: Architecture, history: History) -> bool:
+        search = self.search
+        return search.space.key(point) in history.keys or search.excess(point) > 0
 
     def ask(self, number: int) -> Mapping[str, str]:
         """Return the next point."""

@@ -75,9 +75,14 @@ class OpenTrials(Reading):
         if history is None or trial.number < self.initial or are_near(trial.architecture, top):
             return False
         space = self.search.space
-        around = {space.key(near) for near in neighbours(top, space.decisions)}
+        around = {space.key(near) for near in self._neighbours(top)}
         later = (other.key for other in history[trial.number :])
         return around <= history.keys and around.isdisjoint(later)
+
+    def _neighbours(self, architecture: Architecture) -> list[Architecture]:
+        """Return those that can be proposed: what is known to break a limit never is."""
+        near = neighbours(architecture, self.search.space.decisions)
+        return [one for one in near if not self.search.excess(one)]
 
     def _to_front(self, entry: Entry) -> None:
         standing = entry[0]
@@ -99,7 +104,7 @@ class OpenTrials(Reading):
         """
         around = self.around.get(centre.number)
         if around is None:
-            around = list(neighbours(centre.architecture, self.search.space.decisions))
+            around = self._neighbours(centre.architecture)
             self.search.stream("neighbours", centre.number).shuffle(around)
             self.around[centre.number] = around
         while around and self.search.space.key(around[-1]) in history.keys:
