@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
@@ -196,7 +197,7 @@ def _import(module: str, what: str) -> ModuleType:
         raise PluginError(f"{what}: {module!r} is neither a .py file nor a module's name")
     try:
         return importlib.import_module(module)
-    except Exception as error:  # A module of the user's may raise anything.
+    except (Exception, SystemExit) as error:  # A module of the user's may raise anything.
         reason = f"{type(error).__name__}: {error}"
         raise PluginError(f"{what} cannot be imported: {reason}") from error
 
@@ -227,17 +228,11 @@ def _load_file(source: str, folder: Path | None) -> ModuleType:
     sys.modules[name] = module
     try:
         specification.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        frame = (
-            next(
-                (f for f in inspect.getinnerframes(error.__traceback__) if f.filename == str(path)),
-                None,
-            )
-            if error.__traceback__
-            else None
-        )
-        line = f", line {frame.lineno}" if frame else ""
+        trace = traceback.walk_tb(error.__traceback__)
+        lines = [line for frame, line in trace if frame.f_code.co_filename == str(path)]
+        line = f", line {lines[0]}" if lines else ""
         raise PluginError(f"{path}{line}: {type(error).__name__}: {error}") from error
     return module
 

@@ -24,7 +24,7 @@ from nasengine.plugin import load_class
 from nasengine.runs.engine import MAX_ATTEMPTS, Engine, best_or_fail, measure
 from nasengine.runs.execution import Job
 from nasengine.runs.storage import Storage
-from nasengine.search import Search
+from nasengine.search import Budget, Search
 from nasengine.space import SearchSpace
 from nasengine.strategy import Strategy
 from nasengine.testing.stubs import CountingEstimator, tiny_search
@@ -221,6 +221,53 @@ def test_a_spent_time_budget_ends_the_search(tmp_path: Path) -> None:
     history = Engine(search, InOrder(), storage, clock=lambda: float(next(ticks))).run()
     assert 0 < len(history) < 4
     assert storage.fact("seconds", float, 0.0) >= 45
+
+
+def test_a_spent_time_budget_ends_a_search_whose_strategy_proposes_all_at_once(
+    tmp_path: Path,
+) -> None:
+    class Hasty(InOrder):
+        """Proposes all there is, however many are asked for."""
+
+        def propose(self, history: History, count: int, search: Search) -> Sequence[Architecture]:
+            return super().propose(history, 100, search)
+
+    now = 0.0
+
+    class Slow(Misbehaving):
+        """Takes ten seconds."""
+
+        def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
+            nonlocal now
+            now += 10.0
+            return {"quality": Measurement(1.0)}
+
+    search = tiny_search(estimators={"quality": Slow()}, folder=tmp_path)
+    storage = Storage(tmp_path / "history.sqlite")
+    for seconds, trials in ((15.0, 2), (25.0, 3)):
+        timed = replace(search, budget=Budget(seconds=seconds))
+        history = Engine(timed, Hasty(), storage, clock=lambda: now).run()
+        assert [trial.status for trial in history] == [Status.COMPLETE] * trials
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(Status.LOST, Status.COMPLETE), (Status.FAILED, Status.FAILED)]
+)
+def test_what_the_machine_lost_is_measured_where_it_is_proposed_again(
+    before: Status, after: Status, tmp_path: Path
+) -> None:
+    class Again(InOrder):
+        """Proposes the same architecture for ever."""
+
+        def propose(self, history: History, count: int, search: Search) -> Sequence[Architecture]:
+            return [history[0].architecture]
+
+    storage = Storage(tmp_path / "history.sqlite")
+    search = tiny_search(estimators={"firsts": CountingEstimator()}, folder=tmp_path, trials=2)
+    architecture = Architecture({"first": "conv", "second": "conv"})
+    storage.finish(Trial(0, architecture, search.space.key(architecture), before, {}, "why"))
+    history = Engine(search, Again(), storage).run()
+    assert [trial.status for trial in history] == [before, after]
 
 
 def test_a_finished_search_takes_no_more_seconds(tmp_path: Path) -> None:

@@ -93,3 +93,37 @@ def test_another_unit_than_the_own_is_refused_with_it(spec: Path) -> None:
         table.search(spec.parent, stop=threading.Event())
     with pytest.raises(SpecError, match="unknown unit 'nJ'"):
         parse_quantity("90 nJ", where="at_most", unit="ms")
+
+
+@pytest.mark.parametrize("ending", ["import sys\nsys.exit()", "raise SystemExit(3)", "1 / 0"])
+def test_a_file_that_ends_the_process_is_told_with_its_line(
+    ending: str, spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (spec.parent / "energy.py").write_text(f"{OWN}\n{ending}\n")
+    line = len(OWN.splitlines()) + 1 + len(ending.splitlines())
+    assert main(["check", str(spec)]) == 2
+    told = capsys.readouterr().err
+    assert f"{spec.parent / 'energy.py'}, line {line}: " in told
+    assert "SystemExit" in told or "ZeroDivisionError" in told
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "said"),
+    [
+        ("cuda:9", 2, "device: 'cuda:9' is asked for; on this machine: cpu, cuda:0, cuda:1"),
+        ("cuda", 0, "'cuda' is asked for, and torch finds no CUDA; on this machine: cpu"),
+        ("mps", 2, "device: auto, cpu, cuda or cuda:N (as in cuda:1) is"),
+        ("cuda:" + "9" * 5000, 2, "device: auto, cpu, cuda or cuda:N (as in cuda:1) is"),
+    ],
+)
+def test_a_device_that_is_not_there_is_told_with_those_that_are(
+    device: str,
+    count: int,
+    said: str,
+    spec: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    assert main(["check", str(spec), "--set", f"device={device}"]) == 2
+    assert said in capsys.readouterr().err

@@ -26,6 +26,9 @@ MISBEHAVING = '''
 import os, random, signal, sys, threading, time
 from nasengine import DataError, Estimator, Measurement, Metric
 
+class TruncatedError(DataError):
+    """An error of its own, of a kind of the engine's."""
+
 class Misbehaving(Estimator):
     """Does what the slot `first` being `conv` makes it do."""
 
@@ -53,7 +56,7 @@ class Misbehaving(Estimator):
                     marker.touch()
                     os.kill(os.getpid(), signal.SIGKILL)
             elif self.behaviour == "data":
-                raise DataError("image.png: truncated")
+                raise TruncatedError("image.png: truncated")
         if self.behaviour == "late exit" and candidate.label == "trial-0":
             threading.Timer(0.2, os._exit, (9,)).start()
         if self.behaviour == "slow" and candidate.label == "trial-1":

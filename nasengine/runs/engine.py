@@ -316,6 +316,8 @@ class Engine:
     def _begin_what_can_be(self, waiting: list[Trial]) -> None:
         """Give every free worker a trial: those left running by an earlier process first."""
         while self.executor.free > 0:
+            if waiting and waiting[0].number >= len(self.history) and self._spent():
+                waiting.clear()  # More were proposed than there is time for.
             if waiting:
                 self._begin(waiting.pop(0))
                 continue
@@ -377,10 +379,14 @@ class Engine:
             self.executor.begin(Job(label, trial.architecture))
 
     def _measured_before(self, trial: Trial) -> Trial | None:
-        """Return the ended trial that a strategy proposes again; it is not measured twice."""
+        """Return the ended trial that a strategy proposes again; it is not measured twice.
+
+        One that is lost says nothing of the candidate: the machine failed.
+        """
         if trial.key not in self.history.keys:
             return None
-        ended = (t for t in self.history if t.key == trial.key and t.status is not Status.RUNNING)
+        unknown = (Status.RUNNING, Status.LOST)
+        ended = (t for t in self.history if t.key == trial.key and t.status not in unknown)
         return next(ended, None)
 
     def _end(self, label: str, measured: Measured) -> None:

@@ -206,9 +206,13 @@ class Experiment:
 
         if self.spec.device == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
-        if self.spec.device.startswith("cuda") and not torch.cuda.is_available():
-            raise SpecError(f"device: {self.spec.device!r} is asked for, and torch finds no CUDA")
-        return self.spec.device
+        asked, count = self.spec.device, torch.cuda.device_count()
+        index = int(asked.partition(":")[2] or 0)
+        if asked.startswith("cuda") and index >= count:
+            there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(count))])
+            found = "" if count else ", and torch finds no CUDA"
+            raise SpecError(f"device: {asked!r} is asked for{found}; on this machine: {there}")
+        return asked
 
     def search(
         self,

@@ -60,7 +60,7 @@ Key = Annotated[
 ]
 Device = Annotated[
     str,
-    StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$"),
+    StringConstraints(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"),
     _in_words("auto, cpu, cuda or cuda:N (as in cuda:1) is"),
 ]
 

@@ -20,8 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nasengine import errors
 from nasengine.architecture import Architecture
 from nasengine.errors import InputError, Interrupted, StorageError
+from nasengine.guard import describe
 from nasengine.reporter import Progress, Reporter
 from nasengine.runs.execution import Job
 from nasengine.runs.workers import measurements_from, measurements_to
@@ -82,9 +84,14 @@ def main() -> None:
     try:
         _measure_all(Path(sys.argv[1]), jobs, send, stop)
     except (InputError, StorageError) as error:
-        send({"event": "error", "type": type(error).__name__, "text": str(error)})
+        send({"event": "error", "type": _known(error), "text": describe(error)})
     except Interrupted:
         pass
+
+
+def _known(error: InputError | StorageError) -> str:
+    """Name the nearest of the engine's own errors that it is: a plugin's may be one of its own."""
+    return next(c.__name__ for c in type(error).__mro__ if c.__module__ == errors.__name__)
 
 
 def _measure_all(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nasengine import errors
-from nasengine.errors import Interrupted, NasengineError
+from nasengine.errors import Interrupted
 from nasengine.reporter import Progress, Reporter
 from nasengine.runs.execution import Executor, Job, Measured
 from nasengine.trial import Measurement, Status
@@ -123,8 +123,7 @@ class Workers(Executor):
                 self._idle.append(worker)
             return worker.job, measured_from(event)
         if kind == "error":
-            found = getattr(errors, event["type"], NasengineError)
-            raise found(event["text"])
+            raise getattr(errors, event["type"])(event["text"])
         worker.tell(self._reporter, kind, event)
         return None
 
