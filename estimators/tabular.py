@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from nasengine.errors import EstimationFailed, SpecError
+from nasengine.architecture import Architecture
+from nasengine.errors import ArchitectureError, EstimationFailed, SpecError
 from nasengine.estimator import Candidate, Estimator
 from nasengine.plugin import SpecPath
 from nasengine.trial import Direction, Measurement, Metric
 
 if TYPE_CHECKING:
     from nasengine.search import Search
+    from nasengine.space import SearchSpace
 
 _ENUMERABLE = 200_000
 _NAMED = 3
+_SAMPLE = 1000
 
 
 class Column(BaseModel):
@@ -40,6 +43,18 @@ class Column(BaseModel):
 
     unit: str = ""
     """Such as ``%``, ``MACs``, ``ms``."""
+
+
+def _first(space: SearchSpace) -> Architecture:
+    return Architecture({name: choices[0] for name, choices in space.decisions.items()})
+
+
+def _is_read(space: SearchSpace, text: str) -> bool:
+    """Say whether a text is one that the space writes of an architecture."""
+    try:
+        return space.format(space.architecture(space.parse(text))) == text
+    except (ArchitectureError, ValueError, LookupError, TypeError, AttributeError):
+        return False  # What reading text of another kind comes to, in anyone's `parse`.
 
 
 class Tabular(Estimator):
@@ -64,20 +79,27 @@ class Tabular(Estimator):
     unit: str = ""
     """Unit of the primary metric."""
 
+    test: str | None = None
+    """The column of the primary metric on the test split, by which nothing is chosen: winners are
+    compared by it. It is recorded as ``test``."""
+
     further: Mapping[str, Column] = {}
-    """Further metrics to record: ``{ test = { column = "cifar10_test200" } }``."""
+    """Further metrics to record: ``{ seconds = { column = "train_time", direction = "min" } }``."""
 
     def metrics(self, search: Search) -> tuple[Metric, ...]:  # noqa: ARG002
-        """Return the primary column, then the further ones."""
+        """Return the primary column, the same on the test split, then the further ones."""
+        tested = {"test": self.column} if self.test else {}
         return tuple(
-            Metric(name, column.unit, column.direction) for name, column in self.columns.items()
+            Metric(name, column.unit, column.direction, test_of=tested.get(name, ""))
+            for name, column in self.columns.items()
         )
 
     @cached_property
     def columns(self) -> dict[str, Column]:
         """Metric to its column."""
         first = Column(column=self.column, direction=self.direction, unit=self.unit)
-        return {self.column: first, **self.further}
+        tested = {"test": first.model_copy(update={"column": self.test})} if self.test else {}
+        return {self.column: first, **tested, **self.further}
 
     @cached_property
     def rows(self) -> Mapping[str, tuple[float, ...]]:
@@ -121,10 +143,13 @@ class Tabular(Estimator):
         DataError
             If the file cannot be used.
         """
-        if self.column in self.further:
-            raise SpecError(f"further.{self.column}: is the primary metric's name already")
+        for name in [self.column, *(["test"] if self.test else [])]:
+            if name in self.further:
+                raise SpecError(f"further.{name}: is the name of another metric already")
+        if self.test and self.column == "test":
+            raise SpecError("test: the primary metric's column is of that name; name it otherwise")
         if search.space.size > _ENUMERABLE:
-            search.reporter.note(f"{self.file}: {len(self.rows)} of {search.space.size} have a row")
+            self._check_sample(search)
             return
         missing = self._missing(search)
         if len(missing) == search.space.size:
@@ -139,6 +164,28 @@ class Tabular(Estimator):
                 f"{self.file}: {len(missing)} of {search.space.size} architectures have no row, "
                 f"and will fail: {listed}{', ...' if len(missing) > _NAMED else ''}"
             )
+
+    def _check_sample(self, search: Search) -> None:
+        """Read some of the keys: a large space's own architectures cannot all be looked up."""
+        space = search.space
+        if not _is_read(space, space.format(_first(space))):
+            search.reporter.note(
+                f"{self.file}: the space cannot read its strings: no row is checked"
+            )
+            return
+        keys = list(self.rows)[:: math.ceil(len(self.rows) / _SAMPLE)]
+        foreign = [text for text in keys if not _is_read(space, text)]
+        if len(foreign) == len(keys):
+            raise SpecError(
+                f"{self.file}: none of {len(keys)} rows is an architecture of the space; it has "
+                f"{foreign[0]!r}, and the space writes {space.format(_first(space))!r}"
+            )
+        if foreign:
+            search.reporter.warn(
+                f"{self.file}: {len(foreign)} of {len(keys)} rows are no architectures of the "
+                f"space, such as {foreign[0]!r}"
+            )
+        search.reporter.note(f"{self.file}: {len(self.rows)} of {space.size} have a row")
 
     def _missing(self, search: Search) -> list[str]:
         from nasengine.moves import enumerate_all

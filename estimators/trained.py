@@ -63,7 +63,7 @@ class Trained(RecipeSettings, Estimator):
         before the data are read.
         """
         found = [*search.task.metrics_from(self.metric), Metric("loss", "", "min")]
-        found += [Metric(f"test_{m.name}", m.unit, m.direction) for m in found]
+        found += [Metric(f"test_{m.name}", m.unit, m.direction, test_of=m.name) for m in found]
         return (*found, Metric("seconds", "s", "min"))
 
     def primary(self, search: Search) -> str:
@@ -71,7 +71,7 @@ class Trained(RecipeSettings, Estimator):
         return search.task.metrics_from(self.metric)[0].name
 
     def check(self, search: Search) -> None:
-        """Refuse an unknown metric, an unused setting, a misfit fidelity, choosing by test.
+        """Refuse an unknown metric, an unused setting, a misfit fidelity.
 
         Raises
         ------
@@ -87,13 +87,6 @@ class Trained(RecipeSettings, Estimator):
                 f"patience: a training of {steps} steps is validated at its end alone, with "
                 f"validate_every = {self.validate_every}; lower that below {steps}"
             )
-        for objective in search.objectives.items:
-            key, _, name = objective.metric.partition(".")
-            if name.startswith("test_") and search.estimators.get(key) is self:
-                raise SpecError(
-                    f"objectives.{objective.metric}: networks are chosen by validation, and the "
-                    f"test split is for the last word; take the metric without 'test_'"
-                )
         from nasengine.passes import choose_precision
 
         from ._training_runs import check_fidelity

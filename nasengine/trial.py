@@ -51,11 +51,15 @@ class Metric:
         Such as ``ms``, ``parameters``, ``MACs``; empty for a ratio.
     direction
         Which way is better.
+    test_of
+        The metric of the same estimator that this one is on the test split, where nothing is
+        chosen: winners are judged by it, and it is no objective. Empty for all others.
     """
 
     name: str
     unit: str
     direction: Direction
+    test_of: str = ""
 
 
 @dataclass(frozen=True)

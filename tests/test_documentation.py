@@ -169,8 +169,15 @@ SMALLER = {
     "budget.trials": 2,
 }
 
-KEPT = {"device_table/spec.toml": ("space.width", "task.data.size", "strategy.cost")}
-"""Keys that an example cannot do without: its table is of that size."""
+KEPT = {
+    "device_table/spec.toml": (
+        "space.width",
+        "task.data.size",
+        "strategy.cost",
+        "estimators.latency",
+    )
+}
+"""Keys that an example cannot do without: its table is of that size, and nothing is timed."""
 
 
 def shrunk(spec: Path) -> list[str]:

@@ -110,7 +110,7 @@ def test_what_is_no_toml_is_told_as_it_is_written(tmp_path: Path, toml: str, mes
 def test_the_nearest_metric_is_the_one_of_that_name_and_never_of_the_test_data() -> None:
     metrics = {
         "acc": Metric("accuracy", "", "max"),
-        "acc.test_accuracy": Metric("test_accuracy", "", "max"),
+        "acc.test_accuracy": Metric("test_accuracy", "", "max", test_of="accuracy"),
     }
     assert nearest_metric("accuracy", metrics).startswith("did you mean 'acc'? Allowed: acc, acc.")
     assert "did you mean" not in nearest_metric("test_acuracy", metrics)

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
+import random
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import nasengine
 from nasengine.errors import DataError, EstimationFailed, InputError, SpecError
 from nasengine.estimator import Estimator
 from nasengine.estimators.tabular import Column, Tabular
-from nasengine.moves import enumerate_all
+from nasengine.moves import enumerate_all, sample
 from nasengine.plugin import build
 from nasengine.reporter import Reporter
+from nasengine.runs.goals import objectives_of
+from nasengine.runs.result import _tests
 from nasengine.search import Search
 from nasengine.spaces.nas_bench_201 import NASBench201
+from nasengine.studies.summary import summarise
 from nasengine.testing.stubs import TinySpace, tiny_candidate, tiny_search
+from nasengine.trial import Metric
 
 
 def rows():
@@ -110,6 +118,117 @@ def test_a_table_of_another_space_is_refused(tmp_path, search):
     records = [{"arch": f"|nor_conv~{n}|", "val": 1.0} for n in range(3)]
     with pytest.raises(SpecError, match="no row is an architecture of the space"):
         table(write(tmp_path / "t.json", records)).check(search)
+
+
+class Large(TinySpace):
+    """More architectures than are looked up one by one."""
+
+    def define(self, graph):
+        x = graph.input(3)
+        for number in range(18):
+            x = graph.slot(f"slot_{number}", x, {"a": _conv, "b": partial(_conv)}, out=2)
+        graph.output(graph.operation("head", x, _conv, out=1))
+
+    def references(self):
+        return {}
+
+
+def _conv(i, o):
+    from torch import nn
+
+    return nn.Conv2d(i, o, 1)
+
+
+class Keeping(Reporter):
+    def __init__(self):
+        self.told = []
+
+    def note(self, text):
+        self.told.append(f"note {text}")
+
+    def warn(self, text):
+        self.told.append(f"warning {text}")
+
+
+def checked(tmp_path, space, keys):
+    """Return what a check of a table of these keys tells."""
+    reporter = Keeping()
+    search = replace(tiny_search(space, estimators={}), reporter=reporter)
+    table(write(tmp_path / "t.json", [{"arch": key, "val": 1.0} for key in keys])).check(search)
+    return reporter.told
+
+
+def test_a_table_of_another_space_is_refused_for_a_large_space_too(tmp_path):
+    space = Large()
+    assert space.size > 200_000
+    rng = random.Random(0)
+    own = [space.format(sample(space.decisions, rng)) for _ in range(30)]
+    (told,) = checked(tmp_path, space, own)
+    assert told.startswith("note ") and "30 of 262144 have a row" in told
+    with pytest.raises(SpecError, match=r"none of 3 rows .* has 'x0', and the space writes 'slot_"):
+        checked(tmp_path, space, ["x0", "x1", "slot_0=c"])
+    warning, _ = checked(tmp_path, space, ["x0", *own])
+    assert "1 of 31 rows are no architectures of the space, such as 'x0'" in warning
+    # Read in another order, they would never be found.
+    with pytest.raises(SpecError, match="none of 1 rows"):
+        checked(tmp_path, space, [",".join(reversed(own[0].split(",")))])
+
+
+def test_a_space_that_writes_strings_and_reads_none_is_told_of(tmp_path):
+    class Writing(Large):
+        def format(self, architecture):
+            return "".join(architecture.values())
+
+    assert "no row is checked" in checked(tmp_path, Writing(), ["abba"])[0]
+
+
+def test_the_test_column_judges_and_chooses_nothing(tmp_path):
+    path = write(tmp_path / "t.json", [{**row, "test": 50 - row["val"]} for row in rows()])
+    estimator = table(path, test="test", unit="%")
+    search = tiny_search(estimators={"accuracy": estimator}, folder=tmp_path)
+    estimator.check(search)
+    assert estimator.metrics(search) == (
+        Metric("val", "%", "max"),
+        Metric("test", "%", "max", test_of="val"),
+    )
+    found = estimator.measure(tiny_candidate(search))
+    assert (found["val"].value, found["test"].value) == (10.0, 40.0)
+    assert _tests(search, ["accuracy"], {}) == {"accuracy": "accuracy.test"}
+    with pytest.raises(SpecError, match=r"objectives\.accuracy\.test: .*; take 'accuracy'"):
+        objectives_of({"accuracy.test": "max"}, search, None)
+    with pytest.raises(SpecError, match=r"further\.test: is the name of another metric"):
+        table(path, test="test", further={"test": Column(column="time")}).check(search)
+
+
+def test_a_run_by_a_table_is_judged_by_its_test_column(tmp_path):
+    path = write(tmp_path / "t.json", [{**row, "test": 50 - row["val"]} for row in rows()])
+    spec = {
+        "name": "looked-up",
+        "device": "cpu",
+        "space": {"name": "nasengine.testing.stubs:TinySpace"},
+        "task": {"name": "nasengine.testing.stubs:TinySegmentation"},
+        "strategy": {"name": "random"},
+        "estimators": {
+            "accuracy": {
+                "name": "tabular",
+                "file": str(path),
+                "key": "arch",
+                "column": "val",
+                "test": "test",
+            }
+        },
+        "objectives": {"accuracy": "max"},
+        "budget": {"trials": 4},
+        "references": [],
+    }
+    summaries = []
+    for seed in (0, 1):
+        outcome = nasengine.run({**spec, "seed": seed}, runs=tmp_path / "runs")
+        summaries.append(summarise(outcome.folder, {}))
+    for summary in summaries:
+        assert summary.values["accuracy"] == 13.0 and summary.values["accuracy.test"] == 37.0
+        assert summary.tests == {"accuracy": "accuracy.test"}
+        assert {"accuracy", "accuracy.test"} <= set(summary.counted)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from nasengine.estimators.trained import Trained
 from nasengine.evaluation import evaluate
 from nasengine.graph import SpaceGraph
 from nasengine.network import build_network
-from nasengine.objectives import Objective, Objectives
 from nasengine.reporter import Reporter
+from nasengine.runs.goals import objectives_of
 from nasengine.search import Search
 from nasengine.task import Samples, Splits
 from nasengine.testing.stubs import TinySegmentation, TinySpace, tiny_candidate, tiny_search
@@ -217,11 +217,12 @@ def test_metrics_are_known_without_the_data(tmp_path: Path) -> None:
     assert "test_iou" in [metric.name for metric in estimator.metrics(search)]
 
 
-def test_check_refuses_to_choose_by_the_test_split(tmp_path: Path) -> None:
-    estimator = Trained()
-    goal = Objectives((Objective("iou.test_iou", "max"),))
-    with pytest.raises(SpecError, match=r"objectives.iou.test_iou: .*without 'test_'"):
-        estimator.check(search_for(tmp_path, estimator, objectives=goal))
+def test_nothing_is_chosen_by_the_test_split(tmp_path: Path) -> None:
+    search = search_for(tmp_path, Trained())
+    for name, meant in (("iou.test_iou", "iou"), ("iou.test_loss", "iou.loss")):
+        with pytest.raises(SpecError, match=rf"objectives\.{name}: .*; take '{meant}'"):
+            objectives_of({name: "max"}, search, None)
+    assert objectives_of({"iou": "max"}, search, None).goals
 
 
 def test_check_refuses_a_resolution_that_the_networks_do_not_fit(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def not_yet_measured(reference: str, metric: str) -> float | None:  # noqa: ARG0
 def nearest_metric(name: str, metrics: Mapping[str, Metric]) -> str:
     """Say which metrics there are, first the one of that name; never a test metric."""
     own = sorted((full for full, m in metrics.items() if m.name == name), key=len)
-    untested = [full for full in metrics if not full.rpartition(".")[2].startswith("test_")]
+    untested = [full for full, metric in metrics.items() if not metric.test_of]
     listed = ", ".join(sorted(metrics))
     if own:
         return f"did you mean {own[0]!r}? Allowed: {listed}"
@@ -71,7 +71,8 @@ def objectives_of(
     Raises
     ------
     SpecError
-        If there is no such metric or reference, or a limit is none of its metric.
+        If there is no such metric or reference, one is of the test split, or a limit is none of
+        its metric.
     """
     metrics, reference_value = known_metrics(search), _reference_values(search, given)
     items = []
@@ -79,6 +80,7 @@ def objectives_of(
         if name not in metrics:
             near = nearest_metric(name, metrics)
             raise SpecError(f"objectives.{name}: no such metric; {near}")
+        _refuse_test(name, metrics)
         table = wanted if isinstance(wanted, GoalTable) else GoalTable(goal=wanted)
         where = f"objectives.{name}"
         if table.goal is None and table.at_most is None and table.at_least is None:
@@ -96,6 +98,16 @@ def objectives_of(
     if not objectives.goals:
         raise SpecError('objectives: one with a goal ("max" or "min") is needed')
     return objectives
+
+
+def _refuse_test(name: str, metrics: Mapping[str, Metric]) -> None:
+    """Refuse to choose networks by what is kept for judging them."""
+    if of := metrics[name].test_of:
+        key = name.partition(".")[0]
+        raise SpecError(
+            f"objectives.{name}: networks are chosen by validation, and the test split is for the "
+            f"last word; take {full_name(key, of, metrics[key].name)!r}"
+        )
 
 
 def _limit(

@@ -99,7 +99,7 @@ class Comparison:
         test, judge = self.tests.get(goal), self.judges.get(goal)
         both = (self.networks["searched"], self.networks[reference])
         if test is not None and all(test in found for found in both):
-            return Judged(test, split="test")
+            return Judged(test, test in self.counted, split="test")
         if judge is not None and all(judge in found for found in both):
             goal = judge
         split = "validation" if test is not None else ""
@@ -162,10 +162,10 @@ def _tests(search: Search, goals: Sequence[str], judges: Mapping[str, str]) -> d
     found = {}
     for goal in goals:
         key, _, name = judges.get(goal, goal).partition(".")
-        names = [metric.name for metric in search.estimators[key].metrics(search)]
-        test = f"test_{name or names[0]}"
-        if test in names:
-            found[goal] = f"{key}.{test}"
+        metrics = search.estimators[key].metrics(search)
+        for metric in metrics:
+            if metric.test_of == (name or metrics[0].name):
+                found[goal] = f"{key}.{metric.name}"
     return found
 
 
