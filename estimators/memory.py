@@ -29,7 +29,7 @@ class Memory(Estimator):
     training_batch: int = Field(default=16, gt=1)
     """Samples in a training step."""
 
-    optimizer_states: int = Field(default=2, ge=0)
+    optimiser_states: int = Field(default=2, ge=0)
     """Tensors that the optimiser keeps for each parameter: 2 for Adam, 1 for momentum."""
 
     def metrics(self, search: Search) -> tuple[Metric, ...]:  # noqa: ARG002
@@ -51,7 +51,7 @@ class Memory(Estimator):
         weights, trainable = weight_bytes(network)
         inference = inference_peak(network, (self.batch, *shape))
         training = training_peak(network, (self.training_batch, *shape))
-        states = self.optimizer_states * trainable
+        states = self.optimiser_states * trainable
         values = {
             "memory": weights + inference,
             "activations": inference,

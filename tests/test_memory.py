@@ -125,5 +125,5 @@ def test_the_estimator_adds_weights_and_states():
     assert found["training"] == weights + 2 * trainable + found["training_activations"]
     larger = Memory(batch=4).measure(candidate)
     assert larger["activations"].value == pytest.approx(4 * found["activations"], rel=0.01)
-    momentum = Memory(optimizer_states=1).measure(candidate)
+    momentum = Memory(optimiser_states=1).measure(candidate)
     assert found["training"] - momentum["training"].value == trainable
