@@ -154,6 +154,46 @@ def test_a_changed_package_is_named(spec: Path, capsys: pytest.CaptureFixture[st
     assert "packages.torch: was '2.4.0', is " in capsys.readouterr().err
 
 
+def test_a_changed_package_is_accepted_where_the_user_says_so_and_it_is_kept(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["run", str(spec), "--set", "budget.trials=1"])
+    run = spec.parent / "runs" / "tiny-1"
+    path = run / "identity.json"
+    identity = json.loads(path.read_text())
+    kept = json.dumps({**identity, "packages": {**identity["packages"], "torch": "2.4.0"}})
+    path.write_text(kept)
+    resume = ["resume", "runs/tiny-1", "--code", "nasengine.testing.stubs"]
+    resume += ["--set", "budget.trials=2"]
+    capsys.readouterr()
+    assert main(resume) == 2
+    assert "nasengine resume --accept-changes" in capsys.readouterr().err
+    assert main([*resume, "--accept-changes", "-q"]) == 0
+    told = "accepted, though changed since the run began: packages.torch: was '2.4.0', is "
+    assert told in (run / "log.jsonl").read_text()
+    assert "packages.torch: was &#x27;2.4.0&#x27;" in (run / "report.html").read_text()
+    assert main(resume) == 0, "what was accepted is what the run is of now"
+
+
+@pytest.mark.parametrize("key", ["seed", "space"])
+def test_a_changed_spec_or_space_is_never_accepted(
+    key: str, spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["run", str(spec), "--set", "budget.trials=1"])
+    path = spec.parent / "runs" / "tiny-1" / "identity.json"
+    identity = json.loads(path.read_text())
+    if key == "seed":
+        identity["spec"]["seed"] = 77
+    else:
+        identity["space"] = "0" * 64
+    path.write_text(json.dumps(identity))
+    code = ["--code", "nasengine.testing.stubs", "--accept-changes"]
+    capsys.readouterr()
+    assert main(["resume", "runs/tiny-1", *code]) == 2
+    told = capsys.readouterr().err
+    assert "changed since the run began" in told and "resume --accept-changes" not in told
+
+
 def test_one_folder_has_one_process(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["run", str(spec)])
     with RunFolder(spec.parent / "runs" / "tiny-1"):

@@ -47,7 +47,8 @@ def resume(options: argparse.Namespace, stop: threading.Event) -> int:
     """Go on with a run."""
     folder: Path = options.folder
     with RunFolder(folder) as run_folder:
-        experiment = session.reopened(run_folder, options.assignments, options.code)
+        accepting = TerminalReporter(quiet=options.quiet) if options.accept_changes else None
+        experiment = session.reopened(run_folder, options.assignments, options.code, accepting)
         if run_folder.storage.fact("finished", bool, False) and not options.assignments:
             print(f"{folder} is finished: see {folder / 'best'}")
             return 0

@@ -53,6 +53,12 @@ def _add_runs(commands: Commands) -> None:
     resume.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
     _sets(resume, "only budget.* and execution.* may change")
     _takes_code(resume)
+    resume.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="go on although your code or packages changed: you say that no result does; "
+        "the log and the report keep what changed",
+    )
     _shows(resume)
 
     check = commands.add_parser("check", help="everything but the work: shapes, costs, estimates")

@@ -42,10 +42,14 @@ from nasengine.files import (
     write_atomically,
     write_json,
 )
+from nasengine.reporter import Reporter
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.run_files import FORMAT, read_identity
 from nasengine.runs.spec import read_toml
 from nasengine.runs.storage import Storage
+
+_ACCEPTABLE = ("code.", "packages.")
+"""What may change under a run where the user says that it changes no result."""
 
 PACKAGES = ("nasengine", "torch", "numpy", "networkx", "optuna", "nni", "scikit-learn", "ptflops")
 
@@ -181,12 +185,35 @@ class RunFolder:
             With the list of what changed: the spec (budget excepted), the search space, code
             files, package versions.
         """
-        before = self.identity
-        found = _changes(before, _as_kept(identity(experiment), before))
+        found = self._changed(experiment)
         changes = [change for change in found if not change.startswith(but)]
         if changes:
             listed = "\n  ".join(changes)
-            raise RunFolderError(f"{self.path}: changed since the run began:\n  {listed}")
+            advice = "\nwhere none of it changes a result: nasengine resume --accept-changes"
+            may_be_taken = all(change.startswith(_ACCEPTABLE) for change in changes)
+            raise RunFolderError(
+                f"{self.path}: changed since the run began:\n  {listed}"
+                f"{advice if may_be_taken else ''}"
+            )
+
+    def accept_changes(self, experiment: Experiment, log: Reporter) -> None:
+        """Take up own code and packages that changed since the run began; the log keeps what did.
+
+        Raises
+        ------
+        RunFolderError
+            If the spec or the search space changed, budget and execution excepted.
+        """
+        self.check_identity(experiment, but=_ACCEPTABLE)
+        changes = self._changed(experiment)
+        for change in changes:  # Told first: a crash in between tells it twice, never not at all.
+            log.warn(f"accepted, though changed since the run began: {change}")
+        if changes:
+            write_json(self.path / "identity.json", identity(experiment))
+
+    def _changed(self, experiment: Experiment) -> list[str]:
+        before = self.identity
+        return _changes(before, _as_kept(identity(experiment), before))
 
     @property
     def identity(self) -> Mapping[str, Any]:

@@ -66,6 +66,7 @@ def resume(
     folder: str | Path,
     *assignments: str,
     code: Sequence[str] = (),
+    accept_changes: bool = False,
     reporter: LogReporter | None = None,
     stop: threading.Event | None = None,
 ) -> Outcome:
@@ -79,6 +80,9 @@ def resume(
         Overrides of ``budget.*`` and ``execution.*``.
     code
         Your own files with plugins that the run uses: a folder alone never makes code run.
+    accept_changes
+        Go on although your own code or packages changed since the run began: you say that it
+        changes no result. What changed is kept in the log, and told in the report.
     reporter, stop
         As of `run`.
 
@@ -92,7 +96,9 @@ def resume(
         As of `run`.
     """
     with RunFolder(Path(folder)) as held:
-        return go_on(reopened(held, assignments, code), held, reporter, stop)
+        log = _logging(held, reporter)
+        accepting = log if accept_changes else None
+        return go_on(reopened(held, assignments, code, accepting), held, log, stop)
 
 
 def export(
@@ -149,8 +155,16 @@ def check_first(
         search.pause_point()
 
 
-def reopened(folder: RunFolder, assignments: Sequence[str], code: Sequence[str]) -> Experiment:
-    """Return the experiment of a run, held to what it began with."""
+def reopened(
+    folder: RunFolder,
+    assignments: Sequence[str],
+    code: Sequence[str],
+    accepting: LogReporter | None = None,
+) -> Experiment:
+    """Return the experiment of a run, held to what it began with.
+
+    Own code and packages that changed are taken up where there is a log to tell it (`accepting`).
+    """
     for assignment in assignments:
         if not assignment.startswith(("budget.", "execution.")):
             raise SpecError(
@@ -158,6 +172,8 @@ def reopened(folder: RunFolder, assignments: Sequence[str], code: Sequence[str])
             )
     overrides = [*_own_code(folder, code), *assignments]
     experiment = Experiment.load(folder.path / "spec.toml", overrides)
+    if accepting is not None:
+        folder.accept_changes(experiment, _logging(folder, accepting))
     folder.check_identity(experiment)
     if overrides:  # Workers read the kept spec: where code lies now is part of it.
         folder.write_spec(experiment)
@@ -171,12 +187,18 @@ def go_on(
     stop: threading.Event | None,
 ) -> Outcome:
     """Run in a folder from wherever it is, and keep its log there."""
-    reporter = reporter or LogReporter()
-    reporter.log = folder.path / "log.jsonl"
+    reporter = _logging(folder, reporter)
     for note in experiment.notes:
         reporter.note(note)
     reporter.note(f"run folder: {folder.path}")
     return whole_run.run(experiment, folder, reporter, stop)
+
+
+def _logging(folder: RunFolder, reporter: LogReporter | None) -> LogReporter:
+    """Return a reporter that keeps its log in a run's folder."""
+    reporter = reporter or LogReporter()
+    reporter.log = folder.path / "log.jsonl"
+    return reporter
 
 
 def resume_command(folder: Path) -> str:
