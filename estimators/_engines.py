@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nasengine.errors import EstimationFailed, PluginError
+from nasengine.errors import EstimationFailed, PluginError, origin
 from nasengine.files import machine_folder
 from nasengine.randomness import torch_seed
 
@@ -217,10 +217,8 @@ def _exported(network: nn.Module, x: Tensor) -> bytes:
             logging.getLogger("torch.onnx._internal.exporter._registration").setLevel("ERROR")
             program = torch.onnx.export(network, (x.clone(),), dynamo=True, verbose=False)
     except Exception as error:
-        line = str(error).strip().splitlines()[:1]
         raise EstimationFailed(
-            f"latency: the network cannot be exported to ONNX: "
-            f"{type(error).__name__}: {''.join(line)}"
+            f"latency: the network cannot be exported to ONNX: {origin(error)}"
         ) from error
     assert program is not None
     model: bytes = program.model_proto.SerializeToString()

@@ -53,7 +53,7 @@ class Latency(Estimator):
     repeats: int = Field(default=30, gt=1)
     """Timed passes, at least."""
 
-    seconds: float = Field(default=0.5, ge=0)
+    seconds: float = Field(default=0.5, ge=0, allow_inf_nan=False)
     """Seconds of timed passes, at least (up to ten times the repeats)."""
 
     yardstick: bool = True
@@ -61,7 +61,7 @@ class Latency(Estimator):
     slower than undisturbed it ran, so that quiet and busy minutes compare; false leaves the
     readings as timed."""
 
-    max_spread: float = Field(default=0.5, gt=0)
+    max_spread: float = Field(default=0.5, gt=0, allow_inf_nan=False)
     """Spread of the middle half of the readings, relative to their median, above which they are
     taken again, and in the end refused."""
 

@@ -98,3 +98,22 @@ def did_you_mean(got: str, allowed: Iterable[str]) -> str:
     if close:
         return f"did you mean {folded[close[0]]!r}? Allowed: {listed}"
     return f"allowed: {listed}"
+
+
+def origin(error: BaseException) -> str:
+    """Say in one line what an error comes from: the first of the causes that it was raised from.
+
+    Examples
+    --------
+    >>> try:
+    ...     try:
+    ...         raise ValueError("only 4 axes are supported")
+    ...     except ValueError as found:
+    ...         raise RuntimeError("step 3 failed") from found
+    ... except RuntimeError as error:
+    ...     print(origin(error))
+    ValueError: only 4 axes are supported
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

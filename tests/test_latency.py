@@ -16,6 +16,7 @@ import time
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from nasengine.architecture import Architecture
 from nasengine.errors import (
@@ -358,6 +359,21 @@ def test_compile_runs_what_torch_compiles_and_reports_why_it_cannot(search, monk
         latency.measure(tiny_candidate(search))
 
 
+def test_an_onnx_export_that_fails_says_what_it_comes_from(search, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+
+    def export(*args, **kwargs):
+        try:
+            raise AssertionError("only 4D query, key, and value are supported")
+        except AssertionError as error:
+            raise RuntimeError("Failed. Next steps:\n- create an issue") from error
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    with pytest.raises(EstimationFailed, match="to ONNX: AssertionError: only 4D query"):
+        Latency(**QUICK, engine="onnxruntime").measure(tiny_candidate(search))
+
+
 def test_a_missing_onnxruntime_says_what_to_install(search, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(PluginError, match=r"pip install 'nasengine\[onnx\]'"):
@@ -536,6 +552,13 @@ def test_settings_that_a_table_contradicts_or_ignores_are_refused(
 ):
     with pytest.raises(SpecError, match=message):
         Latency(table=made_elsewhere, **settings).check(search)
+
+
+@pytest.mark.parametrize("name", ["seconds", "max_spread"])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_settings_are_finite(name, value):
+    with pytest.raises(ValidationError):
+        Latency(**{name: value})
 
 
 def test_settings_that_agree_with_a_table_are_not_refused(search, made_elsewhere):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nasengine.delivery.checked import ExportFailed, checked_difference, example
+from nasengine.errors import origin
 from nasengine.files import write_atomically
 
 
@@ -123,10 +124,7 @@ def _onnx_program(network: nn.Module, inputs: Tensor, any_size: bool) -> Any:
             )
         # The exporter raises a dozen types of its own, by release.
         except Exception as error:
-            first = str(error).strip().partition("\n")[0]
-            raise ExportFailed(
-                f"torch cannot export it: {type(error).__name__}: {first}"
-            ) from error
+            raise ExportFailed(f"torch cannot export it: {origin(error)}") from error
         finally:
             log.setLevel(level)
 
