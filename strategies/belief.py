@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import numpy.typing as npt
 
 from nasengine.architecture import Architecture
 from nasengine.graph import SpaceGraph
@@ -41,6 +42,9 @@ STANDS = 50
 
 MARGIN = 0.1
 """How far beyond the worst volume counts, as a share of the whole range."""
+
+Columns = npt.NDArray[np.int64]
+"""Which of the architectures that are asked about."""
 
 _TELLING = (Status.COMPLETE, Status.INFEASIBLE, Status.FAILED)
 
@@ -85,9 +89,9 @@ class Belief:
 
     def predict(self, architectures: Sequence[Architecture]) -> tuple[Array, Array]:
         """Return means and standard deviations: (architectures, goals) each, lower is better."""
-        return self._predict(self._model.columns(architectures))
+        return self._predict(np.array(self._model.columns(architectures), dtype=int))
 
-    def _predict(self, columns: Sequence[int]) -> tuple[Array, Array]:
+    def _predict(self, columns: Columns) -> tuple[Array, Array]:
         beliefs = [
             posterior.predict(weighed, columns)
             for posterior, weighed in zip(self._model.posteriors, self._weighed, strict=True)
@@ -106,15 +110,20 @@ class Belief:
         its neighbours, as long as there is a better one.
         """
         near = (column for parent in parents for column in self._model.around(parent))
-        columns = list(dict.fromkeys([*self._model.anywhere, *near]))
-        worth, pool = self._worth(columns, search), set(columns)
+        anywhere = self._model.anywhere
+        pool = dict.fromkeys(column for column in near if column >= len(anywhere))
+        columns = np.concatenate([anywhere, np.fromiter(pool, dtype=int)])
+        worth = self._worth(columns, search)
         scale = worth.max() or 1.0
         best = self._best_unseen(columns, worth / scale, unseen)
         while best is not None:
-            columns = [column for column in self._model.around(best[1]) if column not in pool]
-            if not columns:
+            columns = np.array(
+                [c for c in self._model.around(best[1]) if c >= len(anywhere) and c not in pool],
+                dtype=int,
+            )
+            if not columns.size:
                 return best[1]
-            pool.update(columns)
+            pool.update(dict.fromkeys(columns.tolist()))
             further = self._best_unseen(columns, self._worth(columns, search) / scale, unseen)
             if further is None or further[0] <= best[0]:
                 return best[1]
@@ -122,7 +131,7 @@ class Belief:
         return None
 
     def _best_unseen(
-        self, columns: Sequence[int], worth: Array, unseen: Unseen
+        self, columns: Columns, worth: Array, unseen: Unseen
     ) -> tuple[float, Architecture] | None:
         """Return the unseen one that is worth most, after its worth; the first of equal ones.
 
@@ -134,7 +143,7 @@ class Belief:
         found = next((pair for pair in ranked if pair[1] in unseen), None)
         return None if found is None else (float(rounded[found[0]]), found[1])
 
-    def _worth(self, columns: Sequence[int], search: Search) -> Array:
+    def _worth(self, columns: Columns, search: Search) -> Array:
         mean, deviation = self._predict(columns)
         goals = mean.shape[1]
         if goals == 1:
@@ -194,7 +203,7 @@ class Model:
     observed, asked
         What the processes are conditioned on, and what they tell of, in the order of columns.
     anywhere
-        The columns of those.
+        The columns of those: the first.
     scales
         For every goal, on which scale it is believed: `scaled`.
     """
@@ -214,7 +223,8 @@ class Model:
         chosen = [self._likeliest(rows, column, scales_of(told)) for column in told.T]
         self.scales = [scale for scale, _ in chosen]
         self.posteriors = [Posterior(kernel, self._features) for _, kernel in chosen]
-        self.anywhere = self.columns(anywhere)
+        self.columns(anywhere)
+        self.anywhere = np.arange(len(self.asked))
 
     def _likeliest(
         self, rows: Array, losses: Array, scales: Sequence[Scale]

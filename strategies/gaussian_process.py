@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from .features import Array, Features
 
@@ -221,7 +222,7 @@ class Posterior:
         weights = _solve(self._root[:known, :known], values)
         return weights, max(float(weights @ weights) / known, 1e-12)
 
-    def predict(self, weighed: tuple[Array, float], columns: Sequence[int]) -> tuple[Array, Array]:
+    def predict(self, weighed: tuple[Array, float], columns: npt.ArrayLike) -> tuple[Array, Array]:
         """Return the means and the standard deviations of some that were asked: (columns,) each.
 
         Parameters
@@ -232,9 +233,10 @@ class Posterior:
             Which of those asked, in their order.
         """
         weights, variance = weighed
+        columns = np.asarray(columns)
         half, left = self._half.table[: len(weights)], self._left.table[0, columns]
         # Most of them: it takes less to compute them all than to gather their columns.
-        most = 2 * len(columns) > half.shape[1]
+        most = 2 * columns.size > half.shape[1]
         mean: Array = (weights @ half)[columns] if most else weights @ half[:, columns]
         return mean, np.sqrt(variance * np.maximum(left, 1e-9))
 
