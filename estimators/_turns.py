@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -28,12 +29,12 @@ def in_turn(path: Path, search: Search, what: str) -> AbstractContextManager[Non
     what
         What is done in turn, for the line.
     """
-    said = False
+    start, said = time.monotonic(), False
 
-    def waiting(seconds: float) -> None:
+    def waiting() -> None:
         nonlocal said
         search.pause_point()
-        if seconds > SAID and not said:
+        if not said and time.monotonic() - start > SAID:
             said = True
             search.reporter.note(f"{what}: waits for another process, which holds {path}")
 

@@ -77,7 +77,7 @@ def make_folder(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, waiting: Callable[[float], None]) -> Iterator[None]:
+def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold a lock, between processes as between threads; the system frees that of one that dies.
 
     Parameters
@@ -85,8 +85,8 @@ def exclusive(path: Path, waiting: Callable[[float], None]) -> Iterator[None]:
     path
         The lock's file, which stays; locks are told apart by it.
     waiting
-        Called every tenth of a second while others hold it or are next, with the seconds of that;
-        what it raises ends the wait.
+        Called every tenth of a second while others hold it or are next; what it raises ends the
+        wait.
 
     Raises
     ------
@@ -105,16 +105,16 @@ def exclusive(path: Path, waiting: Callable[[float], None]) -> Iterator[None]:
         held.release()
 
 
-def _acquired(path: Path, waiting: Callable[[float], None]) -> BaseFileLock:
+def _acquired(path: Path, waiting: Callable[[], None]) -> BaseFileLock:
     from filelock import FileLock, Timeout
 
-    lock, start = FileLock(path), time.monotonic()
+    lock = FileLock(path)
     while True:
         try:
             lock.acquire(timeout=0)
             return lock
         except Timeout:
-            waiting(time.monotonic() - start)
+            waiting()
             time.sleep(0.1)
         except OSError as error:
             raise StorageError(f"cannot lock {path}: {error.strerror or error}") from error

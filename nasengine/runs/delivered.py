@@ -61,7 +61,7 @@ def deliver_network(
     draw(search.space, folder / "architecture.svg", architecture)
     draw(search.space, folder / "architecture.png", architecture)
     if network is None:
-        return ["no weights: no estimator trains the network (add one named 'trained')"]
+        return ["no weights: no estimator trains the network at its full width (add a 'trained')"]
     write_atomically(folder / "weights.safetensors", weights.read_bytes())
     return _deliver_trained(search, network, folder)
 
