@@ -402,7 +402,7 @@ def test_in_worker_processes_every_search_finishes(name: str, tmp_path: Path) ->
     table["objectives"] = {"quality": "max"}
     table["strategy"] = {"name": name, **STRATEGIES[name]}
     table["budget"] = {"trials": 10}
-    table["execution"] = {"workers": 2, "timeout": 4.0}
+    table["execution"] = {"workers": 2, "timeout": 8.0}
     table["references"] = []
     (tmp_path / "spec.toml").write_text(tomli_w.dumps(table))
     heard = Heard()
@@ -410,8 +410,10 @@ def test_in_worker_processes_every_search_finishes(name: str, tmp_path: Path) ->
     with RunFolder.create(tmp_path / "runs", experiment, ["test"]) as folder:
         outcome = run(experiment, folder, heard)
     assert len(heard.trials) == len(outcome.history) == 10
-    failed = [trial for trial in heard.trials if trial.status is Status.FAILED]
-    assert len(failed) >= 2
+    # Which are proposed after the first may hang on which of two workers was quicker.
+    for trial in heard.trials:
+        wild = stream(1, "wild", *sorted(trial.architecture.items())).random() < 0.3
+        assert trial.status is (Status.FAILED if wild else Status.COMPLETE)
     assert {trial.status for trial in heard.trials} == {Status.COMPLETE, Status.FAILED}
     complete = [trial for trial in heard.trials if trial.status is Status.COMPLETE]
     assert outcome.winner.value("quality") == max(t.value("quality") for t in complete)

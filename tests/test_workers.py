@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import queue
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +31,11 @@ from nasengine import DataError, Estimator, Measurement, Metric
 
 class TruncatedError(DataError):
     """An error of its own, of a kind of the engine's."""
+
+def exit_when(path):
+    while not path.exists():
+        time.sleep(0.01)
+    os._exit(9)
 
 class Misbehaving(Estimator):
     """Does what the slot `first` being `conv` makes it do."""
@@ -58,9 +66,7 @@ class Misbehaving(Estimator):
             elif self.behaviour == "data":
                 raise TruncatedError("image.png: truncated")
         if self.behaviour == "late exit" and candidate.label == "trial-0":
-            threading.Timer(0.2, os._exit, (9,)).start()
-        if self.behaviour == "slow" and candidate.label == "trial-1":
-            time.sleep(0.5)
+            threading.Thread(target=exit_when, args=(candidate.search.folder / "heard",)).start()
         with candidate.search.reporter.progress("measuring", 2) as progress:
             progress.advance(2, done=1.0)
         network = candidate.network()
@@ -140,20 +146,30 @@ def test_a_worker_killed_once_by_the_machine_is_begun_again(tmp_path: Path) -> N
 
 
 class SlowToHear(Heard):
-    """Takes its time over a trial, as a slow disk does."""
+    """Takes its time over the first trial, as a slow disk does: until something has happened."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, wait: Callable[[], None]) -> None:
         super().__init__()
-        self.seconds = seconds
+        self.wait = wait
 
     def trial(self, trial: Trial) -> None:
         super().trial(trial)
-        if trial.number == 0:
-            time.sleep(self.seconds)
+        if len(self.trials) == 1:
+            self.wait()
+
+
+def until_the_worker_dies(folder: Path) -> Callable[[], None]:
+    def wait() -> None:
+        run_folder = folder / "runs" / "tiny-1"
+        (run_folder / "heard").touch()
+        assert _until(lambda: not _workers_of(str(run_folder)))
+
+    return wait
 
 
 def test_a_worker_that_dies_idle_costs_no_trial(tmp_path: Path) -> None:
-    _, heard = run_with(tmp_path, "late exit", SlowToHear(1.0), isolate=True)
+    slow = SlowToHear(until_the_worker_dies(tmp_path))
+    _, heard = run_with(tmp_path, "late exit", slow, isolate=True)
     assert [t.status for t in heard.trials] == [Status.COMPLETE] * 4
 
 
@@ -162,13 +178,36 @@ def test_a_worker_that_dies_before_it_takes_a_job_costs_no_trial(
 ) -> None:
     # Dead, but its end is not yet seen as the next job is given.
     monkeypatch.setattr("nasengine.runs.workers._Worker.alive", True)
-    _, heard = run_with(tmp_path, "late exit", SlowToHear(1.0), isolate=True)
+    slow = SlowToHear(until_the_worker_dies(tmp_path))
+    _, heard = run_with(tmp_path, "late exit", slow, isolate=True)
     assert [t.status for t in heard.trials] == [Status.COMPLETE] * 4
     assert not any("begun again" in text for text in heard.warnings)
 
 
-def test_an_answer_that_waits_to_be_read_is_not_overdue(tmp_path: Path) -> None:
-    _, heard = run_with(tmp_path, "slow", SlowToHear(4.0), workers=2, timeout=3.0)
+def test_an_answer_that_waits_to_be_read_is_not_overdue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[str] = []
+    late = 0.0
+
+    class Watched(queue.Queue[Any]):
+        def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+            kind = item[1]["event"]
+            super().put(item, block, timeout)
+            answers.extend([kind] * (kind == "measured"))
+
+    def until_the_other_answered() -> None:
+        nonlocal late
+        assert _until(lambda: len(answers) == 2)
+        late = 1000.0
+
+    real = time.monotonic
+    monkeypatch.setattr("nasengine.runs.workers.queue.Queue", Watched)
+    monkeypatch.setattr(
+        "nasengine.runs.workers.time", SimpleNamespace(monotonic=lambda: real() + late)
+    )
+    slow = SlowToHear(until_the_other_answered)
+    _, heard = run_with(tmp_path, "nothing", slow, workers=2, timeout=500.0)
     assert [t.status for t in heard.trials] == [Status.COMPLETE] * 4
 
 
