@@ -168,10 +168,18 @@ def jacob_cov(network: nn.Module, probe: Probe) -> float:
 
     One row a sample: the gradient of the sum of its outputs by its input (Mellor et al. 2020,
     first version, equations 4 to 6).
+
+    Raises
+    ------
+    ValueError
+        If a gradient is constant, as that of a network without any activation.
     """
     inputs = probe.inputs.clone().requires_grad_()
     (jacobian,) = torch.autograd.grad(network.train()(inputs).sum(), inputs)
-    correlations = torch.corrcoef(jacobian.flatten(1).double())
+    rows = jacobian.flatten(1).double()
+    if (rows == rows[:, :1]).all(dim=1).any():
+        raise ValueError("a sample's gradient is the same everywhere in it, and correlates not")
+    correlations = torch.corrcoef(rows)
     if not correlations.isfinite().all():
         return math.nan
     values = torch.linalg.eigvalsh(correlations).clamp(min=0) + 1e-5

@@ -174,6 +174,11 @@ def test_jacob_cov_prefers_jacobians_that_differ():
     assert alike == pytest.approx(expected, rel=1e-3)
 
 
+def test_jacobians_that_do_not_vary_have_no_score():
+    with pytest.raises(ValueError, match="gradient is the same everywhere"):
+        jacob_cov(nn.Conv2d(1, 1, 1), probe(torch.rand(4, 1, 5, 5)))
+
+
 def test_zen_is_the_distance_that_a_small_step_makes():
     # The identity moves by 0.01 e; the norm of a Gaussian vector of n numbers is about sqrt(n).
     found = zen(nn.Identity(), probe(torch.zeros(64, 4, 16, 16)))
