@@ -40,11 +40,12 @@ if TYPE_CHECKING:
     from nasengine.space import SearchSpace
     from nasengine.strategy import Strategy
     from nasengine.supernet import MixedOperation, Mixture, Supernet
-    from nasengine.task import DataSource, Samples, Splits, Task, Usage
+    from nasengine.task import IGNORED, DataSource, Samples, Splits, Task, Usage
     from nasengine.trial import Measurement, Metric, Status, Trial
     from nasengine.unseen import Unseen
 
 __all__ = [  # noqa: RUF022
+    "IGNORED",
     "Architecture",
     "ArchitectureError",
     "Budget",
@@ -130,7 +131,7 @@ _MODULES = {
     "space": ("SearchSpace",),
     "strategy": ("Strategy",),
     "supernet": ("MixedOperation", "Mixture", "Supernet"),
-    "task": ("DataSource", "Samples", "Splits", "Task", "Usage"),
+    "task": ("IGNORED", "DataSource", "Samples", "Splits", "Task", "Usage"),
     "trial": ("Measurement", "Metric", "Status", "Trial"),
     "unseen": ("Unseen",),
 }

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+IGNORED = -100
+"""The target of a pixel that is neither trained on nor judged: torch's own `ignore_index`."""
+
 _ADVICE = (
     "one value an output; end in a pooling and a linear layer",
     "a value for every pixel; bring it back to the input's size",
@@ -33,7 +36,8 @@ class Samples:
     inputs
         (N, C, H, W), float32 in 0 to 1.
     targets
-        (N, H, W) int64 masks of class indices (0 is background), or (N,) int64 labels.
+        (N, H, W) int64 masks of class indices (0 is background) and, for tasks that take it,
+        `IGNORED`; or (N,) int64 labels.
     names
         One a sample, for messages and pictures.
     """
@@ -46,7 +50,9 @@ class Samples:
     def __len__(self) -> int:
         return len(self.names)
 
-    def check(self, input_shape: tuple[int, int, int], classes: int) -> None:
+    def check(
+        self, input_shape: tuple[int, int, int], classes: int, *, ignores: bool = False
+    ) -> None:
         """Refuse samples that are not as the attributes say.
 
         Parameters
@@ -55,6 +61,8 @@ class Samples:
             (C, H, W) that a sample must have.
         classes
             Targets are below it.
+        ignores
+            Whether a target may be `IGNORED`.
 
         Raises
         ------
@@ -67,7 +75,11 @@ class Samples:
         self._check_form("targets", self.targets, "torch.int64", [(), input_shape[1:]])
         self._check_values("input", self.inputs, ~self.inputs.isfinite(), "finite values")
         beyond = (self.targets < 0) | (self.targets >= classes)
-        self._check_values("target", self.targets, beyond, f"class indices from 0 to {classes - 1}")
+        allowed = f"class indices from 0 to {classes - 1}"
+        if ignores:
+            beyond &= self.targets != IGNORED
+            allowed += f", and {IGNORED} for what is ignored"
+        self._check_values("target", self.targets, beyond, allowed)
 
     def _check_form(
         self, what: str, tensor: Tensor, dtype: str, shapes: Sequence[tuple[int, ...]]
@@ -208,9 +220,17 @@ class DataSource(Plugin):
 
 
 class Task(Plugin):
-    """Data, loss and metrics. Knows nothing of architectures."""
+    """Data, loss and metrics. Knows nothing of architectures.
+
+    Attributes
+    ----------
+    ignores
+        Whether loss and metrics leave out what has the target `IGNORED`. Samples that hold it are
+        refused where they do not.
+    """
 
     kind: ClassVar[str] = "task"
+    ignores: ClassVar[bool] = False
 
     def check_data(self) -> None:
         """Refuse data that are not there, before anything runs; by default asks its `data`.

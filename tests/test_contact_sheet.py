@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nasengine.task import Samples
+from nasengine.task import IGNORED, Samples
 from nasengine.tasks.contact_sheet import draw_samples
 
 
@@ -46,3 +46,13 @@ def test_small_samples_are_enlarged_by_a_whole_factor(
     # Every third pixel is the sample itself: nothing is blurred.
     expected = (inputs[0] * 255).round().byte().permute(1, 2, 0).numpy()
     assert (pixels[1::3, 1::3] == expected).all()
+
+
+def test_what_is_ignored_is_grey(tmp_path: Path) -> None:
+    targets = torch.zeros(1, 96, 96, dtype=torch.int64)
+    targets[0, :48] = IGNORED
+    targets[0, 48:60] = 1
+    draw_samples(Samples(torch.zeros(1, 3, 96, 96), targets, ("a",)), tmp_path / "s.png")
+    with Image.open(tmp_path / "s.png") as sheet:
+        column = [sheet.getpixel((50, row)) for row in (4 + 100 + 10, 4 + 100 + 50, 4 + 100 + 90)]
+    assert column == [(128, 128, 128), (230, 60, 50), (0, 0, 0)]

@@ -8,13 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 
 from nasengine.errors import DataError, SpecError
 from nasengine.plugin import build
-from nasengine.task import DataSource, Splits
+from nasengine.task import IGNORED, DataSource, Splits
+from nasengine.tasks.census import census
 from nasengine.tasks.folder import Folder
 from nasengine.tasks.splits import joined, split_by_group
 
+VALUES = {"0": "background", "255": "defect"}
 GENERATOR = np.random.default_rng(0)
 
 
@@ -144,6 +147,46 @@ def test_values_map_to_classes(root: Path) -> None:
     assert targets["a"][9, 0] == 2
     assert targets["a"][3, 4] == 1
     fails(folder(root, values={"0": "background", "255": "defect"}), "a.png: label 100")
+
+
+def test_ignored_values_are_no_class(root: Path) -> None:
+    both = mask(255)
+    both[8:10, :] = 128
+    save(root / "masks/a.png", both)
+    source = folder(root, ignore=(128,))
+    splits = source.load(seed=0)
+    assert splits.doubts == ()
+    targets = {
+        name: target
+        for part in splits.parts.values()
+        for name, target in zip(part.names, part.targets, strict=True)
+    }
+    assert targets["a"][9, 0] == IGNORED
+    assert targets["a"][3, 4] == 1
+    assert {0, 1} == set(targets["b"].flatten().tolist())
+    for part in splits.parts.values():
+        part.check(source.shape, 2, ignores=True)
+    names = "background", "crack", "hole"
+    fails(folder(root, names=names, ignore=(128,)), "128 (ignored)", "task.data.ignore")
+    counted = census(splits, source.classes)
+    part = next(name for name, part in splits.parts.items() if "a" in part.names)
+    number = len(splits.parts[part])
+    assert counted[part]["classes"]["(ignored)"] == {
+        "samples": 1,
+        "share": pytest.approx(24 / (144 * number)),
+    }
+
+
+@pytest.mark.parametrize("settings", [{"ignore": (0,)}, {"ignore": (255,), "values": VALUES}])
+def test_an_ignored_value_is_no_class_as_well(root: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="is a class as well"):
+        folder(root, **settings)
+
+
+def test_ignored_targets_need_a_task_that_takes_them(root: Path) -> None:
+    splits = folder(root, ignore=(255,)).load(seed=0)
+    with pytest.raises(DataError, match=r"has the target -100; allowed: class indices from 0 to 1"):
+        splits.train.check((3, 12, 12), 2)
 
 
 @pytest.fixture

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nasengine.task import Samples, Splits
+from nasengine.task import IGNORED, Samples, Splits
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def census(splits: Splits, classes: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
@@ -22,7 +25,7 @@ def census(splits: Splits, classes: Sequence[str] = ()) -> dict[str, dict[str, A
     Returns
     -------
     For each split its samples, and for each class the samples that hold it and its share of all
-    targets (pixels or labels).
+    targets (pixels or labels); what is ignored, where there is any, is told as a class of its own.
 
     Examples
     --------
@@ -42,14 +45,14 @@ def census(splits: Splits, classes: Sequence[str] = ()) -> dict[str, dict[str, A
 def _classes(samples: Samples, names: Sequence[str]) -> dict[str, dict[str, float]]:
     targets = samples.targets.flatten(1) if samples.targets.ndim > 1 else samples.targets[:, None]
     count = max(len(names), int(targets.max()) + 1)
-    found = {}
-    for index in range(count):
-        here = targets == index
-        found[names[index] if index < len(names) else str(index)] = {
-            "samples": int(here.any(1).sum()),
-            "share": float(here.double().mean()),
-        }
-    return found
+    called = {index: names[index] if index < len(names) else str(index) for index in range(count)}
+    if bool((targets == IGNORED).any()):
+        called[IGNORED] = "(ignored)"
+    return {name: _share(targets == index) for index, name in called.items()}
+
+
+def _share(here: Tensor) -> dict[str, float]:
+    return {"samples": int(here.any(1).sum()), "share": float(here.double().mean())}
 
 
 def telling(samples: Samples, count: int = 8) -> Samples:

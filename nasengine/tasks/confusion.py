@@ -20,7 +20,7 @@ def confusion(predictions: Tensor, targets: Tensor, classes: int) -> Tensor:
     predictions
         (N, ...), int64, class indices.
     targets
-        The same shape.
+        The same shape; those that are no class (`IGNORED`) are not counted.
     classes
         How many there are.
 
@@ -39,7 +39,8 @@ def confusion(predictions: Tensor, targets: Tensor, classes: int) -> Tensor:
         image = torch.arange(number, device=predicted.device).unsqueeze(1)
         cell = (image * classes + target.reshape(number, -1)) * classes
         cell = cell + predicted.reshape(number, -1)
-        flat = torch.bincount(cell.flatten(), minlength=number * classes**2)
+        counted = target.reshape(number, -1) >= 0
+        flat = torch.bincount(cell[counted], minlength=number * classes**2)
         counts.append(flat.reshape(number, classes, classes).cpu())
     return torch.cat(counts)
 

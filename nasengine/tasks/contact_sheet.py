@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nasengine.task import Samples
+from nasengine.task import IGNORED, Samples
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _GAP = 4
+_GREY = (128, 128, 128)  # what is ignored
 _LEAST = 96  # pixels of a sample's longer side
 _COLOURS = (
     (230, 60, 50),
@@ -30,8 +31,9 @@ def draw_samples(
 ) -> None:
     """Write a PNG with one sample a column: image, mask and (where given) prediction.
 
-    A class has the same colour in mask and prediction. Labels of a classification are not drawn.
-    Small samples are enlarged by a whole factor, to 96 pixels at least on their longer side.
+    A class has the same colour in mask and prediction, and what is ignored is grey. Labels of a
+    classification are not drawn. Small samples are enlarged by a whole factor, to 96 pixels at
+    least on their longer side.
 
     Parameters
     ----------
@@ -81,10 +83,10 @@ def _pictures(inputs: Tensor) -> NDArray[np.uint8]:
 
 
 def _coloured(masks: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return (N, H, W, 3): background black, each class its colour."""
+    """Return (N, H, W, 3): background black, each class its colour, what is ignored grey."""
     import numpy as np
 
     classes = int(masks.max(initial=0))
     colours = [_COLOURS[index % len(_COLOURS)] for index in range(classes)]
-    table = np.array([(0, 0, 0), *colours], dtype=np.uint8)
-    return table[masks]
+    table = np.array([(0, 0, 0), *colours, _GREY], dtype=np.uint8)
+    return table[np.where(masks == IGNORED, len(table) - 1, masks)]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from nasengine.errors import DataError, did_you_mean
 from nasengine.plugin import SpecPath
 from nasengine.randomness import derive_seed
-from nasengine.task import DataSource, Splits
+from nasengine.task import IGNORED, DataSource, Splits
 
 from .splits import Share, SomeShare, check_disjoint, joined, read_csv, split_by_group
 
@@ -67,6 +67,9 @@ class Folder(DataSource):
 
     By default the value is the class's index; with one class beside the background, any value
     but 0 is that class."""
+    ignore: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Mask values whose pixels count for nothing, in loss and metrics alike, as [255] for borders
+    that nobody could label."""
     mask_suffix: str = ""
     """What a mask's name has after its image's name: "_mask" for 0001_mask.png."""
     missing_masks: Literal["refuse", "background"] = "refuse"
@@ -99,6 +102,9 @@ class Folder(DataSource):
                 raise ValueError(
                     f"values.{value}: unknown class {name!r}; {did_you_mean(name, self.names)}"
                 )
+        for ignored in self.ignore:
+            if str(ignored) in self.values or (ignored == 0 and not self.values):
+                raise ValueError(f"ignore: the mask value {ignored} is a class as well")
         if self.split_file is not None and self.by_folder:
             raise ValueError("split_file and by_folder both say how to divide; keep one")
         return self
@@ -156,6 +162,7 @@ class Folder(DataSource):
     def _doubts(self, values: Collection[int]) -> tuple[str, ...]:
         from .paired import listed
 
+        values = set(values) - set(self.ignore)
         if self.values or len(self.names) > 2 or len(values) <= 2:
             return ()
         return (
@@ -232,17 +239,22 @@ class Folder(DataSource):
     def _to_classes(self, values: NDArray[np.int64], path: Path) -> NDArray[np.int64]:
         import numpy as np
 
+        targets = np.zeros_like(values)
         if not self.values and len(self.names) == 2:
-            targets = np.zeros_like(values)
             targets[values != 0] = 1
+            targets[np.isin(values, self.ignore)] = IGNORED
             return targets
         known = {int(value): self.names.index(name) for value, name in self.values.items()}
         known = known or {index: index for index in range(len(self.names))}
-        targets = np.zeros_like(values)
+        known |= dict.fromkeys(self.ignore, IGNORED)
         for value in np.unique(values).tolist():
             if value not in known:
-                allowed = ", ".join(f"{v} ({self.names[c]})" for v, c in sorted(known.items()))
-                raise DataError(f"{path}: label {value} is beyond the classes; allowed: {allowed}")
+                called = {**dict(enumerate(self.names)), IGNORED: "ignored"}
+                allowed = ", ".join(f"{v} ({called[c]})" for v, c in sorted(known.items()))
+                raise DataError(
+                    f"{path}: label {value} is beyond the classes; allowed: {allowed}; "
+                    f"task.data.ignore takes values that are to count for nothing"
+                )
             targets[values == value] = known[value]
         return targets
 

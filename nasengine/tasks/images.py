@@ -53,7 +53,7 @@ class Reader:
         Larger images are refused from their header, before anything is decoded.
     mask_resize
         ``nearest``: a pixel has the class at its middle; ``cover``: the class beside the
-        background that covers most of it, however little.
+        background (or `IGNORED`) that covers most of it, however little.
     """
 
     size: tuple[int, int]
@@ -106,7 +106,7 @@ class Reader:
             )
         found = np.zeros(self.size, np.int64)
         most = np.zeros(self.size, np.float32)
-        for index in np.unique(classes[classes > 0]).tolist():
+        for index in np.unique(classes[classes != 0]).tolist():
             # A box around each target pixel: every source pixel counts in exactly one.
             share = _scaled((classes == index).astype(np.float32), self.size, Image.Resampling.BOX)
             found[share > most] = index

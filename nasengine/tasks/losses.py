@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nasengine.task import IGNORED
+
 
 def dice_loss(probabilities: Tensor, targets: Tensor, epsilon: float = 1.0) -> Tensor:
     """Return 1 - (2 sum(p g) + eps) / (sum(p^2) + sum(g^2) + eps), equation (3).
@@ -39,6 +41,11 @@ def dice_loss(probabilities: Tensor, targets: Tensor, epsilon: float = 1.0) -> T
     return 1 - (2 * overlap + epsilon) / (total + epsilon)
 
 
+def _mean(losses: Tensor, counted: Tensor) -> Tensor:
+    """Return the mean of a loss a pixel over those that count; 0 where none does."""
+    return (losses * counted).sum() / counted.sum().clamp(min=1)
+
+
 def binary_loss(
     logits: Tensor, targets: Tensor, dice: float, cross_entropy: float, epsilon: float
 ) -> Tensor:
@@ -49,16 +56,18 @@ def binary_loss(
     logits
         (N, 1, H, W).
     targets
-        (N, H, W), int64, 0 or 1.
+        (N, H, W), int64, 0 or 1; `IGNORED` counts for nothing.
     dice, cross_entropy
         The weights; the paper's are 1 and 0.5.
     epsilon
         Of `dice_loss`.
     """
     logits = logits.float().squeeze(1)
-    foreground = targets.to(logits.dtype)
-    loss = cross_entropy * functional.binary_cross_entropy_with_logits(logits, foreground)
-    return loss + dice * dice_loss(logits.sigmoid(), foreground, epsilon)
+    counted = (targets != IGNORED).to(logits.dtype)
+    foreground = targets.to(logits.dtype) * counted
+    losses = functional.binary_cross_entropy_with_logits(logits, foreground, reduction="none")
+    found = dice_loss(logits.sigmoid() * counted, foreground, epsilon)
+    return cross_entropy * _mean(losses, counted) + dice * found
 
 
 def multiclass_loss(
@@ -74,18 +83,19 @@ def multiclass_loss(
     logits
         (N, K, H, W).
     targets
-        (N, H, W), int64, 0 (background) to K - 1.
+        (N, H, W), int64, 0 (background) to K - 1; `IGNORED` counts for nothing.
     dice, cross_entropy
         The weights.
     epsilon
         Of `dice_loss`.
     """
     logits = logits.float()
-    loss = cross_entropy * functional.cross_entropy(logits, targets)
-    probabilities = logits.softmax(1)
+    counted = (targets != IGNORED).to(logits.dtype)
+    losses = functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
+    probabilities = logits.softmax(1) * counted.unsqueeze(1)
     classes = range(1, logits.shape[1])
     terms = [
         dice_loss(probabilities[:, index], (targets == index).to(logits.dtype), epsilon)
         for index in classes
     ]
-    return loss + dice * torch.stack(terms).mean()
+    return cross_entropy * _mean(losses, counted) + dice * torch.stack(terms).mean()

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from nasengine.errors import DataError
-from nasengine.task import Samples, Splits
+from nasengine.task import IGNORED, Samples, Splits
 
 from .images import Reader
 
@@ -178,7 +178,7 @@ def _read_mask(
     classes = to_classes(mask.values.astype(np.int64), path)
     resized = loaded.reader.resized(classes)
     loaded.values.update(np.unique(mask.values).tolist())
-    if set(np.unique(classes).tolist()) - {0} - set(np.unique(resized).tolist()):
+    if set(np.unique(classes).tolist()) - {0, IGNORED} - set(np.unique(resized).tolist()):
         loaded.erased.append(path)
     if mask.blurred:
         loaded.blurred.append(path)

@@ -30,7 +30,8 @@ class Segmentation(SourcedTask):
     With one foreground class a network has one output (sigmoid), with several it has one a
     class, background included (soft-max). The metrics are over the whole split, of the
     foreground: with several classes the mean over those that occur. `iou_per_image` is the mean
-    of each image's own, 1 for an image without defect in which none was found.
+    of each image's own, 1 for an image without defect in which none was found. What the data
+    mark as ignored counts for nothing, in loss and metrics alike.
 
     Examples
     --------
@@ -40,6 +41,7 @@ class Segmentation(SourcedTask):
     """
 
     targets: ClassVar[Literal["masks", "labels"]] = "masks"
+    ignores: ClassVar[bool] = True
 
     data: Annotated[DataSource, Nested(DataSource)] = Field(default_factory=SurfaceDefects)
     """Where the images and masks come from."""
@@ -85,7 +87,7 @@ class Segmentation(SourcedTask):
         outputs
             (N, outputs, H, W), logits.
         targets
-            (N, H, W), int64.
+            (N, H, W), int64: classes, or `IGNORED`.
         """
         from .losses import binary_loss, multiclass_loss
 
@@ -104,7 +106,7 @@ class Segmentation(SourcedTask):
         outputs
             (N, outputs, H, W), logits.
         targets
-            (N, H, W), int64.
+            (N, H, W), int64: classes, or `IGNORED`.
         """
         from .confusion import (
             confusion,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nasengine.task import DataSource, Samples, Task
+from nasengine.task import IGNORED, DataSource, Samples, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ def perfect_outputs(targets: Tensor, outputs: int, sharpness: float = SHARPNESS)
     Parameters
     ----------
     targets
-        (N, H, W) or (N,), int64.
+        (N, H, W) or (N,), int64; where it is `IGNORED` they say class 0.
     outputs
         How many; 1 is a binary problem whose sign decides.
     sharpness
@@ -45,7 +45,7 @@ def perfect_outputs(targets: Tensor, outputs: int, sharpness: float = SHARPNESS)
 
     if outputs == 1:
         return ((targets > 0).float() * 2 - 1).unsqueeze(1) * sharpness
-    hot = functional.one_hot(targets, outputs).movedim(-1, 1)
+    hot = functional.one_hot(targets.clamp(min=0), outputs).movedim(-1, 1)
     return (hot.to(torch.float32) * 2 - 1) * sharpness
 
 
@@ -92,8 +92,9 @@ class DataSourceContract:
             if source.targets:
                 assert samples.targets.ndim == (3 if source.targets == "masks" else 1), name
             assert samples.targets.dtype == torch.int64
-            assert int(samples.targets.min()) >= 0
-            assert int(samples.targets.max()) < len(source.classes)
+            counted = samples.targets[samples.targets != IGNORED]
+            assert int(counted.min()) >= 0
+            assert int(counted.max()) < len(source.classes)
 
     def test_classes_are_distinct(self, source: DataSource) -> None:
         """There are at least two classes, with a name each."""
@@ -182,6 +183,37 @@ class TaskContract:
         (gradient,) = torch.autograd.grad(loss, outputs)
         assert gradient.isfinite().all()
         assert gradient.abs().sum() > 0
+
+    def test_ignored_targets_count_for_nothing(self, task: Task, samples: Samples) -> None:
+        """Whatever a network says where the target is `IGNORED`, loss and metrics are the same."""
+        import torch
+
+        if not task.ignores:
+            pytest.skip("samples with ignored targets are refused")
+        targets = samples.targets.clone()
+        ignored = torch.rand(targets.shape, generator=torch.Generator().manual_seed(0)) < 0.3
+        outputs = perfect_outputs(targets, task.outputs, sharpness=0.5)
+        others = perfect_outputs(targets, task.outputs, sharpness=-3.0)
+        targets[ignored] = IGNORED
+        others = torch.where(ignored.unsqueeze(1), others, outputs).requires_grad_()
+        loss = task.loss(others, targets)
+        assert float(loss.detach()) == pytest.approx(float(task.loss(outputs, targets)), rel=1e-6)
+        assert task.evaluate(others.detach(), targets) == task.evaluate(outputs, targets)
+        (gradient,) = torch.autograd.grad(loss, others)
+        assert not gradient.movedim(1, -1)[ignored].any()
+        assert gradient.movedim(1, -1)[~ignored].abs().sum() > 0
+
+    def test_nothing_but_ignored_targets_is_no_fault(self, task: Task, samples: Samples) -> None:
+        """A batch in which nothing counts has a loss and a gradient that are finite."""
+        import torch
+
+        if not task.ignores:
+            pytest.skip("samples with ignored targets are refused")
+        outputs = perfect_outputs(samples.targets, task.outputs).requires_grad_()
+        loss = task.loss(outputs, torch.full_like(samples.targets, IGNORED))
+        (gradient,) = torch.autograd.grad(loss, outputs)
+        assert loss.isfinite()
+        assert not gradient.any()
 
     def test_loss_is_float32_for_bfloat16_outputs(self, task: Task, samples: Samples) -> None:
         """Mixed precision does not reach the loss."""
