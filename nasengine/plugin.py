@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 
 from nasengine.errors import PluginError, SpecError, did_you_mean
+from nasengine.plugin_name import PluginName
 from nasengine.settings_docs import settings_docs
 
 if TYPE_CHECKING:
@@ -133,18 +134,19 @@ def load_class(contract: type[P], name: str, folder: Path | None = None) -> type
     """
     kind = contract.kind
     what = f"{kind} {name!r}".strip()
-    if ":" in name:
-        source, _, attribute = name.rpartition(":")
-        is_file = source.endswith(".py")
-        module = _load_file(source, folder) if is_file else _import(source, what)
-        found = getattr(module, attribute, None)
+    own = PluginName.parse(name)
+    if own.is_own:
+        source = own.source
+        module = _load_file(source, folder) if own.is_file else _import(source, what)
+        found = getattr(module, own.attribute, None)
         if found is None:
             classes = [
                 key
                 for key, value in vars(module).items()
                 if _keeps(value, contract) and not inspect.isabstract(value)
             ]
-            raise PluginError(f"{source} has no {attribute!r}; {did_you_mean(attribute, classes)}")
+            near = did_you_mean(own.attribute, classes)
+            raise PluginError(f"{source} has no {own.attribute!r}; {near}")
     else:
         point = installed(kind).get(name)
         if name.endswith(".py"):

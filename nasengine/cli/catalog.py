@@ -19,6 +19,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from nasengine.errors import InputError, PluginError, did_you_mean
 from nasengine.estimator import Estimator
 from nasengine.plugin import PLUGIN_KIND, Plugin, installed, load_class
+from nasengine.plugin_name import PluginName
 from nasengine.settings_docs import settings_docs
 from nasengine.space import SearchSpace
 from nasengine.strategy import Strategy
@@ -73,7 +74,7 @@ def _named(classes: Classes, names: Sequence[str]) -> Classes:
     """
     found: Classes = {}
     for name in names:
-        if ":" in name or name.endswith(".py"):
+        if PluginName.parse(name).is_own or name.endswith(".py"):
             own = load_class(Plugin, name, Path.cwd())
             here = {
                 k: {name: own} for k, contract in CONTRACTS.items() if issubclass(own, contract)

@@ -6,6 +6,7 @@ import base64
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from nasengine.plugin_name import PluginName
 from nasengine.quantities import format_duration
 from nasengine.runs.verdict import WORDS, Standing, Word
 from nasengine.trial import Measurement, Status, Trial
@@ -81,10 +82,7 @@ def _header(record: Record, kind: str, badge: str, sentence: str) -> Html:
 
 
 def _plugin(record: Record, part: str) -> str:
-    name = str(record.spec.get(part, {}).get("name", "?"))
-    source, colon, attribute = name.rpartition(":")
-    # A file's folders say nothing of the search.
-    return f"{source.rpartition('/')[2]}{colon}{attribute}"
+    return PluginName.parse(str(record.spec.get(part, {}).get("name", "?"))).short
 
 
 def comparison(record: Record) -> Html | None:

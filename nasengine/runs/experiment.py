@@ -14,6 +14,7 @@ from nasengine.errors import SpaceError, SpecError
 from nasengine.estimator import Estimator
 from nasengine.objectives import Objectives
 from nasengine.plugin import Plugin
+from nasengine.plugin_name import PluginName
 from nasengine.reporter import Reporter
 from nasengine.runs.composition import Builder, in_file, in_part, swap
 from nasengine.runs.goals import (
@@ -168,11 +169,7 @@ class Experiment:
         return {key: value for key, value in tables.items() if value is not None}
 
     def _located(self, name: str) -> str:
-        """Make a plugin's file absolute, so that the resolved spec can be read from anywhere."""
-        source, colon, attribute = name.rpartition(":")
-        if not source.endswith(".py"):
-            return name
-        return f"{(self.folder / source).resolve()}{colon}{attribute}"
+        return str(PluginName.parse(name).located(self.folder))
 
     @property
     def references(self) -> tuple[str, ...]:

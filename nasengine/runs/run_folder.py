@@ -42,6 +42,7 @@ from nasengine.files import (
     write_atomically,
     write_json,
 )
+from nasengine.plugin_name import PluginName
 from nasengine.reporter import Reporter
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.run_files import FORMAT, read_identity
@@ -254,15 +255,15 @@ def check_code(path: Path) -> None:
         raise RunFolderError(f"{path}: changed since the run began:\n  {listed}")
 
 
-def plugin_names(path: Path) -> dict[str, str]:
+def plugin_names(path: Path) -> dict[str, PluginName]:
     """Return the plugins that a run's spec names, by the key's path."""
-    found: dict[str, str] = {}
+    found: dict[str, PluginName] = {}
 
     def visit(value: Any, keys: tuple[str, ...]) -> None:
         if isinstance(value, Mapping):
             name = value.get("name")
             if isinstance(name, str) and keys:
-                found[".".join([*keys, "name"])] = name
+                found[".".join([*keys, "name"])] = PluginName.parse(name)
             for key, item in value.items():
                 visit(item, (*keys, key))
 
@@ -312,8 +313,8 @@ def _code_digests(value: Any, path: str = "") -> dict[str, dict[str, str]]:
         return {}
     found: dict[str, dict[str, str]] = {}
     name = value.get("name")
-    if isinstance(name, str) and ".py:" in name:
-        file = Path(name.rpartition(":")[0])
+    if isinstance(name, str) and PluginName.parse(name).is_file:
+        file = Path(PluginName.parse(name).source)
         found[path] = {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}
     for key, item in value.items():
         found.update(_code_digests(item, f"{path}.{key}".lstrip(".")))
@@ -342,7 +343,7 @@ def _changes(before: Any, after: Any, path: str = "") -> list[str]:
 
 def _file(name: Any) -> Any:
     """A code file may have moved: its name and its content count."""
-    return Path(name).name if isinstance(name, str) and ".py:" in name else name
+    return PluginName.parse(name).short if isinstance(name, str) else name
 
 
 def _said(value: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from nasengine.errors import RunFolderError, SpecError
 from nasengine.log import LogReporter
+from nasengine.plugin_name import PluginName
 from nasengine.reporter import Reporter
 from nasengine.runs import run as whole_run
 from nasengine.runs.experiment import Experiment
@@ -208,20 +209,19 @@ def resume_command(folder: Path) -> str:
 
 def _code(folder: Path) -> str:
     """Return the options that pass a run's own code again; empty where it has none."""
-    sources = dict.fromkeys(_own_sources(folder).values())
-    return shlex.join(word for source in sources for word in ("--code", _from_here(source)))
+    sources = dict.fromkeys(_from_here(name) for name in _own_plugins(folder).values())
+    return shlex.join(word for source in sources for word in ("--code", source))
 
 
-def _own_sources(folder: Path) -> dict[str, str]:
-    """Return the files and modules of your own that a run's spec names, by the key's path."""
-    named = {path: name.rpartition(":") for path, name in plugin_names(folder).items()}
-    return {path: source for path, (source, colon, _) in named.items() if colon}
+def _own_plugins(folder: Path) -> dict[str, PluginName]:
+    """Return the plugins of your own that a run's spec names, by the key's path."""
+    return {path: name for path, name in plugin_names(folder).items() if name.is_own}
 
 
-def _from_here(source: str) -> str:
+def _from_here(name: PluginName) -> str:
     here = Path.cwd()
-    is_below = source.endswith(".py") and Path(source).is_relative_to(here)
-    return str(Path(source).relative_to(here)) if is_below else source
+    is_below = name.is_file and Path(name.source).is_relative_to(here)
+    return str(Path(name.source).relative_to(here)) if is_below else name.source
 
 
 def _own_code(folder: RunFolder, given: Sequence[str]) -> list[str]:
@@ -236,10 +236,9 @@ def _own_code(folder: RunFolder, given: Sequence[str]) -> list[str]:
     for code in given:
         if code.endswith(".py") and not Path(code).is_file():
             raise RunFolderError(f"--code {code}: no such file: {Path(code).resolve()}")
-    names = plugin_names(folder.path)
     overrides = []
-    for path, source in _own_sources(folder.path).items():
-        attribute = names[path].rpartition(":")[2]
+    for path, name in _own_plugins(folder.path).items():
+        source = name.source
         match = [code for code in given if str(Path(code).resolve()) == source or code == source]
         match += [code for code in given if Path(code).name == Path(source).name]
         if not match:
@@ -247,6 +246,6 @@ def _own_code(folder: RunFolder, given: Sequence[str]) -> list[str]:
                 f"{folder.path}: {path} is your own code; if you trust it, pass it again: "
                 f"{_code(folder.path)}"
             )
-        located = str(Path(match[0]).resolve()) if source.endswith(".py") else source
-        overrides.append(f"{path}={located}:{attribute}")
+        located = str(Path(match[0]).resolve()) if name.is_file else source
+        overrides.append(f"{path}={PluginName(located, name.attribute)}")
     return overrides
