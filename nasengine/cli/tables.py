@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nasengine.metric_names import is_primary
 from nasengine.objectives import Objective
 from nasengine.quantities import format_bytes, format_duration, format_quantity
 from nasengine.runs.experiment import Experiment
@@ -42,7 +43,7 @@ def show_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
         for name, measured in comparison.networks.items():
             text = _cell(measured.get(metric), about.unit)
             ratio = comparison.ratio(metric, name)
-            if name != "searched" and math.isfinite(ratio) and "." not in metric:
+            if name != "searched" and math.isfinite(ratio) and is_primary(metric):
                 cells.append(Text.assemble(text, (f" ({ratio:.2f}x)", "dim")))
             else:
                 cells.append(Text(text))
@@ -77,7 +78,7 @@ def _show_front(console: Console, outcome: Outcome, folder: Path) -> None:
     goals = {goal.metric: goal.goal for goal in objectives.goals}
     metrics = known_metrics(outcome.search)
     names = [*goals]
-    names += [m for m in metrics if m not in goals and "." not in m and m in front[0].measurements]
+    names += [m for m in metrics if m not in goals and is_primary(m) and m in front[0].measurements]
     table.add_column("trial", justify="right")
     for name in names:
         table.add_column(f"{name} ({goals[name]})" if name in goals else name, justify="right")

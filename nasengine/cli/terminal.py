@@ -21,6 +21,7 @@ from rich.text import Text
 
 from nasengine.cli.plain import PlainConsole
 from nasengine.log import LogReporter
+from nasengine.metric_names import is_primary
 from nasengine.quantities import format_count, format_duration, format_quantity
 from nasengine.reporter import Progress
 from nasengine.trial import Metric, Status, Trial
@@ -238,7 +239,7 @@ def trial_line(trial: Trial, units: Mapping[str, str]) -> str:
     values = [
         f"{metric} {_value(found.value, units.get(metric))}"
         for metric, found in trial.measurements.items()
-        if "." not in metric
+        if is_primary(metric)
     ]
     status = "" if trial.status is Status.COMPLETE else trial.status.value
     if trial.reason:

@@ -6,6 +6,7 @@ import base64
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from nasengine.metric_names import is_primary
 from nasengine.plugin_name import PluginName
 from nasengine.quantities import format_duration
 from nasengine.runs.verdict import WORDS, Standing, Word
@@ -92,7 +93,7 @@ def comparison(record: Record) -> Html | None:
         return None
     networks = {"searched": winner.measurements}
     networks.update({name: trial.measurements for name, trial in record.references.items()})
-    main = [name for name in record.metrics if "." not in name or name in record.goals]
+    main = [name for name in record.metrics if is_primary(name) or name in record.goals]
     main = [*record.goals, *(name for name in main if name not in record.goals)]
     others = [name for name in record.metrics if name not in main]
     more = details("all metrics", _networks(record, networks, others)) if others else None

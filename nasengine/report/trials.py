@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 
+from nasengine.metric_names import is_primary
 from nasengine.objectives import hypervolume
 from nasengine.quantities import format_duration
 from nasengine.trial import Status, Trial
@@ -45,7 +46,7 @@ def search(record: Record) -> Html | None:
 def _front_table(record: Record, complete: Sequence[Trial]) -> Html:
     """List the front, best by the first goal first; ★ is what is recommended."""
     front = sorted(record.objectives.front(complete), key=record.objectives.losses)
-    names = [*record.goals, *(n for n in record.metrics if "." not in n and n not in record.goals)]
+    names = [*record.goals, *(n for n in record.metrics if is_primary(n) and n not in record.goals)]
     letters = _letters(list(record.history))
     rows = (_row(record, trial, names, letters) for trial in front[:MOST_ROWS])
     count = "1 network" if len(front) == 1 else f"{len(front)} networks"
@@ -61,7 +62,7 @@ def _costs(record: Record) -> list[str]:
     return [
         name
         for name, metric in record.metrics.items()
-        if metric.direction == "min" and "." not in name and name not in record.goals
+        if metric.direction == "min" and is_primary(name) and name not in record.goals
     ]
 
 
@@ -196,7 +197,7 @@ def every_trial(record: Record) -> Html | None:
     metrics = [
         name
         for name in record.metrics
-        if ("." not in name or name in record.goals)
+        if (is_primary(name) or name in record.goals)
         and any(name in trial.measurements for trial in trials)
     ]
     slots = ", ".join(trials[0].architecture)

@@ -33,6 +33,7 @@ from nasengine.estimator import Candidate, Estimator
 from nasengine.files import parse_json
 from nasengine.guard import describe, free_memory, guarded
 from nasengine.history import History
+from nasengine.metric_names import estimator_of, full_name, own_name
 from nasengine.objectives import Objective
 from nasengine.quantities import format_quantity
 from nasengine.runs.execution import Executor, InProcess, Job, Measured
@@ -47,17 +48,6 @@ _REASONS = 10
 
 MAX_ATTEMPTS = 3
 """How often a trial that took the process down with it is begun before it counts as failed."""
-
-
-def full_name(key: str, metric: str, primary: str) -> str:
-    """Name a metric in the history: the estimator's key for its primary one, else ``key.metric``.
-
-    Examples
-    --------
-    >>> full_name("iou", "iou", "iou"), full_name("quality", "precision", "iou")
-    ('iou', 'quality.precision')
-    """
-    return key if metric == primary else f"{key}.{metric}"
 
 
 def measure(search: Search, job: Job) -> Measured:
@@ -178,9 +168,9 @@ def _written(search: Search, limit: Objective) -> Callable[[float], str]:
 
 
 def _unit_of(search: Search, metric: str) -> str:
-    key, _, name = metric.partition(".")
-    primary, *others = search.estimators[key].metrics(search)
-    return next((m.unit for m in others if m.name == name), primary.unit)
+    metrics = search.estimators[estimator_of(metric)].metrics(search)
+    name = own_name(metric, metrics[0].name)
+    return next((m.unit for m in metrics if m.name == name), metrics[0].unit)
 
 
 def _left_behind(folder: Path) -> str:

@@ -15,6 +15,7 @@ from nasengine.architecture import Architecture
 from nasengine.canonical import meanings
 from nasengine.errors import SpecError
 from nasengine.estimator import Candidate
+from nasengine.metric_names import estimator_of, is_primary, own_name
 from nasengine.moves import enumerate_all, neighbours, sample
 from nasengine.quantities import format_quantity
 from nasengine.search import Search
@@ -79,11 +80,10 @@ def metric_range(search: Search, name: str) -> Range | None:
 
 def counted_value(search: Search, name: str) -> Value | None:
     """Return what counts a metric of a network; None where it would be timed or trained."""
-    key, _, further = name.partition(".")
-    estimator = search.estimators[key]
+    estimator = search.estimators[estimator_of(name)]
     if not estimator.counts:
         return None
-    own = further or estimator.metrics(search)[0].name
+    own = own_name(name, estimator.metrics(search)[0].name)
 
     def value(architecture: Architecture) -> float | None:
         try:
@@ -132,7 +132,7 @@ def _surely_within(search: Search, name: str) -> tuple[float, float]:
 
 def has_table(search: Search, name: str) -> bool:
     """Say whether a metric is counted and has a cost table."""
-    return "." not in name and search.estimators[name].has_table and search.estimators[name].counts
+    return is_primary(name) and search.estimators[name].has_table and search.estimators[name].counts
 
 
 def table_value(search: Search, name: str) -> Value | None:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from nasengine.errors import SpecError, did_you_mean
+from nasengine.metric_names import estimator_of, full_name
 from nasengine.objectives import Objective, Objectives
 from nasengine.quantities import parse_quantity
 from nasengine.runs.composition import in_part
-from nasengine.runs.engine import by_effort, full_name, measure
+from nasengine.runs.engine import by_effort, measure
 from nasengine.runs.execution import Job
 from nasengine.runs.spec import GoalTable
 from nasengine.search import Search
@@ -103,7 +104,7 @@ def objectives_of(
 def _refuse_test(name: str, metrics: Mapping[str, Metric]) -> None:
     """Refuse to choose networks by what is kept for judging them."""
     if of := metrics[name].test_of:
-        key = name.partition(".")[0]
+        key = estimator_of(name)
         raise SpecError(
             f"objectives.{name}: networks are chosen by validation, and the test split is for the "
             f"last word; take {full_name(key, of, metrics[key].name)!r}"
@@ -139,7 +140,7 @@ def _reference_values(search: Search, given: ReferenceValue | None) -> Reference
     """
 
     def value(reference: str, metric: str) -> float | None:
-        key = metric.partition(".")[0]
+        key = estimator_of(metric)
         if given is not None and not search.estimators[key].counts:
             return given(reference, metric)
         alone = replace(search, estimators={key: search.estimators[key]})

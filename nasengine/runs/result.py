@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nasengine.architecture import write_architecture
 from nasengine.files import make_folder, write_json
+from nasengine.metric_names import estimator_of, is_primary, own_name
 from nasengine.runs.delivered import (
     FROM_WEIGHTS,
     deliver_network,
@@ -111,7 +112,7 @@ class Comparison:
             name: ratio
             for name, metric in self.metrics.items()
             if metric.direction == "min"
-            and "." not in name
+            and is_primary(name)
             and name != self.goals[0]
             and math.isfinite(ratio := self.ratio(name, reference))
         }
@@ -136,7 +137,7 @@ def compare(outcome: Outcome) -> Comparison:
             if goal.goal:
                 metrics[name] = replace(metrics[name], direction=goal.goal)
     estimators = outcome.search.estimators
-    counted = frozenset(n for n in metrics if estimators[n.partition(".")[0]].counts)
+    counted = frozenset(n for n in metrics if estimators[estimator_of(n)].counts)
     complete = outcome.history.complete
     values = [t.value(goals[0]) for t in complete if goals[0] in t.measurements]
     return Comparison(metrics, networks, goals, counted, tests, values, judges)
@@ -148,9 +149,9 @@ def _judges(outcome: Outcome, goals: Sequence[str]) -> dict[str, str]:
     before = next(t for t in outcome.history if t.number == winner.number).measurements
     found = {}
     for goal in goals:
-        key, _, name = goal.partition(".")
+        key = estimator_of(goal)
         for other, estimator in search.estimators.items():
-            full = f"{other}.{name}" if name else other
+            full = goal.replace(key, other, 1)
             late = full in winner.measurements and full not in before
             if late and type(estimator) is type(search.estimators[key]):
                 found[goal] = full
@@ -161,10 +162,11 @@ def _tests(search: Search, goals: Sequence[str], judges: Mapping[str, str]) -> d
     """Return goal to the metric that is the same on the test split, where there is one."""
     found = {}
     for goal in goals:
-        key, _, name = judges.get(goal, goal).partition(".")
+        judge = judges.get(goal, goal)
+        key = estimator_of(judge)
         metrics = search.estimators[key].metrics(search)
         for metric in metrics:
-            if metric.test_of == (name or metrics[0].name):
+            if metric.test_of == own_name(judge, metrics[0].name):
                 found[goal] = f"{key}.{metric.name}"
     return found
 

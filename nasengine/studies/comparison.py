@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nasengine.errors import InputError, did_you_mean
+from nasengine.metric_names import is_primary
 from nasengine.quantities import format_quantity
 from nasengine.statistics import Difference, deviation, difference, mean
 from nasengine.studies.summary import ABSENT, Summary
@@ -88,7 +89,7 @@ class Row:
     def shown(self) -> list[str]:
         """The primary metrics of the estimators, which a table has room for."""
         known = dict.fromkeys(name for run in self.runs.values() for name in run.metrics)
-        return [name for name in known if "." not in name]
+        return [name for name in known if is_primary(name)]
 
 
 def _named(key: str, value: str, keys: Sequence[str]) -> str:
