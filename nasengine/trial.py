@@ -82,6 +82,26 @@ class Measurement:
     )
 
 
+def measurements_to(found: Mapping[str, Measurement]) -> dict[str, Any]:
+    """Return measurements as JSON values, as the history and workers write them."""
+    return {
+        name: {"value": m.value, **({"details": dict(m.details)} if m.details else {})}
+        for name, m in found.items()
+    }
+
+
+def measurements_from(found: Mapping[str, Any]) -> dict[str, Measurement]:
+    """Read what `measurements_to` gave.
+
+    Examples
+    --------
+    >>> found = {"iou": Measurement(0.5, {"std": 0.1}), "parameters": Measurement(1000.0)}
+    >>> measurements_from(measurements_to(found)) == found
+    True
+    """
+    return {name: Measurement(m["value"], m.get("details", {})) for name, m in found.items()}
+
+
 class Status(str, Enum):
     """How a trial stands.
 

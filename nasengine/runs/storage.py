@@ -17,7 +17,7 @@ from nasengine.architecture import Architecture
 from nasengine.errors import RunFolderError, StorageError
 from nasengine.files import parse_json
 from nasengine.history import History
-from nasengine.trial import Measurement, Status, Trial
+from nasengine.trial import Measurement, Status, Trial, measurements_to
 
 FORMAT = 1
 
@@ -187,7 +187,7 @@ class Storage:
 
     def set_final(self, number: int, measurements: Mapping[str, Measurement]) -> None:
         """Keep what only a winner is measured by, durable on return."""
-        self.set_fact(f"final-{number}", _unmeasured(measurements))
+        self.set_fact(f"final-{number}", measurements_to(measurements))
 
     def _read(self, query: str, *values: Any) -> list[Any]:
         try:
@@ -250,7 +250,7 @@ def _row(trial: Trial) -> list[Any]:
         trial.key,
         json.dumps(dict(trial.architecture)),
         trial.status.value,
-        json.dumps(_unmeasured(trial.measurements)),
+        json.dumps(measurements_to(trial.measurements)),
         trial.reason,
         trial.seconds,
     ]
@@ -274,10 +274,3 @@ def _trial(number: int, row: Sequence[Any]) -> Trial:
 def _inode(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_dev, found.st_ino
-
-
-def _unmeasured(measurements: Mapping[str, Measurement]) -> dict[str, Any]:
-    return {
-        name: {"value": m.value, **({"details": m.details} if m.details else {})}
-        for name, m in measurements.items()
-    }

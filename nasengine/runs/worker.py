@@ -26,7 +26,7 @@ from nasengine.errors import InputError, Interrupted, StorageError
 from nasengine.guard import describe
 from nasengine.reporter import Progress, Reporter
 from nasengine.runs.execution import Job
-from nasengine.runs.workers import measurements_from, measurements_to
+from nasengine.trial import measurements_from, measurements_to
 
 Send = Callable[[dict[str, Any]], None]
 

@@ -20,7 +20,7 @@ from nasengine import errors
 from nasengine.errors import Interrupted
 from nasengine.reporter import Progress, Reporter
 from nasengine.runs.execution import Executor, Job, Measured
-from nasengine.trial import Measurement, Status
+from nasengine.trial import Status, measurements_from, measurements_to
 
 MAX_LOSSES = 3
 """How often a job is begun, in all, whose workers are killed from outside."""
@@ -272,16 +272,6 @@ class _Worker:
         """Wait for its end."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
-
-
-def measurements_to(found: Mapping[str, Measurement]) -> dict[str, Any]:
-    """Return measurements as JSON values."""
-    return {name: {"value": m.value, "details": dict(m.details)} for name, m in found.items()}
-
-
-def measurements_from(found: Mapping[str, Any]) -> dict[str, Measurement]:
-    """Read measurements from JSON values."""
-    return {name: Measurement(m["value"], m["details"]) for name, m in found.items()}
 
 
 def measured_from(event: Mapping[str, Any]) -> Measured:
