@@ -166,24 +166,24 @@ LEVEL = {"level": 4, "of": 4, "metric": "firsts", "value": 1.0, "alone": True}
             "mixed",
             "Better than a, level with b",
         ),
-        ([standing("a: b", "level")], None, "level", "Level with a: b by firsts"),
+        ([standing("a: b", "level")], None, "level", "Level with a: b by x"),
         (
             [standing("a", "ahead", split="validation", chosen_among=3)],
             None,
             "ahead, not proven",
-            "Ahead of a by firsts, on the split that chose it",
+            "Ahead of a by x, on the split that chose it",
         ),
         (
             [standing("a", "behind"), standing("b", "behind", later="unknown")],
             None,
             "behind, not proven",
-            "Behind a and b by firsts",
+            "Behind a and b by x",
         ),
         (
             [standing("a", "level")],
             LEVEL,
             "trials level",
-            "All 4 trials are level; level with a by firsts",
+            "All 4 trials are level; level with a by x",
         ),
         (
             [{"reference": "a", "word": "not compared", "metric": "x"}],
@@ -210,6 +210,21 @@ def test_a_lost_or_level_search_is_not_called_won(
     assert header.startswith(badge)
     assert 'class="badge won"' not in report(copy)
     assert sentence in header
+
+
+def test_what_the_verdict_is_by_stands_in_the_headline_and_first_in_the_table(copy: Path) -> None:
+    path = copy / "best" / "metrics.json"
+    told = json.loads(path.read_text())
+    told["metrics"]["firsts.test_x"] = {"unit": "", "direction": "max"}
+    told["searched"]["measurements"]["firsts.test_x"] = {"value": 2.25, "unit": ""}
+    judged = standing("big", "better", metric="firsts.test_x", split="test", mine=2.25, other=1.125)
+    path.write_text(json.dumps({**told, "verdict": [judged]}))
+    text = Page(report(copy)).text
+    assert "Better than big by firsts.test_x, on the test split" in text
+    first, second = (
+        text.index(row) for row in ("test_x ↑ verdict, test split2.250", "↑ goal, chose the winner")
+    )
+    assert first < second
 
 
 def test_several_goals_show_front_knee_and_hypervolume(finished: Path) -> None:

@@ -22,6 +22,7 @@ from nasengine.runs.goals import known_metrics
 from nasengine.runs.result import compare
 from nasengine.runs.run import Outcome
 from nasengine.runs.spec import GoalTable
+from nasengine.runs.verdict import leading
 from nasengine.search import Search
 from nasengine.trial import Direction, Measurement
 from nasengine.workload import estimate
@@ -38,8 +39,8 @@ def show_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
     table.add_column("metric")
     for name in comparison.networks:
         table.add_column(name, justify="right")
-    for metric, about in comparison.metrics.items():
-        cells = []
+    for metric in leading(comparison.metrics, comparison.goals, comparison.standings()):
+        about, cells = comparison.metrics[metric], []
         for name, measured in comparison.networks.items():
             text = _cell(measured.get(metric), about.unit)
             ratio = comparison.ratio(metric, name)
@@ -58,7 +59,8 @@ def show_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
     console.print(f"- architecture: {slots}", highlight=False, soft_wrap=True)
     what = outcome.search.objectives.recommendation
     console.print(
-        f"- trial {outcome.winner.number}, the {what}, is delivered in {folder / 'best'}",
+        f"- trial {outcome.winner.number}, the {what}, is delivered in {folder / 'best'}; "
+        f"all metrics and the search in pictures: {folder / 'report.html'}",
         highlight=False,
         soft_wrap=True,
     )

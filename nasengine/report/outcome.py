@@ -6,10 +6,9 @@ import base64
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from nasengine.metric_names import is_primary
 from nasengine.plugin_name import PluginName
 from nasengine.quantities import format_duration
-from nasengine.runs.verdict import WORDS, Standing, Word
+from nasengine.runs.verdict import WORDS, Standing, Word, leading
 from nasengine.trial import Measurement, Status, Trial
 
 from .charts import Axis, Series, strips
@@ -38,8 +37,9 @@ def headline(record: Record) -> Html:
     badges = {_BADGES[standing.word] for standing in found}
     badge = "trials level" if equal else badges.pop() if len(badges) == 1 else "mixed"
     kind = {"the search won": "won", "the search lost": "lost"}.get(badge, "level")
-    goal = record.goals[0] if record.goals else "the goal"
-    sentence = "; ".join(filter(None, [equal, _heads(found)])) + f" by {goal}{_where(found)}"
+    metrics = dict.fromkeys(standing.metric for standing in found)
+    judged = _listed([*metrics] or record.goals[:1]) or "the goal"
+    sentence = "; ".join(filter(None, [equal, _heads(found)])) + f" by {judged}{_where(found)}"
     return _header(record, kind, badge, sentence[0].upper() + sentence[1:])
 
 
@@ -93,8 +93,7 @@ def comparison(record: Record) -> Html | None:
         return None
     networks = {"searched": winner.measurements}
     networks.update({name: trial.measurements for name, trial in record.references.items()})
-    main = [name for name in record.metrics if is_primary(name) or name in record.goals]
-    main = [*record.goals, *(name for name in main if name not in record.goals)]
+    main = leading(record.metrics, record.goals, record.standings)
     others = [name for name in record.metrics if name not in main]
     more = details("all metrics", _networks(record, networks, others)) if others else None
     note = (
@@ -128,9 +127,20 @@ def _networks(
 def _metric_name(record: Record, metric: str) -> Html:
     about = record.metrics[metric]
     arrow = {"max": " ↑", "min": " ↓"}[about.direction]
-    goal = tag("span", "goal", class_="badge open") if metric in record.goals else None
-    name = tag("b", metric) if goal else metric
-    return join([name, arrow, " ", goal, *_limits(record, metric)])
+    roles = list(_roles(record, metric))
+    badges = [tag("span", role, class_="badge open") for role in roles]
+    name = tag("b", metric) if roles else metric
+    return join([name, arrow, " ", join(badges, " "), *_limits(record, metric)])
+
+
+def _roles(record: Record, metric: str) -> Iterable[str]:
+    """Say whether a metric is a goal, and whether the verdict is by it: it need not be the goal."""
+    judged = {standing.metric: standing.split for standing in record.standings}
+    if metric in record.goals:
+        by_another = judged and not judged.keys() & {*record.goals}
+        yield "goal, chose the winner" if by_another else "goal"
+    if metric in judged:
+        yield "verdict, test split" if judged[metric] == "test" else "verdict"
 
 
 def _limits(record: Record, metric: str) -> Iterable[Html]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from nasengine.metric_names import is_primary
 from nasengine.quantities import format_quantity
 from nasengine.statistics import mean, t_interval
 from nasengine.trial import Measurement
@@ -103,6 +104,23 @@ class Standing:
             said = f" on the {where} that chose it: the {what} {self.chosen_among} trials"
             return said + ("; no test split" if self.split else "; nothing else was measured")
         return " (measured once: a small difference may be chance)"
+
+
+def leading(
+    metrics: Iterable[str], goals: Iterable[str], standings: Iterable[Standing]
+) -> list[str]:
+    """Return what a short table shows: by what was judged, the goals, each estimator's own value.
+
+    Examples
+    --------
+    >>> judged = [Standing("unet", "better", "full.test_iou")]
+    >>> leading(["flops", "iou", "iou.f1", "full.test_iou"], ["iou"], judged)
+    ['full.test_iou', 'iou', 'flops']
+    """
+    known = list(metrics)
+    first = [*(standing.metric for standing in standings), *goals]
+    own = [name for name in known if is_primary(name)]
+    return [name for name in dict.fromkeys([*first, *own]) if name in known]
 
 
 @dataclass(frozen=True)
