@@ -58,6 +58,45 @@ def test_one_command_compares_strategies_at_equal_budget(
     assert "local_search" in capsys.readouterr().out
 
 
+def test_a_cell_is_a_line_and_a_warning_of_all_cells_one(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = {**tables(), "objectives": {"parameters": "min"}, "budget": {"trials": 2}}
+    spec.write_text(tomli_w.dumps({**table, "strategy": {"name": "evolution", "population": 4}}))
+    assert main(["run", str(spec)]) == 0
+    assert capsys.readouterr().err.count("this is random search") == 1
+    few = ["ablate", str(spec), "--vary", "seed=0..1"]
+    assert main(few) == 0
+    told = capsys.readouterr()
+    assert told.err.count("this is random search") == 1
+    lines = told.out.splitlines()
+    dropped, *cell_lines = lines[:5]
+    assert dropped == "strategy is now 'random', which has no population: dropped"
+    assert [line.split(":")[0] for line in cell_lines] == [f"cell {n} of 4" for n in (1, 2, 3, 4)]
+    assert "best parameters" in cell_lines[0] and "of 2 trials" in cell_lines[0]
+    assert "left" in cell_lines[0] and "left" not in cell_lines[3]
+    assert not any(line.startswith("trial ") for line in lines)
+    log = spec.parent / "runs" / "tiny-ablation" / "name=evolution_seed=1" / "log.jsonl"
+    kinds = [json.loads(line)["kind"] for line in log.read_text().splitlines()]
+    assert kinds.count("trial") == 2 and "warning" in kinds
+    assert main(few) == 0
+    assert capsys.readouterr().out.count("complete before") == 4
+
+
+def test_an_ablations_folder_is_compared_as_all_its_cells(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ablate", str(spec), *VARY, "--quiet"]) == 0
+    parent = spec.parent / "runs" / "tiny-ablation"
+    assert main(["compare", str(parent), "-o", "out"]) == 0
+    rows = list(csv.DictReader((spec.parent / "out" / "runs.csv").read_text().splitlines()))
+    assert {row["strategy.name"] for row in rows} == {"local_search", "random"}
+    assert len(rows) == 6
+    (parent / "ablation.json").write_text('{"cells": [{"folder": 3}]}')
+    assert main(["compare", str(parent)]) == 2
+    assert "ablation.json: damaged: cells" in capsys.readouterr().err
+
+
 def test_complete_cells_are_skipped_and_a_changed_spec_is_refused(
     spec: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

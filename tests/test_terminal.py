@@ -112,6 +112,14 @@ def test_warnings_go_to_standard_error_also_when_quiet() -> None:
     assert screen.err.getvalue() == "warning: margins are [within] noise\n"
 
 
+def test_a_warning_is_shown_once_and_kept_each_time(tmp_path: Path) -> None:
+    screen = Screen(log=tmp_path / "log.jsonl")
+    for text in ("few trials", "busy", "few trials"):
+        screen.reporter.warn(text)
+    assert screen.err.getvalue() == "warning: few trials\nwarning: busy\n"
+    assert (tmp_path / "log.jsonl").read_text().count("few trials") == 2
+
+
 def test_warnings_are_yellow() -> None:
     err = io.StringIO()
     console = Console(file=err, force_terminal=True, color_system="standard")

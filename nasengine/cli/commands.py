@@ -38,28 +38,33 @@ from nasengine.trial import Status
 def run(options: argparse.Namespace, stop: threading.Event) -> int:
     """Run a spec in a new folder."""
     experiment = Experiment.load(options.spec, options.assignments)
-    session.check_first(experiment, TerminalReporter(quiet=options.quiet), stop)
+    reporter = TerminalReporter(quiet=options.quiet)
+    session.check_first(experiment, reporter, stop)
     with RunFolder.create(options.runs, experiment, sys.argv) as run_folder:
-        return _go_on(experiment, run_folder, options.quiet, stop)
+        return _go_on(experiment, run_folder, reporter, stop)
 
 
 def resume(options: argparse.Namespace, stop: threading.Event) -> int:
     """Go on with a run."""
     folder: Path = options.folder
     with RunFolder(folder) as run_folder:
-        accepting = TerminalReporter(quiet=options.quiet) if options.accept_changes else None
+        reporter = TerminalReporter(quiet=options.quiet)
+        accepting = reporter if options.accept_changes else None
         experiment = session.reopened(run_folder, options.assignments, options.code, accepting)
         if run_folder.storage.fact("finished", bool, False) and not options.assignments:
             print(f"{folder} is finished: see {folder / 'best'}")
             return 0
-        return _go_on(experiment, run_folder, options.quiet, stop)
+        return _go_on(experiment, run_folder, reporter, stop)
 
 
 def _go_on(
-    experiment: Experiment, run_folder: RunFolder, quiet: bool, stop: threading.Event
+    experiment: Experiment,
+    run_folder: RunFolder,
+    reporter: TerminalReporter,
+    stop: threading.Event,
 ) -> int:
     try:
-        outcome = session.go_on(experiment, run_folder, TerminalReporter(quiet=quiet), stop)
+        outcome = session.go_on(experiment, run_folder, reporter, stop)
     except Interrupted:
         command = session.resume_command(run_folder.path)
         print(f"interrupted; to go on: {command}", file=sys.stderr)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from nasengine.cli.columns import print_columns
 from nasengine.cli.plain import PlainConsole
-from nasengine.cli.terminal import TerminalReporter
+from nasengine.cli.terminal import CellReporter, TerminalReporter
 from nasengine.errors import Interrupted, SearchFailed
 from nasengine.files import make_folder
 from nasengine.runs.spec import check_spec, override, read_toml
-from nasengine.studies.ablation import Ablation
+from nasengine.studies.ablation import Ablation, runs_of
 from nasengine.studies.comparison import Baseline, Row, baseline_of, rows
 from nasengine.studies.comparison_notes import notes
 from nasengine.studies.comparison_table import FILES, SPARE, header, lines, write_comparison
@@ -33,11 +33,13 @@ def ablate(options: argparse.Namespace, stop: threading.Event) -> int:
     ablation = Ablation.load(options.spec, options.assignments, varied, parent)
     baseline_of(ablation.planned_rows, baseline, asked_by)  # Before all cells have run.
 
-    def reporter(folder: Path) -> TerminalReporter:
-        return TerminalReporter(quiet=options.quiet, log=make_folder(folder) / "log.jsonl")
+    screen = TerminalReporter(quiet=options.quiet)
+
+    def reporter(folder: Path) -> CellReporter:
+        return CellReporter(screen, make_folder(folder) / "log.jsonl")
 
     try:
-        found = rows(ablation.run(reporter, stop, sys.argv))
+        found = rows(ablation.run(reporter, stop, sys.argv, screen))
     except Interrupted:
         print("interrupted; to go on, run the same command again", file=sys.stderr)
         raise
@@ -52,8 +54,9 @@ def ablate(options: argparse.Namespace, stop: threading.Event) -> int:
 
 def compare(options: argparse.Namespace, _: threading.Event) -> int:
     """Compare finished runs."""
-    settings = settings_of(options.folders)
-    found = rows([summarise(f, said) for f, said in zip(options.folders, settings, strict=True)])
+    folders = [run for folder in options.folders for run in runs_of(folder)]
+    settings = settings_of(folders)
+    found = rows([summarise(f, said) for f, said in zip(folders, settings, strict=True)])
     baseline = baseline_of(found, options.baseline)
     _show(found, baseline)
     if options.output:

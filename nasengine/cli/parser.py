@@ -117,7 +117,13 @@ def _add_studies(commands: Commands) -> None:
     _shows(ablate)
 
     compare = commands.add_parser("compare", help="compare finished runs, over their seeds")
-    compare.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="run folders")
+    compare.add_argument(
+        "folders",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="run folders; an ablation's: all its cells",
+    )
     compare.add_argument("-o", "--output", type=Path, help="folder for CSV, Markdown and plot")
     _baseline(compare)
 

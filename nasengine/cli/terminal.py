@@ -110,6 +110,7 @@ class TerminalReporter(LogReporter):
         self.quiet = quiet
         self.units = dict(units or {})
         self._clock = clock
+        self._warned: set[str] = set()
         self._works: list[Work] = []
         self._live: Live | None = None
         self._last_line = clock()
@@ -124,13 +125,16 @@ class TerminalReporter(LogReporter):
         super().note(text)
 
     def warn(self, text: str) -> None:
-        """Show a warning, in yellow on standard error, also when quiet."""
+        """Show a warning once, in yellow on standard error, also when quiet; the log has all."""
+        super().warn(text)
+        if text in self._warned:
+            return
+        self._warned.add(text)
         message = Text(f"warning: {text}", style="yellow")
         # Bars and a warning on one screen go through one console, or they overwrite each other.
         same_screen = self._live is not None and self.errors.is_terminal
         console = self.console if same_screen else self.errors
         console.print(message, soft_wrap=True, highlight=False)
-        super().warn(text)
 
     def trial(self, trial: Trial) -> None:
         """Show a trial's line."""
@@ -210,6 +214,33 @@ class TerminalReporter(LogReporter):
         self._last_line = self._clock()
         if not self.quiet:
             self.console.print(Text(text, style=style), soft_wrap=True, highlight=False)
+
+
+class CellReporter(LogReporter):
+    """Keeps what an ablation's cell tells in its log; the screen has its progress and warnings.
+
+    Parameters
+    ----------
+    screen
+        Where all cells are shown.
+    log
+        The cell's file of JSON lines.
+    """
+
+    def __init__(self, screen: TerminalReporter, log: Path) -> None:
+        super().__init__(log)
+        self.screen = screen
+
+    def warn(self, text: str) -> None:
+        """Keep a warning, and show it if no cell before had it."""
+        super().warn(text)
+        self.screen.warn(text)
+
+    @contextmanager
+    def progress(self, description: str, total: int, done: int = 0) -> Iterator[Progress]:
+        """Show the progress under that of all cells."""
+        with self.screen.progress(description, total, done) as shown:
+            yield shown
 
 
 class _Shown(Progress):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -17,19 +18,22 @@ from pathlib import Path
 from typing import Any
 
 from nasengine.errors import EstimationFailed, RunFolderError, SearchFailed, SpecError
-from nasengine.files import make_folder, write_json
-from nasengine.reporter import Reporter
+from nasengine.files import make_folder, read_json, write_json
+from nasengine.quantities import format_duration, format_quantity
+from nasengine.reporter import Progress, Reporter
 from nasengine.runs.composition import in_file, swap
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.goals import not_yet_measured
 from nasengine.runs.run import measure_references, run
 from nasengine.runs.run_folder import RunFolder
 from nasengine.runs.spec import Table, override, read_toml
+from nasengine.statistics import mean
 from nasengine.studies.comparison import Row
 from nasengine.studies.grid import RANDOM, Cell, cells, strategy_key, told_apart
 from nasengine.studies.summary import Summary, summarise, summarise_references
 
 REFERENCES = "references"
+DESCRIPTION = "ablation.json"
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ class Ablation:
         reporter_for: Callable[[Path], Reporter],
         stop: threading.Event,
         command: Sequence[str] = (),
+        overview: Reporter | None = None,
     ) -> list[Summary]:
         """Run every cell that is not complete, then measure the references.
 
@@ -135,6 +140,8 @@ class Ablation:
             Set to ask for a stop.
         command
             Kept with the description.
+        overview
+            Told of each cell, in a line, and how far all of them are.
 
         Returns
         -------
@@ -149,30 +156,60 @@ class Ablation:
         """
         make_folder(self.parent)
         self._write_description(command)
-        found = []
-        for number, (cell, experiment) in enumerate(self.searches):
+        overview = overview or Reporter()
+        for note in dict.fromkeys(n for _, experiment in self.searches for n in experiment.notes):
+            overview.note(note)
+        with overview.progress("cells", len(self.searches) + len(self.references)) as progress:
+            found = self._run_searches(reporter_for, stop, overview, progress)
+            for cell, experiment in self.references:
+                reporter = reporter_for(self.parent / cell.name)
+                found += self._measure(cell, experiment, reporter, stop, found)
+                overview.note(f"{cell.name}: {', '.join(experiment.references)} measured")
+                progress.advance()
+        return found
+
+    def _run_searches(
+        self,
+        reporter_for: Callable[[Path], Reporter],
+        stop: threading.Event,
+        overview: Reporter,
+        progress: Progress,
+    ) -> list[Summary]:
+        found, took = [], []
+        for number, (cell, experiment) in enumerate(self.searches, start=1):
+            began = time.monotonic()
             reporter = reporter_for(self.parent / cell.name)
-            reporter.note(f"cell {number + 1} of {len(self.searches)}: {cell.name}")
-            found.append(self._run_cell(cell, experiment, reporter, stop))
-        for cell, experiment in self.references:
-            reporter = reporter_for(self.parent / cell.name)
-            found += self._measure(cell, experiment, reporter, stop, found)
+            summary, ran = self._run_cell(cell, experiment, reporter, stop)
+            found.append(summary)
+            told = [f"cell {number} of {len(self.searches)}: {cell.name}", _found(summary)]
+            if ran:
+                took.append(time.monotonic() - began)
+                left = mean(took) * (len(self.searches) - number)
+                told.append(format_duration(took[-1]))
+                told += [f"about {format_duration(left)} left"] if left else []
+            else:
+                told.append("complete before")
+            overview.note("  ".join(filter(None, told)))
+            progress.advance()
         return found
 
     def _run_cell(
         self, cell: Cell, experiment: Experiment, reporter: Reporter, stop: threading.Event
-    ) -> Summary:
-        path = self.parent / cell.name
+    ) -> tuple[Summary, bool]:
+        """Return what a cell found, and whether it was run for it."""
+        path, ran = self.parent / cell.name, True
         try:
             with _held(path, experiment) as folder:
-                if not _complete(folder, experiment):
+                ran = not _complete(folder, experiment)
+                if ran:
                     for note in experiment.notes:
                         reporter.note(note)
                     run(experiment, folder, reporter, stop)
         except (SearchFailed, EstimationFailed) as error:
             reporter.warn(f"{cell.name} failed: {error}")
-            return Summary(path, cell.setting, cell.seed, {}, problem=" ".join(str(error).split()))
-        return summarise(path, cell.setting)
+            problem = " ".join(str(error).split())
+            return Summary(path, cell.setting, cell.seed, {}, problem=problem), ran
+        return summarise(path, cell.setting), ran
 
     def _measure(
         self,
@@ -203,7 +240,43 @@ class Ablation:
         described = [
             {"folder": cell.name, "setting": dict(cell.setting), "seed": cell.seed} for cell in grid
         ]
-        write_json(self.parent / "ablation.json", {"command": list(command), "cells": described})
+        write_json(self.parent / DESCRIPTION, {"command": list(command), "cells": described})
+
+
+@dataclass(frozen=True)
+class _DescribedCell:
+    folder: str
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What is read of an ablation's own description."""
+
+    cells: tuple[_DescribedCell, ...]
+
+
+def runs_of(folder: Path) -> list[Path]:
+    """Return the run folders of an ablation's cells; of any other folder, that one itself.
+
+    Raises
+    ------
+    RunFolderError
+        If the ablation's description is damaged.
+    """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        return [folder]
+    # A name alone: a description leads to no folder elsewhere.
+    return [folder / Path(cell.folder).name for cell in read_json(path, _Description).cells]
+
+
+def _found(summary: Summary) -> str:
+    """Say what a search found by its first goal, and after how many trials."""
+    goal = next(iter(summary.goals), "")
+    if goal not in summary.values:
+        return "failed" if summary.problem else ""
+    value = format_quantity(summary.values[goal], summary.metrics[goal].unit)
+    return f"best {goal} {value} of {summary.trials} trials"
 
 
 def _refuse_varied(assignments: Sequence[str], varied: Mapping[str, Sequence[Any]]) -> None:
