@@ -188,7 +188,7 @@ def read(
         fault = reading.fault(max_spread)
         if not fault:
             return reading
-    raise EstimationFailed(f"latency: not measured in {ATTEMPTS} attempts: {fault}")
+    raise EstimationFailed(f"not measured in {ATTEMPTS} attempts: {fault}")
 
 
 def rounds(

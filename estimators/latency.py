@@ -152,10 +152,13 @@ class Latency(Estimator):
     def measured_table(self, search: Search) -> LatencyTable:
         """Time a table, with every reading."""
         table = measure_latency_table(search, self.setup(search), self.repeats)
-        for (slot, name), spread in table.unsteady(self.max_spread).items():
+        unsteady = table.unsteady(self.max_spread)
+        if unsteady:
+            (slot, name), spread = max(unsteady.items(), key=lambda item: item[1])
             search.reporter.warn(
-                f"latency of {name!r} in slot {slot!r}: readings spread by {spread:.0%}; "
-                "is the machine busy?"
+                f"latency: {len(unsteady)} of {len(table.cells)} candidates have readings that "
+                f"spread too much (most: {name!r} in slot {slot!r}, by {spread:.0%}): is the "
+                f"machine busy? A table is only as good as its readings"
             )
         return table
 

@@ -400,7 +400,7 @@ def test_an_untraceable_network_cannot_be_folded():
 )
 def test_readings_that_cannot_be_trusted_fail_with_the_reason(search, monkeypatch, ticks, reason):
     fake_clock(monkeypatch, ticks)
-    with pytest.raises(EstimationFailed, match=f"3 attempts: .*{reason}"):
+    with pytest.raises(EstimationFailed, match=f"^not measured in 3 attempts: .*{reason}"):
         Latency(repeats=8, seconds=0.0, threads=1, max_spread=0.1).measure(tiny_candidate(search))
 
 
@@ -443,6 +443,16 @@ def test_the_table_covers_the_space_and_whole_networks_set_the_fixed_part(search
     assert table.unit == "ms" and table.decisions == {"first": "first", "second": "second"}
     assert len(measured.probes) == 5
     assert all(len(taken) == 3 for _, taken in measured.probes)
+
+
+def test_unsteady_readings_of_a_table_are_one_warning(search, monkeypatch):
+    told = []
+    monkeypatch.setattr(search.reporter, "warn", told.append)
+    ticks = itertools.accumulate(itertools.cycle(ERRATIC))
+    fake_clock(monkeypatch, ticks)
+    Latency(repeats=8, seconds=0.0, threads=1, max_spread=0.1).measured_table(search)
+    (warning,) = told
+    assert "candidates have readings that spread too much (most: " in warning
 
 
 def test_the_cost_of_the_call_is_taken_off_and_the_fixed_part_added():
