@@ -328,6 +328,8 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> list[
             lines.append(f"{path}: missing{_elsewhere(problem, model)}")
         elif problem["type"] in ("dict_type", "model_type"):
             lines.append(f"{path}: a table is needed; got {problem['input']!r:.200}")
+        elif problem["type"] in ("tuple_type", "list_type"):
+            lines.append(f"{path}: a list is needed, in [ and ]; got {problem['input']!r:.200}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             lines.append(

@@ -377,6 +377,7 @@ def test_the_python_file_predicts_what_the_engine_does(
         assert (found == decided).float().mean() >= (1 if side == 16 else 0.98)
     grey = model["prepare"](numpy.full((5, 7), 51, numpy.uint8))
     torch.testing.assert_close(grey, torch.full((1, *task.input_shape), 0.2))
+    assert "image = numpy.asarray(Image.open(path).convert('RGB'))" in model["__doc__"]
     with pytest.raises(TypeError, match="uint8"):
         model["prepare"](numpy.zeros((5, 7, 3), numpy.float32))
 

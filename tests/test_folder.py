@@ -222,6 +222,7 @@ def test_more_values_than_classes_are_told(root: Path) -> None:
     save(root / "masks/a.png", mask(1))
     (doubt,) = folder(root).load(seed=0).doubts
     assert "masks hold 0, 1, 255, and every value but 0 counts as 'defect'" in doubt
+    assert "what counts for nothing by task.data.ignore" in doubt
     assert (
         folder(root, values={"0": "background", "1": "defect", "255": "defect"}).load(0).doubts
         == ()

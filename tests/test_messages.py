@@ -40,6 +40,7 @@ def told(table: dict[str, Any], folder: Path, *assignments: str) -> str:
         ("name", "a b", "'-' and '_', the first a letter or digit, are needed; got 'a b'"),
         ("estimators.Acc", {}, "estimators.Acc: a name of small letters, digits and '_'"),
         ("strategy", "random", "strategy: a table is needed; got 'random'"),
+        ("references", "unet", "references: a list is needed, in [ and ]; got 'unet'"),
     ],
 )
 def test_a_mistake_is_told_once_in_words(

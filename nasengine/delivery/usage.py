@@ -70,16 +70,21 @@ def _batch(shape: Sequence[int]) -> str:
 
 def usage_docstring(facts: Mapping[str, Any]) -> str:
     """Return the lines of ``model.py`` that say how it is used."""
-    call = "outputs = load()(inputs)"
+    calls = ["outputs = load()(inputs)"]
     if _predicts(facts):
-        call = "predicted = predict(load(), image)     # (H, W, 3) RGB or (H, W) grey, uint8"
+        calls = [
+            "# image: an array, (H, W, 3) RGB or (H, W) grey, in uint8; of a file, by Pillow:",
+            "image = numpy.asarray(Image.open(path).convert('RGB'))",
+            "predicted = predict(load(), image)",
+        ]
     classes = ", ".join(f"{i} {name}" for i, name in enumerate(facts.get("classes", ())))
     said = {"inputs": facts["inputs"], "outputs": facts["outputs"], "classes": classes}
     escaped = {name: text.replace("\\", r"\\").replace('"', r"\"") for name, text in said.items()}
     lines = [f"{name:9} {text}" for name, text in escaped.items() if text]
     wrapped = [textwrap.fill(line, 96, subsequent_indent=" " * 10) for line in lines]
     names = "load, predict" if _predicts(facts) else "load"
-    return "\n".join([f"    from model import {names}", f"    {call}", "", *wrapped])
+    code = [f"    {line}" for line in (f"from model import {names}", *calls)]
+    return "\n".join([*code, "", *wrapped])
 
 
 def usage_constants(facts: Mapping[str, Any]) -> str:

@@ -167,7 +167,8 @@ class Folder(DataSource):
             return ()
         return (
             f"masks hold {listed(values)}, and every value but 0 counts as {self.names[1]!r}: say "
-            f"what each is by task.data.values, or check that they are masks",
+            f"what each is by task.data.values, what counts for nothing by task.data.ignore, or "
+            f"check that they are masks",
         )
 
     def _pairs(self) -> list[Pair]:
