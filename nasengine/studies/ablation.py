@@ -159,7 +159,7 @@ class Ablation:
         overview = overview or Reporter()
         for note in dict.fromkeys(n for _, experiment in self.searches for n in experiment.notes):
             overview.note(note)
-        with overview.progress("cells", len(self.searches) + len(self.references)) as progress:
+        with overview.progress("ablation", len(self.searches) + len(self.references)) as progress:
             found = self._run_searches(reporter_for, stop, overview, progress)
             for cell, experiment in self.references:
                 reporter = reporter_for(self.parent / cell.name)
