@@ -381,3 +381,14 @@ def test_an_interrupted_run_says_how_to_go_on(
     monkeypatch.chdir(spec.parent)
     assert main(["resume", "runs/tiny-1", "--code", "nasengine.testing.stubs"]) == 0
     assert len(trials(spec.parent / "runs" / "tiny-1")) == 3
+
+
+@pytest.mark.parametrize(("load", "said"), [(0.4, False), (7.0, True)])
+def test_check_says_when_its_times_are_those_of_a_busy_machine(
+    load: float, said: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (load, load, load))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    example = Path(__file__).parents[1] / "examples" / "light_sdi.toml"
+    assert main(["check", str(example)]) == 0
+    assert ("on this machine under a load of 7.0 on 2 cores" in capsys.readouterr().out) is said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -201,6 +202,12 @@ def _cost_facts(search: Search, key: str, references: Sequence[str]) -> dict[str
     }
 
 
+def _busy() -> str:
+    """Say that the machine has other work to do, where it has: times are as long as that makes."""
+    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count() or 1
+    return f" under a load of {load:.1f} on {cores} cores" if load > cores else ""
+
+
 def show_check(console: Console, facts: Mapping[str, Any], notes: Sequence[str]) -> None:
     """Print what a check found."""
     space = facts["space"]
@@ -236,8 +243,8 @@ def show_check(console: Console, facts: Mapping[str, Any], notes: Sequence[str])
             f"{format_duration(expected[k])} {what}" for k, what in said.items() if expected[k]
         ]
         lines.append(
-            f"roughly {format_duration(expected['seconds'])} of training on this machine "
-            f"({', '.join(parts)}), "
+            f"roughly {format_duration(expected['seconds'])} of training on this machine"
+            f"{_busy()} ({', '.join(parts)}), "
             f"about {format_bytes(expected['bytes'])} of activations in a step"
         )
     lines += facts.get("files", [])

@@ -407,7 +407,23 @@ def best_or_fail(search: Search, history: History) -> Trial:
     told = Counter(_why(search, trial) for trial in history)
     listed = "".join(f"\n  {count} x {why}" for why, count in told.most_common(_REASONS))
     more = f"\n  and {len(told) - _REASONS} other reasons" if len(told) > _REASONS else ""
-    raise SearchFailed(f"no network: none of {len(history)} trials is complete{listed}{more}")
+    raise SearchFailed(
+        f"no network: none of {len(history)} trials is complete{listed}{more}"
+        f"{_nearest(search, history)}"
+    )
+
+
+def _nearest(search: Search, history: History) -> str:
+    """Say which trial broke the limits least, where any was held against them."""
+    infeasible = [trial for trial in history if trial.status is Status.INFEASIBLE]
+    if not infeasible:
+        return ""
+    trial = min(infeasible, key=search.objectives.standing)
+    said = _say_broken(search, search.objectives.violations(trial.measurements), trial.measurements)
+    return (
+        f"\nthe nearest was trial {trial.number}: {said}; a resume with a larger budget.trials "
+        f"looks further, and other limits are another run"
+    )
 
 
 def _why(search: Search, trial: Trial) -> str:
