@@ -36,7 +36,7 @@ class Timed(Estimator):
     """Says 1 for a small network and 2 for a reference; neither counted nor in a table."""
 
     def metrics(self, search):
-        return (Metric("timed", "", "min"),)
+        return (Metric("timed", "ms", "min"),)
 
     def measure(self, candidate):
         return {"timed": Measurement(2.0 if "double" in candidate.architecture.values() else 1.0)}
@@ -67,9 +67,13 @@ TIMED = {
 }
 
 
-def test_a_limit_relative_to_what_workers_time_is_met_in_workers() -> None:
+def test_a_limit_relative_to_what_workers_time_is_met_in_workers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     wanted = {"timed": {"goal": "min", "at_most": "60% of big"}}
     assert main(["run", write(**TIMED, objectives=wanted)]) == 0
+    reference = next(line for line in capsys.readouterr().out.splitlines() if "big" in line)
+    assert "timed 2.000 ms" in reference
     with_limit = json.loads(Path("runs/tiny-1/objectives.json").read_text())
     assert with_limit == [{"metric": "timed", "goal": "min", "at_most": 1.2, "at_least": None}]
 

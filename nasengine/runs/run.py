@@ -134,13 +134,18 @@ def _engine(
     with threads(experiment.spec.threads):
         search = _search(experiment, folder, reporter or Reporter(), stop)
         _write_objectives(folder, search.objectives)
-        everything = replace(search, estimators=experiment.all_estimators)
-        search.reporter.begin(known_metrics(everything))
+        _begin(experiment, search)
         executor = _executor(experiment, search)
         try:
             yield Engine(search, experiment.strategy, folder.storage, executor)
         finally:
             executor.close()
+
+
+def _begin(experiment: Experiment, search: Search) -> None:
+    """Tell the reporter what will be measured, by the final estimators too."""
+    everything = replace(search, estimators=experiment.all_estimators)
+    search.reporter.begin(known_metrics(everything))
 
 
 def _executor(experiment: Experiment, search: Search) -> Executor:
@@ -200,6 +205,7 @@ def _search(
 def _measure_alone(experiment: Experiment, folder: RunFolder, search: Search, name: str) -> Trial:
     """Measure a reference that the search's limits are relative to, before there are any."""
     search = replace(search, objectives=Objectives(()))
+    _begin(experiment, search)
     _write_objectives(folder, search.objectives)
     executor = _executor(experiment, search)
     try:
