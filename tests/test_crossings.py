@@ -73,7 +73,7 @@ def test_a_limit_relative_to_what_workers_time_is_met_in_workers(
     wanted = {"timed": {"goal": "min", "at_most": "60% of big"}}
     assert main(["run", write(**TIMED, objectives=wanted)]) == 0
     reference = next(line for line in capsys.readouterr().out.splitlines() if "big" in line)
-    assert "timed 2.000 ms" in reference
+    assert "timed 2.00 ms" in reference
     with_limit = json.loads(Path("runs/tiny-1/objectives.json").read_text())
     assert with_limit == [{"metric": "timed", "goal": "min", "at_most": 1.2, "at_least": None}]
 
