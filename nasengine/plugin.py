@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -332,10 +333,18 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> list[
             lines.append(f"{path}: a list is needed, in [ and ]; got {problem['input']!r:.200}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            lines.append(
-                f"{path}: {message[:1].lower()}{message[1:]}; got {problem['input']!r:.200}"
-            )
+            got = _got(problem["input"], message if cause is not None and path == where else "")
+            lines.append(f"{path}: {message[:1].lower()}{message[1:]}{got}")
     return lines
+
+
+def _got(given: Any, of_table: str) -> str:
+    """Say what was given: of a table, the keys that what is said of it names."""
+    if not (of_table and isinstance(given, Mapping)):
+        return f"; got {given!r:.200}"
+    words = set(re.findall(r"\w+", of_table))
+    named = [f"{key} = {value!r:.100}" for key, value in given.items() if key in words]
+    return f"; got {', '.join(named)}" if named else ""
 
 
 def _elsewhere(problem: Mapping[str, Any], model: type[BaseModel]) -> str:

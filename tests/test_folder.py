@@ -400,3 +400,16 @@ def test_joined_groups_are_the_connected_ones(keys: list[tuple[str, str]]) -> No
     for i, (one, _) in enumerate(keys):
         for j, (other, _) in enumerate(keys):
             assert (found[i] == found[j]) == networkx.has_path(graph, one, other)
+
+
+def test_what_a_check_of_the_whole_table_names_is_what_was_got(root: Path) -> None:
+    given = {"name": "folder", "images": str(root / "images"), "masks": str(root / "masks")}
+    for settings, said in (
+        ({"size": 3}, "task.data: size is from 8 to 4096 pixels; got size = 3"),
+        ({"values": {"none": 0}}, 'task.data.values: each mask value needs its class, as in { "0"'),
+        ({"split_file": "x.csv", "by_folder": True}, "got split_file = 'x.csv', by_folder = True"),
+    ):
+        with pytest.raises(SpecError) as caught:
+            build(DataSource, {**given, **settings}, where="task.data")
+        assert said in str(caught.value)
+        assert "masks'" not in str(caught.value)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nasengine.errors import DataError, did_you_mean
 from nasengine.plugin import SpecPath
@@ -88,6 +88,15 @@ class Folder(DataSource):
     """Seed of the division by share; the run's by default."""
     max_pixels: int = Field(64_000_000, gt=0)
     """Larger images are refused before they are decoded."""
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _check_values(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and not all(isinstance(c, str) for c in values.values()):
+            raise ValueError(
+                'each mask value needs its class, as in { "0" = "background", "255" = "crack" }'
+            )
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> Folder:
