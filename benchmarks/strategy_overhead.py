@@ -4,7 +4,7 @@
 
 Milliseconds for each trial around the given number, with one made-up objective, canonical keys
 included: processor time in memory, wall time where each trial is made durable. On Light SDI (two
-million architectures), and on NAS-Bench-201 (9,445 that compute different things), of which 5,000
+million architectures), and on NAS-Bench-201 (6,625 that compute different things), of which 5,000
 trials are more than half: there most draws are repeats. Beside them Optuna and NNI alone.
 """
 
