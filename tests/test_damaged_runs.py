@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import sqlite3
@@ -20,7 +21,7 @@ from test_spec import tables
 from nasengine.cli import main
 from nasengine.runs.spec import read_toml
 
-ROUNDS = 160
+ROUNDS = 160 if os.environ.get("NASENGINE_SLOW") else 80
 """Damages of each run's files; every file gets its share."""
 
 CODE = ["--code", "nasengine.testing.stubs"]
