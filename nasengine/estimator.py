@@ -64,7 +64,20 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class CostTable:
+class _Costs:
+    """What of a cost table is kept in a file; `CostTable` says what each is."""
+
+    unit: str
+    fixed: float
+    costs: Mapping[str, Mapping[str, float]]
+    decisions: Mapping[str, str]
+    operations: Mapping[str, float] = field(default_factory=dict)
+    sums: Mapping[str, float] = field(default_factory=dict)
+    zeros: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CostTable(_Costs):
     """An additive cost: what each candidate costs in each slot, and the rest of the network.
 
     Parameters
@@ -88,13 +101,6 @@ class CostTable:
         is taken off.
     """
 
-    unit: str
-    fixed: float
-    costs: Mapping[str, Mapping[str, float]]
-    decisions: Mapping[str, str]
-    operations: Mapping[str, float] = field(default_factory=dict)
-    sums: Mapping[str, float] = field(default_factory=dict)
-    zeros: Mapping[str, float] = field(default_factory=dict)
     graph: SpaceGraph | None = field(default=None, repr=False, compare=False)
 
     def predict(self, architecture: Mapping[str, str]) -> float:
@@ -178,19 +184,6 @@ class CostTable:
         }
 
 
-@dataclass(frozen=True)
-class _TableFile:
-    """A cost table as JSON has it."""
-
-    unit: str
-    fixed: float
-    costs: dict[str, dict[str, float]]
-    decisions: dict[str, str]
-    operations: dict[str, float] = field(default_factory=dict)
-    sums: dict[str, float] = field(default_factory=dict)
-    zeros: dict[str, float] = field(default_factory=dict)
-
-
 def read_cost_table(path: Path) -> CostTable:
     """Read what `CostTable.to_json` gave.
 
@@ -199,7 +192,7 @@ def read_cost_table(path: Path) -> CostTable:
     RunFolderError
         If it is damaged.
     """
-    found = read_json(path, _TableFile)
+    found = read_json(path, _Costs)
     empty = [slot for slot, row in found.costs.items() if not row]
     if empty or found.costs.keys() != found.decisions.keys():
         raise RunFolderError(f"{path}: damaged: costs and decisions are not of the same slots")

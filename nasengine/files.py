@@ -10,6 +10,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -243,11 +244,17 @@ def parse_json(content: bytes | str, shape: type[T]) -> T:
     Traceback (most recent call last):
     ValueError: a.b: Input should be a valid number, got 'x'
     """
-    reader: type[RootModel[T]] = _Read[shape]  # type: ignore[valid-type]
     try:
-        return reader.model_validate_json(content).root
+        root: T = _reader(shape).model_validate_json(content).root  # type: ignore[arg-type]
     except ValidationError as error:
         raise ValueError(_first_problem(error)) from None
+    return root
+
+
+@cache
+def _reader(shape: Any) -> type[RootModel[Any]]:
+    """Return what reads a shape; a history reads the same one for every trial."""
+    return _Read[shape]
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -26,8 +26,8 @@ from nasengine.history import History
 from nasengine.strategy import Strategy
 from nasengine.unseen import TRIES, Unseen, walk
 
+from .foreign_settings import ForeignSettings, check_settings
 from .ignored import refuse_ignored
-from .library_settings import LibrarySettings, check_settings
 
 if TYPE_CHECKING:
     from nasengine.search import Search
@@ -73,7 +73,7 @@ class Nni(Strategy):
     """What follows a repeat of the TPE and random tuners: they are asked again, or, as NNI comes,
     the next point of a grid is taken."""
 
-    settings: LibrarySettings = Field(default_factory=dict)
+    settings: ForeignSettings = Field(default_factory=dict)
     """The tuner's own settings, by the names that NNI's documentation gives them: those of TPE's
     ``tpe_args``; the others have none besides these."""
 

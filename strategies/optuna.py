@@ -24,7 +24,7 @@ from nasengine.randomness import derive_seed
 from nasengine.strategy import Strategy
 from nasengine.unseen import TRIES, Unseen, walk
 
-from .library_settings import LibrarySettings, check_settings
+from .foreign_settings import ForeignSettings, check_settings
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -67,7 +67,7 @@ class Optuna(Strategy):
     """Which sampler; ``qmc`` knows no categories and is given the number of each choice, and is
     scrambled by the seed unless its settings say otherwise."""
 
-    settings: LibrarySettings = Field(default_factory=dict)
+    settings: ForeignSettings = Field(default_factory=dict)
     """The sampler's own settings, by the names that Optuna's documentation gives them."""
 
     @field_validator("sampler", mode="before")

@@ -90,7 +90,7 @@ def run(
         references = engine.measure_references(experiment.references)
         if experiment.final:
             winner = engine.measure_finally(winner)
-        final = replace(engine.search, estimators=experiment.all_estimators)
+        final = _with_final(experiment, engine.search)
         front = engine.search.objectives.front(history)
         outcome = Outcome(final, history, winner, references, front, seconds)
         for problem in deliver(outcome, folder.path):
@@ -142,10 +142,14 @@ def _engine(
             executor.close()
 
 
+def _with_final(experiment: Experiment, search: Search) -> Search:
+    """Return a search that measures by the final estimators too."""
+    return replace(search, estimators=experiment.all_estimators)
+
+
 def _begin(experiment: Experiment, search: Search) -> None:
-    """Tell the reporter what will be measured, by the final estimators too."""
-    everything = replace(search, estimators=experiment.all_estimators)
-    search.reporter.begin(known_metrics(everything))
+    """Tell the reporter what will be measured."""
+    search.reporter.begin(known_metrics(_with_final(experiment, search)))
 
 
 def _executor(experiment: Experiment, search: Search) -> Executor:
@@ -154,7 +158,7 @@ def _executor(experiment: Experiment, search: Search) -> Executor:
         return Workers(
             search.folder, execution.workers, execution.seconds, search.reporter, search.stop
         )
-    final = replace(search, estimators=experiment.all_estimators)
+    final = _with_final(experiment, search)
     return InProcess(lambda job: measure(final if job.final else search, job))
 
 

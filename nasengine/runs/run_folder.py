@@ -256,18 +256,20 @@ def check_code(path: Path) -> None:
 
 
 def plugin_names(path: Path) -> dict[str, PluginName]:
-    """Return the plugins that a run's spec names, by the key's path."""
+    """Return the plugins that a run's spec names, by the table's path."""
+    return _named_in(read_toml(path / "spec.toml"))
+
+
+def _named_in(tables: Mapping[str, Any], path: str = "") -> dict[str, PluginName]:
+    """Return the plugins that tables name, by the table's path; the outermost names the run."""
     found: dict[str, PluginName] = {}
-
-    def visit(value: Any, keys: tuple[str, ...]) -> None:
-        if isinstance(value, Mapping):
-            name = value.get("name")
-            if isinstance(name, str) and keys:
-                found[".".join([*keys, "name"])] = PluginName.parse(name)
-            for key, item in value.items():
-                visit(item, (*keys, key))
-
-    visit(read_toml(path / "spec.toml"), ())
+    for key, item in tables.items():
+        if not isinstance(item, Mapping):
+            continue
+        where = f"{path}.{key}".lstrip(".")
+        if isinstance(item.get("name"), str):
+            found[where] = PluginName.parse(item["name"])
+        found.update(_named_in(item, where))
     return found
 
 
@@ -307,18 +309,13 @@ def packages() -> dict[str, str]:
     return found
 
 
-def _code_digests(value: Any, path: str = "") -> dict[str, dict[str, str]]:
-    """Return the code files that a spec names: key path to the file's name and its digest."""
-    if not isinstance(value, Mapping):
-        return {}
-    found: dict[str, dict[str, str]] = {}
-    name = value.get("name")
-    if isinstance(name, str) and PluginName.parse(name).is_file:
-        file = Path(PluginName.parse(name).source)
-        found[path] = {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}
-    for key, item in value.items():
-        found.update(_code_digests(item, f"{path}.{key}".lstrip(".")))
-    return found
+def _code_digests(spec: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the code files that a spec names: the table's path to the file's name and digest."""
+    files = {path: Path(name.source) for path, name in _named_in(spec).items() if name.is_file}
+    return {
+        path: {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}
+        for path, file in files.items()
+    }
 
 
 def _as_kept(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

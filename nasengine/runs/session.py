@@ -214,7 +214,7 @@ def _code(folder: Path) -> str:
 
 
 def _own_plugins(folder: Path) -> dict[str, PluginName]:
-    """Return the plugins of your own that a run's spec names, by the key's path."""
+    """Return the plugins of your own that a run's spec names, by the table's path."""
     return {path: name for path, name in plugin_names(folder).items() if name.is_own}
 
 
@@ -243,9 +243,9 @@ def _own_code(folder: RunFolder, given: Sequence[str]) -> list[str]:
         match += [code for code in given if Path(code).name == Path(source).name]
         if not match:
             raise RunFolderError(
-                f"{folder.path}: {path} is your own code; if you trust it, pass it again: "
+                f"{folder.path}: {path}.name is your own code; if you trust it, pass it again: "
                 f"{_code(folder.path)}"
             )
         located = str(Path(match[0]).resolve()) if name.is_file else source
-        overrides.append(f"{path}={PluginName(located, name.attribute)}")
+        overrides.append(f"{path}.name={PluginName(located, name.attribute)}")
     return overrides

@@ -142,8 +142,8 @@ def play(
 
 
 def afresh(search: Search, seed: int | None = None) -> Search:
-    """Return the same search in a new folder, where nothing is kept; of another seed, if given."""
-    folder = Path(tempfile.mkdtemp(prefix="nasengine-"))
+    """Return the same search in a new folder inside its own; of another seed, if given."""
+    folder = Path(tempfile.mkdtemp(prefix="again-", dir=search.folder))
     return replace(search, folder=folder, seed=search.seed if seed is None else seed)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from nasengine.errors import SpecError, did_you_mean
 
-LibrarySettings = dict[str, bool | int | float | str]
+ForeignSettings = dict[str, bool | int | float | str]
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
