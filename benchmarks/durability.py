@@ -91,9 +91,10 @@ def cost(folder: Path) -> list[str]:
     ]
 
 
-def without_sync(storage: Storage, _: str, statement: str, values: list[Any]) -> None:
-    """Stand for `Storage._write`, inside one transaction."""
-    storage._connection.execute(statement, values)
+def in_one_transaction(storage: Storage, _: str, *statements: tuple[str, list[Any]]) -> None:
+    """Stand for `Storage._write`, inside a transaction that is begun already."""
+    for statement, values in statements:
+        storage._connection.execute(statement, values)
 
 
 def long_resume(folder: Path) -> list[str]:
@@ -106,9 +107,7 @@ def long_resume(folder: Path) -> list[str]:
     with RunFolder.create(folder / "runs", experiment, []) as run_folder:
         storage = run_folder.storage
         storage._connection.execute("BEGIN")
-        with patch.object(
-            Storage, "_write", lambda self, _, *rest: self._connection.execute(*rest)
-        ):
+        with patch.object(Storage, "_write", in_one_transaction):
             for number in range(10_000):
                 found = {"iou": Measurement(float(number), {"values": [0.5] * 3})}
                 storage.finish(Trial(number, architecture, f"k{number}", Status.COMPLETE, found))
