@@ -1,6 +1,7 @@
 """The rules of the house, held over every file: imports, safety, names, public names, speed."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -162,9 +163,14 @@ def test_files_stay_of_a_size_to_read(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
 
 
-def run_python(code: str) -> subprocess.CompletedProcess[str]:
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | environment,
     )
 
 
@@ -219,6 +225,17 @@ def test_importing_the_package_is_quick_and_without_torch() -> None:
         f"print([h for h in {HEAVY!r} if h in sys.modules])"
     )
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_tiny_searches_leave_no_folder_behind(tmp_path: Path) -> None:
+    done = run_python(
+        "from nasengine.testing.stubs import tiny_search\n"
+        "folders = {tiny_search().folder for _ in range(2)}\n"
+        "print(len(folders), all(folder.is_dir() for folder in folders))",
+        TMPDIR=str(tmp_path),
+    )
+    assert done.stdout == "2 True\n", done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"]])

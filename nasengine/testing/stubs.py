@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import atexit
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -228,6 +230,14 @@ def tiny_task(space: SearchSpace, size: int = 16, samples: int = 8) -> Task:
     return TinySegmentation(channels=channels, size=size, classes=out[0], samples=samples)
 
 
+@cache
+def _scratch() -> Path:
+    """Return this process's folder of temporary ones."""
+    folder = tempfile.TemporaryDirectory(prefix="nasengine-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
 def tiny_search(
     space: SearchSpace | None = None,
     *,
@@ -251,7 +261,7 @@ def tiny_search(
     objectives
         By default the first estimator's primary metric, in its own direction.
     folder
-        The run's folder; by default a new temporary one.
+        The run's folder; by default a new temporary one, removed when the process exits.
 
     Examples
     --------
@@ -262,7 +272,7 @@ def tiny_search(
     space = TinySpace() if space is None else space
     task = tiny_task(space) if task is None else task
     estimators = {"firsts": CountingEstimator()} if estimators is None else estimators
-    folder = Path(tempfile.mkdtemp(prefix="nasengine-")) if folder is None else folder
+    folder = Path(tempfile.mkdtemp(dir=_scratch())) if folder is None else folder
     search = Search(
         space=space,
         task=task,
