@@ -94,18 +94,12 @@ def _softmax(alphas: Sequence[float]) -> list[float]:
 
 
 def _choices(record: Record, event: Iteration) -> dict[str, list[str]]:
-    """Return slot to choices, in the order of the alphas; names that are not kept are numbered."""
-    named = record.decisions
-    for told in record.log.choices:
-        named.update(told.choices)
-    for table in record.tables.values():
-        for decision, costs in table.per_decision().items():
-            named.setdefault(decision, list(costs))
+    """Return slot to choices, in the order of the alphas; numbered where the log has no names."""
+    named = {slot: names for told in record.log.choices for slot, names in told.choices.items()}
     found = {}
     for slot, alphas in event.alphas.items():
-        # A cost table lists the baselines too, after the choices.
-        names = list(named.get(slot, []))[: len(alphas)]
-        if len(names) < len(alphas):
+        names = named.get(slot, [])
+        if len(names) != len(alphas):
             names = [f"choice {place}" for place in range(1, len(alphas) + 1)]
             best = max(range(len(alphas)), key=alphas.__getitem__)
             names[best] = event.derived.get(slot, names[best])

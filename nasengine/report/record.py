@@ -12,7 +12,6 @@ from typing import Any
 
 from nasengine.errors import InputError, RunFolderError
 from nasengine.estimator import CostTable, read_cost_table
-from nasengine.files import read_json
 from nasengine.history import History
 from nasengine.objectives import Objective, Objectives
 from nasengine.quantities import format_count, format_quantity, parse_quantity
@@ -164,12 +163,6 @@ class Record:
             goal.metric in trial.measurements for goal in goals for trial in self.history.complete
         )
 
-    @property
-    def decisions(self) -> dict[str, list[str]]:
-        """Slot to its choices, as a gradient search kept them; empty where none did."""
-        path = self.folder / "checkpoints" / "darts.json"
-        return read_json(path, _Searched).fingerprint.decisions if path.is_file() else {}
-
     def text(self, metric: str, value: float) -> str:
         """Write a metric's value with its unit."""
         unit = self.metrics[metric].unit if metric in self.metrics else ""
@@ -237,15 +230,3 @@ def _checked(record: Record) -> Record:
             path = record.folder / "best" / "metrics.json"
             raise RunFolderError(f"{path}: damaged: searched.trial: there is no trial {number}")
     return record
-
-
-@dataclass(frozen=True)
-class _Fingerprint:
-    decisions: dict[str, list[str]]
-
-
-@dataclass(frozen=True)
-class _Searched:
-    """What a report reads of a gradient search's result."""
-
-    fingerprint: _Fingerprint
