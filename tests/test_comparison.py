@@ -175,3 +175,48 @@ def test_intervals_hold_together_over_the_rows() -> None:
 
 
 GAIN = "gain over random [95% interval]"
+
+
+POINTS = {"random": [(0.5, 3.0), (0.7, 7.0)], "darts": [(0.55, 2.0), (0.6, 3.0), (0.9, 9.0)]}
+
+
+def with_front(setting: str, seed: int, tested: bool = False) -> Summary:
+    """Return a search for two goals; on the test split random search's networks are better."""
+    front = [{"iou": iou, "flops": flops} for iou, flops in POINTS[setting]]
+    test = 0.95 if setting == "random" else 0.4
+    front = [{**network, **({"iou.test_iou": test} if tested else {})} for network in front]
+    knee = front[1] if setting == "darts" else front[-1]
+    run = found(setting, seed, "iou flops iou.test_iou", **knee)
+    tests = {"iou": "iou.test_iou"}
+    return replace(run, goals=("iou", "flops"), front=front, tests=tests)
+
+
+VOLUME = "front's hypervolume"
+
+
+def test_searches_for_two_goals_are_compared_by_their_whole_fronts(tmp_path: Path) -> None:
+    reference = replace(found("unet (reference)", 0, "iou flops", iou=0.99, flops=9.0), seed=0)
+    table = rows([with_front(s, seed) for s in ("random", "darts") for seed in (0, 1)])
+    table += rows([reference])
+    cells = told(table)
+    # The knee of the better front is worse by the first goal.
+    assert (cells["random"]["iou"], cells["darts"]["iou"]) == ("0.700 ± 0.000", "0.600 ± 0.000")
+    assert list(cells) == ["darts", "random", "unet (reference)"]
+    # Of 0.5 to 0.9 and 2 to 9, and a tenth beyond the worst, by hand.
+    mine = [(0.35 / 0.4, 0.0), (0.75, 1 / 7), (0.0, 1.0)]
+    area = (1.1 - mine[0][0]) * 1.1 + (mine[0][0] - 0.75) * (1.1 - 1 / 7) + 0.75 * 0.1
+    assert table[1].mean(VOLUME) == pytest.approx(area / 1.1**2)
+    assert cells["darts"]["wins"] == "2/2"
+    assert (cells["unet (reference)"]["seeds"], cells["unet (reference)"][VOLUME]) == ("1", "-")
+    baseline = baseline_of(table, "random")
+    assert "the range of iou and flops over all fronts" in notes(table, baseline)[0]
+    write_comparison(table, baseline, tmp_path)
+    assert VOLUME in (tmp_path / "runs.csv").read_text().splitlines()[0]
+
+
+def test_fronts_are_compared_on_the_test_split_where_all_their_networks_have_it() -> None:
+    table = rows([with_front(s, seed, tested=True) for s in POINTS for seed in (0, 1)])
+    assert list(told(table)) == ["random", "darts"]
+    assert "iou.test_iou and flops" in notes(table, baseline_of(table, "random"))[0]
+    mixed = rows([with_front("random", 0, tested=True), with_front("darts", 0)])
+    assert list(told(mixed)) == ["darts", "random"]

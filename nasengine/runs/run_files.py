@@ -171,6 +171,8 @@ class Result:
         How the winner stands to each reference; earlier versions wrote sentences.
     tie
         The trials that share the best value, where there are several.
+    front
+        The networks that no other dominates.
     """
 
     goals: tuple[str, ...]
@@ -183,6 +185,7 @@ class Result:
     slots: dict[str, int] = field(default_factory=dict)
     verdict: tuple[Standing | str, ...] = ()
     tie: Tie | None = None
+    front: tuple[_Searched, ...] = ()
 
     @property
     def known_metrics(self) -> dict[str, Metric]:

@@ -10,6 +10,7 @@ from nasengine.errors import InputError, did_you_mean
 from nasengine.metric_names import is_primary
 from nasengine.quantities import format_quantity
 from nasengine.statistics import Difference, deviation, difference, mean
+from nasengine.studies.fronts import VOLUME, with_volumes
 from nasengine.studies.summary import ABSENT, Summary
 from nasengine.trial import Metric
 
@@ -108,25 +109,24 @@ def _shortest(key: str, keys: Sequence[str]) -> str:
 
 
 def rows(summaries: Iterable[Summary]) -> list[Row]:
-    """Group runs by setting, in order of appearance.
+    """Group runs by setting, in order of appearance; with several goals, their fronts are weighed.
 
     Raises
     ------
     InputError
         If two runs have the same setting and seed, or the runs have different goals.
     """
+    summaries = list(summaries)
+    goals = {summary.goals for summary in summaries if summary.goals}
+    if len(goals) > 1:
+        raise InputError(f"the runs have different goals: {sorted(goals)}")
     grouped: dict[tuple[tuple[str, str], ...], dict[int, Summary]] = {}
-    goals: set[tuple[str, ...]] = set()
-    for summary in summaries:
+    for summary in with_volumes(summaries):
         runs = grouped.setdefault(tuple(summary.setting.items()), {})
         if summary.seed in runs:
             other = runs[summary.seed].folder
             raise InputError(f"{summary.folder} and {other}: the same setting and seed twice")
         runs[summary.seed] = summary
-        if summary.goals:
-            goals.add(summary.goals)
-    if len(goals) > 1:
-        raise InputError(f"the runs have different goals: {sorted(goals)}")
     return [Row(dict(setting), runs) for setting, runs in grouped.items()]
 
 
@@ -232,17 +232,21 @@ def gain(row: Row, baseline: Row, metric: str, confidence: float = 0.95) -> Gain
 
 def confidence_of(table: Sequence[Row], baseline: Baseline) -> float:
     """Return the confidence of each t interval with which all of them hold in 95% (Bonferroni)."""
-    return 1 - 0.05 / max(1, sum(baseline.of(row) is not None for row in table))
+    metric = judged(table)
+    compared = [row for row in table if row.values(metric) and baseline.of(row) is not None]
+    return 1 - 0.05 / max(1, len(compared))
 
 
 def judged(table: Sequence[Row]) -> str:
     """Return the metric that rows are judged by: the goal's on the test split where all have it.
 
     A winner was chosen by the goal, so that its own value there is too good, and by how much
-    differs between strategies.
+    differs between strategies. With several goals it is the volume of the fronts.
     """
     goal = goals_of(table)[0]
     runs = [run for row in table for run in row.runs.values() if goal in run.values]
+    if any(VOLUME in run.values for run in runs):
+        return VOLUME
     tests = {run.tests.get(goal, "") for run in runs}
     test = tests.pop() if len(tests) == 1 else ""
     return test if test and all(test in run.values for run in runs) else goal

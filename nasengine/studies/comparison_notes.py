@@ -14,6 +14,7 @@ from nasengine.studies.comparison import (
     goals_of,
     judged,
 )
+from nasengine.studies.fronts import VOLUME, columns_of
 from nasengine.studies.summary import Summary
 
 
@@ -33,6 +34,8 @@ def notes(table: Sequence[Row], baseline: Baseline) -> list[str]:
 
 def _judged(table: Sequence[Row]) -> str:
     metric, goal = judged(table), goals_of(table)[0]
+    if metric == VOLUME:
+        return _fronts(table)
     shown = "mean and standard deviation over seeds, of each search's winner"
     if metric != goal:
         return f"{metric}: {shown}, on the test split, which chose nothing"
@@ -42,6 +45,16 @@ def _judged(table: Sequence[Row]) -> str:
     split = any(run.tests.get(goal) for run in runs)
     known, also = ("split", "; the data have no test split") if split else ("measurement", "")
     return f"{metric}: {shown}, by the {known} that chose it, which flatters it{also}"
+
+
+def _fronts(table: Sequence[Row]) -> str:
+    runs = [run for row in table for run in row.runs.values()]
+    columns = " and ".join(columns_of(runs).values())
+    return (
+        f"{VOLUME}: mean and standard deviation over seeds, of the share of a box that each "
+        f"search's front dominates; the box is the range of {columns} over all fronts compared "
+        "here, and a tenth beyond the worst; the other columns tell of each front's knee"
+    )
 
 
 def _intervals(table: Sequence[Row], baseline: Baseline) -> Iterator[str]:
@@ -59,7 +72,7 @@ def _intervals(table: Sequence[Row], baseline: Baseline) -> Iterator[str]:
     if len(paired) > 1:
         how = "of pairs by seed where two seeds or more are shared, else unpaired (Welch)"
     confidence = confidence_of(table, baseline)
-    many = len(against)
+    many = len(gains)
     together = f", all {many} together: each has {confidence:.1%} (Bonferroni)" if many > 1 else ""
     yield (
         f"gain: positive is better; 95% interval by Student's t {how}{together}; one that holds 0 "

@@ -19,6 +19,7 @@ from nasengine.studies.comparison import (
     Row,
     confidence_of,
     gain,
+    goals_of,
     judged,
     metric_of,
     ranked,
@@ -46,7 +47,8 @@ def lines(table: Sequence[Row], baseline: Baseline) -> list[list[str]]:
     """
     metric, others = judged(table), _others(table)
     confidence = confidence_of(table, baseline)
-    return [_line(row, baseline, metric, others, confidence) for row in ranked(table)]
+    goal = goals_of(table)[0]
+    return [_line(row, baseline, goal, metric, others, confidence) for row in ranked(table)]
 
 
 def _others(table: Sequence[Row]) -> list[str]:
@@ -56,19 +58,19 @@ def _others(table: Sequence[Row]) -> list[str]:
 
 
 def _line(
-    row: Row, baseline: Baseline, metric: str, others: Sequence[str], confidence: float
+    row: Row, baseline: Baseline, goal: str, metric: str, others: Sequence[str], confidence: float
 ) -> list[str]:
     against = baseline.of(row)
     gained = ["", "", ""]
     if against is not None:
         gained = _gain_cells(gain(row, against, metric, confidence))
-    cells = [row.name, _seeds(row, metric), row.cell(metric), *gained]
+    cells = [row.name, _seeds(row, goal), row.cell(metric), *gained]
     return [*cells, *(row.cell(other) for other in others), *_used(row)]
 
 
-def _seeds(row: Row, metric: str) -> str:
-    """Return how many seeds have a value, and of how many where that is not all."""
-    count = len(row.values(metric))
+def _seeds(row: Row, goal: str) -> str:
+    """Return how many seeds have a value of the goal, and of how many where that is not all."""
+    count = len(row.values(goal))
     return str(count) if count == len(row.runs) else f"{count} of {len(row.runs)}"
 
 

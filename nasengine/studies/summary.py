@@ -53,6 +53,8 @@ class Summary:
         What it ran on.
     problem
         Why it has no values, or not all.
+    front
+        With several goals, the measurements by metric of each network of the front.
     """
 
     folder: Path
@@ -69,6 +71,7 @@ class Summary:
     budget: Mapping[str, float] = field(default_factory=dict)
     machine: str = ""
     problem: str = ""
+    front: Sequence[Mapping[str, float]] = ()
 
 
 def summarise(folder: Path, setting: Mapping[str, str]) -> Summary:
@@ -82,6 +85,7 @@ def summarise(folder: Path, setting: Mapping[str, str]) -> Summary:
     spec = read_spec(folder)
     ended = _ended(folder)
     found = read_result(folder)
+    front = found.front if len(found.goals) > 1 else ()
     return Summary(
         folder,
         setting,
@@ -96,6 +100,7 @@ def summarise(folder: Path, setting: Mapping[str, str]) -> Summary:
         ended,
         spec.get("budget", {}),
         _machine(folder),
+        front=[{name: m.value for name, m in one.measurements.items()} for one in front],
     )
 
 
