@@ -284,7 +284,7 @@ def _format_ratio(value: float) -> str:
 
 _WRITERS: dict[str, Callable[[float], str]] = {
     "": _format_ratio,
-    "%": lambda value: _digits(value, "%", places=1),
+    "%": lambda value: _digits(value, "%"),
     "parameters": format_count,
     "MACs": format_count,
     "FLOPs": format_count,

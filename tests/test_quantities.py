@@ -170,7 +170,7 @@ def test_values_without_a_finite_number_are_still_written() -> None:
 
 def test_units_decide_how_a_value_is_written() -> None:
     assert format_quantity(0.0001, "ms") == "0.0001 ms"
-    assert format_quantity(71.23, "%") == "71.2%"
+    assert format_quantity(71.23, "%") == "71.23%"
     assert format_quantity(72, "s") == "1.2 min"
     assert format_quantity(29.97, "frames/s") == "29.97 frames/s"
     assert format_bytes(8 * 2**30) == "8.0 GiB"
