@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+
+from nasengine.randomness import kept_generators
+
+M = TypeVar("M", bound=nn.Module)
 
 _ELEMENTWISE = frozenset(
     [
@@ -63,6 +67,27 @@ def on_meta() -> Iterator[None]:
     """
     with torch.device("meta"), _Unfilled():
         yield
+
+
+def made_cheaply(make: Callable[[], M]) -> M:
+    """Make a module on the meta device, or in memory where its constructor needs values."""
+    try:
+        with on_meta():
+            return make()
+    except Exception:  # noqa: BLE001 in memory it works, or it says best what is wrong
+        with kept_generators():
+            return make()
+
+
+def made_on_meta(make: Callable[[], M]) -> M:
+    """Make a module whose tensors are all on the meta device.
+
+    Examples
+    --------
+    >>> made_on_meta(lambda: torch.nn.Dropout(torch.tensor(0.5).item()))
+    Dropout(p=0.5, inplace=False)
+    """
+    return made_cheaply(make).to("meta")
 
 
 class _Unfilled(TorchFunctionMode):

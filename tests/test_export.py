@@ -103,12 +103,45 @@ def cell() -> nn.Module:
     return build_network(space.graph, space.architecture(space.parse(text)))
 
 
+class Tokens(nn.Module):
+    """A layer that reads (N, L, C)."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        if isinstance(self.layer, nn.MultiheadAttention):
+            tokens = self.layer(tokens, tokens, tokens, need_weights=False)[0]
+        else:
+            tokens = self.layer(tokens)
+        tokens = tokens[0] if isinstance(self.layer, nn.RNNBase) else tokens
+        return tokens.transpose(1, 2).unflatten(2, (x.shape[2], x.shape[3]))
+
+
+def transformers() -> nn.Module:
+    """Layers that do not keep what they are made of under its name."""
+    without_bias: dict[str, Any] = {"activation": "gelu", "bias": False}
+    layers = [
+        nn.MultiheadAttention(4, 2, batch_first=True),
+        nn.MultiheadAttention(4, 4, bias=False, add_bias_kv=True, batch_first=True),
+        nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True),
+        nn.TransformerEncoderLayer(4, 1, 12, layer_norm_eps=1e-3, batch_first=True, **without_bias),
+        nn.GRU(4, 4, 2, bias=False, batch_first=True),
+        nn.LSTM(4, 2, batch_first=True, bidirectional=True),
+    ]
+    mixed = [Tokens(layer) for layer in layers]
+    return nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), *mixed, nn.Hardtanh(-2.0, 2.0), nn.Flatten())
+
+
 NETWORKS = {
     "unet": lambda: light("unet"),
     "mixed": lambda: light("mixed"),
     "cell": cell,
     "custom": custom,
     "attention": Attention,
+    "transformers": transformers,
 }
 
 
@@ -178,6 +211,16 @@ class SpareOfTwo(Spare):
         return x + y
 
 
+def hooked() -> nn.Module:
+    """A convolution whose weights are not those that its class says."""
+    conv = nn.Conv2d(3, 3, 1)
+    weight = conv.weight
+    del conv._parameters["weight"]
+    conv.register_parameter("kernel", nn.Parameter(weight.detach()))
+    conv.register_forward_pre_hook(lambda layer, _: setattr(layer, "weight", layer.kernel))
+    return nn.Sequential(conv)
+
+
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
@@ -185,8 +228,13 @@ class SpareOfTwo(Spare):
         (Foreign(), "calls what is not torch's: foreign"),
         (Spare(), "does not use unused.bias, unused.weight"),
         (nn.MultiheadAttention(4, 2), "no model.py: "),
+        (
+            nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 3, 1))),
+            "torch.fx cannot trace it: TraceError",
+        ),
+        (hooked(), "its layers cannot be made from what they tell: RuntimeError"),
     ],
-    ids=["branching", "foreign", "spare", "attention"],
+    ids=["branching", "foreign", "spare", "attention", "spectral", "hooked"],
 )
 def test_what_cannot_be_written_is_said(network: nn.Module, reason: str, tmp_path: Path) -> None:
     said = export_python(network, (3, 8, 8), tmp_path / "model.py", FACTS)

@@ -13,11 +13,12 @@ import math
 import operator
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import fx, nn
+from torch.nn import functional
 
 from nasengine.delivery.checked import ExportFailed
 
@@ -32,6 +33,27 @@ _CONSTANTS = {
     "device": "from torch import device",
     "NoneType": "from types import NoneType",
 }
+
+
+_ACTIVATIONS = {functional.relu: "relu", functional.gelu: "gelu"}
+_KEPT_ELSEWHERE: Mapping[type[nn.Module], Mapping[str, Callable[[Any], Any]]] = {
+    nn.Hardtanh: dict.fromkeys(("min_value", "max_value"), lambda _: None),
+    nn.MultiheadAttention: {
+        "bias": lambda layer: layer.in_proj_bias is not None,
+        "add_bias_kv": lambda layer: layer.bias_k is not None,
+    },
+    nn.TransformerEncoderLayer: {
+        "d_model": lambda layer: layer.self_attn.embed_dim,
+        "nhead": lambda layer: layer.self_attn.num_heads,
+        "dim_feedforward": lambda layer: layer.linear1.out_features,
+        "dropout": lambda layer: layer.dropout.p,
+        "activation": lambda layer: _ACTIVATIONS.get(layer.activation, layer.activation),
+        "layer_norm_eps": lambda layer: layer.norm1.eps,
+        "batch_first": lambda layer: layer.self_attn.batch_first,
+        "bias": lambda layer: layer.linear1.bias is not None,
+    },
+}
+"""How layers of torch.nn tell the arguments that they do not keep under the same name."""
 
 
 @dataclass(frozen=True)
@@ -147,19 +169,32 @@ def _layer_source(module: nn.Module, where: str) -> str:
     return f"nn.{type(module).__name__}({values})"
 
 
+def _parameters(module: nn.Module) -> dict[str, inspect.Parameter]:
+    """Return what a layer's constructor takes, as far as it says what is computed."""
+    made_by: type[nn.Module] = type(module)
+    passed_over = {"self", "device", "dtype"}
+    if isinstance(module, nn.RNNBase):  # LSTM and GRU pass on what they are given.
+        made_by, passed_over = nn.RNNBase, {*passed_over, "mode"}
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(made_by.__init__).parameters.items()
+        if name not in passed_over and parameter.kind not in _VARIADIC
+    }
+
+
 def _settings(module: nn.Module, where: str) -> Iterator[tuple[str, Any]]:
     """Yield the arguments of a layer of torch.nn that are not its defaults.
 
     Such a layer keeps every argument under its own name, but for tensors that it may do without
-    (``bias``). Their printed form is no source: it leaves arguments out.
+    (``bias``), and for those of `_KEPT_ELSEWHERE`. Their printed form is no source: it leaves
+    arguments out.
     """
-    for name, parameter in inspect.signature(type(module).__init__).parameters.items():
-        if name in {"self", "device", "dtype"} or parameter.kind in _VARIADIC:
-            continue
-        if not hasattr(module, name):
+    elsewhere = _KEPT_ELSEWHERE.get(type(module), {})
+    for name, parameter in _parameters(module).items():
+        if name not in elsewhere and not hasattr(module, name):
             raise ExportFailed(f"{where}: nn.{type(module).__name__} does not tell its {name!r}")
-        value = getattr(module, name)
-        if name == "bias":
+        value = elsewhere[name](module) if name in elsewhere else getattr(module, name)
+        if name == "bias" and not isinstance(value, bool):
             value = value is not None
         default = parameter.default
         spread = isinstance(value, tuple) and isinstance(default, int) and set(value) == {default}
@@ -192,7 +227,24 @@ def _check_all_used(network: nn.Module, graph: fx.Graph) -> None:
 
 
 def rebuilt(network: nn.Module, source: Source) -> nn.Module:
-    """Return a network anew: every layer built from what its source says, with its weights."""
+    """Return a network anew: every layer built from what its source says, with its weights.
+
+    Raises
+    ------
+    ExportFailed
+        If its source does not make it again.
+    """
+    try:
+        return _built_anew(network, source)
+    # A layer of torch.nn may have been changed (by a hook that makes its weight, say).
+    except (TypeError, ValueError, RuntimeError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ExportFailed(
+            f"its layers cannot be made from what they tell: {type(error).__name__}: {first}"
+        ) from error
+
+
+def _built_anew(network: nn.Module, source: Source) -> nn.Module:
     values: dict[str, Any] = {}
     for node in source.graph.nodes:
         target = str(node.target)

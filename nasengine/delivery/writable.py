@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from torch import fx, nn
 
 from nasengine.delivery.checked import ExportFailed
-from nasengine.delivery.source import Source
+from nasengine.delivery.source import Source, rebuilt
 from nasengine.graph import Factory, SpaceGraph
-from nasengine.meta_shapes import on_meta
+from nasengine.meta_shapes import made_on_meta, on_meta
 from nasengine.shapes import make_module
 
 
@@ -26,9 +27,8 @@ def not_writable(graph: SpaceGraph) -> list[str]:
     for node, what, factory, inputs in _blocks(graph):
         key = (factory, inputs)
         if key not in reasons:
-            with on_meta():
-                module = make_module(node, factory, *graph.channels[node])
-            reasons[key] = _why_not(module, inputs)
+            module = made_on_meta(partial(make_module, node, factory, *graph.channels[node]))
+            reasons[key] = _why_not(module.eval(), inputs)  # As it is delivered.
         if reasons[key]:
             found.setdefault((what, reasons[key]), []).append(node)
     return [
@@ -52,7 +52,9 @@ def _why_not(module: nn.Module, inputs: int) -> str:
     read = tuple(graph.placeholder(f"x{index}") for index in range(inputs))
     graph.output(graph.call_module("held", read))
     try:
-        Source.of(fx.GraphModule({"held": module}, graph))
+        network = fx.GraphModule({"held": module}, graph)
+        with on_meta():
+            rebuilt(network, Source.of(network))
     except ExportFailed as error:
         return str(error)
     return ""
