@@ -76,6 +76,12 @@ FORMULAS: Mapping[str, Formula] = {
             "_prelu_kernel",
             "linalg_vector_norm",
             "cumsum",
+            "fractional_max_pool2d",
+            "_weight_norm_interface",
+            "glu",
+            "hardswish",
+            "log_sigmoid_forward",
+            "rrelu_with_noise",
         ),
         _per_input,
     ),
@@ -124,12 +130,18 @@ _REDUCTIONS = frozenset(
         "norm",
         "prod",
         "logsumexp",
+        "argmax",
+        "argmin",
+        "topk",
+        "all",
+        "any",
     )
 )
 
 # fmt: off
 _FREE = frozenset((
     "view", "_unsafe_view", "reshape", "_reshape_alias", "alias", "detach", "t", "transpose",
+    "transpose_",
     "permute", "numpy_T", "expand", "unsqueeze", "squeeze", "select", "slice", "split",
     "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "unbind", "unfold",
     "as_strided", "diagonal", "view_as_real", "view_as_complex", "clone", "copy", "copy_",
@@ -141,7 +153,8 @@ _FREE = frozenset((
     "empty_like", "empty_strided", "new_empty", "new_empty_strided", "zeros", "zeros_like",
     "new_zeros", "ones", "ones_like", "new_ones", "full", "full_like", "new_full", "fill",
     "fill_", "zero_", "arange", "linspace", "eye", "scalar_tensor", "native_dropout", "dropout",
-    "bernoulli_",
+    "bernoulli_", "rand", "rand_like", "randn", "randn_like", "normal_", "uniform_",
+    "exponential_",
 ))
 # fmt: on
 """Moves or makes data, or is not there at inference: no arithmetic to count."""
@@ -180,8 +193,8 @@ class MacCounter(UncompiledMode):  # type: ignore[no-untyped-call]
         first = output[0] if isinstance(output, (tuple, list)) else output
         if func._overloadpacket in ATEN_OPS_MAPPING:
             self.macs[name] += int(ATEN_OPS_MAPPING[func._overloadpacket](arguments, (first,)))
-        elif name in FORMULAS:
-            self.macs[name] += FORMULAS[name](arguments, first)
+        elif (formula := FORMULAS.get(name.removesuffix("_"))) is not None:
+            self.macs[name.removesuffix("_")] += formula(arguments, first)
         elif name in _FREE:
             return
         elif name in _REDUCTIONS:

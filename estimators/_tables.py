@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor, fx, nn
 
 from nasengine.architecture import Architecture
 from nasengine.canonical import meanings
+from nasengine.errors import SpecError
 from nasengine.estimator import CostTable
-from nasengine.meta_shapes import on_meta
+from nasengine.meta_shapes import made_on_meta
 from nasengine.network import build_network
 from nasengine.operations import Zero
 from nasengine.shapes import Shape, make_module
@@ -27,8 +29,7 @@ Count = Callable[[nn.Module, Shape], int]
 
 def meta_network(search: Search, architecture: Mapping[str, str]) -> fx.GraphModule:
     """Build a network without weights: in milliseconds, at any width."""
-    with on_meta():
-        return build_network(search.space.graph, architecture).eval()
+    return made_on_meta(partial(build_network, search.space.graph, architecture)).eval()
 
 
 def counted_table(search: Search, unit: str, count: Count) -> CostTable:
@@ -135,10 +136,13 @@ def is_cut(space: SearchSpace, slot: Node, name: str) -> bool:
 def _counted(search: Search, slot: Node, name: str, factory: Factory, count: Count) -> int:
     if is_cut(search.space, slot, name):
         return 0
-    module = _on_meta(search.space.graph, slot, factory, f"slot {slot.name!r}, candidate {name!r}")
-    return count(module, search.shapes.into[slot.name])
+    where = f"slot {slot.name!r}, candidate {name!r}"
+    module = _on_meta(search.space.graph, slot, factory, where)
+    try:
+        return count(module, search.shapes.into[slot.name])
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from error
 
 
 def _on_meta(graph: SpaceGraph, node: Node, factory: Factory, where: str) -> nn.Module:
-    with on_meta():
-        return make_module(where, factory, *graph.channels[node.name]).eval()
+    return made_on_meta(partial(make_module, where, factory, *graph.channels[node.name])).eval()

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Literal
 from weakref import WeakKeyDictionary
 
 from torch import nn
 
 from nasengine.graph import Factory, SpaceGraph
-from nasengine.meta_shapes import on_meta
+from nasengine.meta_shapes import made_cheaply
 from nasengine.operations import Zero
 from nasengine.shapes import make_module
 
@@ -32,8 +33,8 @@ def meanings(graph: SpaceGraph) -> Mapping[tuple[str, str], Meaning]:
             for name, factory in {**slot.candidates, **slot.baselines}.items():
                 if (factory, into, out) not in seen:
                     where = f"slot {slot.name!r}, candidate {name!r}"
-                    with on_meta():
-                        seen[factory, into, out] = _meaning(make_module(where, factory, into, out))
+                    make = partial(make_module, where, factory, into, out)
+                    seen[factory, into, out] = _meaning(made_cheaply(make))
                 found[slot.name, name] = seen[factory, into, out]
         _meanings[graph] = found
     return found

@@ -61,6 +61,11 @@ def _advice(error: Exception) -> str:
     name = getattr(error, "name", None)
     if isinstance(error, NameError) and name in _METHODS:
         return f"; did you mean graph.{name}?"
+    if isinstance(error, TypeError | AttributeError) and re.search(r"\bNode\b", text):
+        return (
+            "; nodes are wired, not computed with: graph.add sums them, graph.concat joins them, "
+            "graph.operation applies a module"
+        )
     if isinstance(error, AttributeError) and isinstance(getattr(error, "obj", None), SpaceGraph):
         return f"; {did_you_mean(str(name), _METHODS)}"
     return ""

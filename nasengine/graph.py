@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from keyword import iskeyword
+from types import FunctionType
 from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 from nasengine.errors import SpaceError, did_you_mean
@@ -239,9 +240,10 @@ class SpaceGraph:
         import networkx as nx
 
         for kind in ("input", "output"):
-            count = sum(node.kind == kind for node in self.nodes)
-            if count != 1:
-                raise SpaceError(f"a space has one {kind}, this one has {count}")
+            found = [node.name for node in self.nodes if node.kind == kind]
+            if len(found) != 1:
+                listed = f": {', '.join(found)}" if found else f"; graph.{kind}(...) wires it"
+                raise SpaceError(f"a space has one {kind}, this one has {len(found)}{listed}")
         start, end = self.order[0], next(n.name for n in self.nodes if n.kind == "output")
         alive = nx.ancestors(self.dag, end) | {end}
         for node in self.nodes:
@@ -250,7 +252,10 @@ class SpaceGraph:
             if node.kind == "slot" and not node.candidates:
                 raise SpaceError(f"slot {node.name!r} has no candidates")
             if node.kind == "slot" and len(node.inputs) != 1:
-                raise SpaceError(f"slot {node.name!r} reads {len(node.inputs)} nodes; it takes one")
+                raise SpaceError(
+                    f"slot {node.name!r} reads {len(node.inputs)} nodes; it takes one, such as "
+                    f"their graph.concat or graph.add"
+                )
         reached = nx.descendants(self.dag, start) | {start}
         for node in self.nodes:
             if node.name not in reached:
@@ -301,6 +306,28 @@ def _check_factories(node: Node) -> None:
                 f"{where}: its factory cannot be hashed ({error}); make {type(factory).__name__} "
                 f"a frozen dataclass, @dataclass(frozen=True), of hashable fields"
             ) from error
+    _check_bound(node)
+
+
+def _check_bound(slot: Node) -> None:
+    """Refuse candidates that a loop made of one function, whose settings are the last round's."""
+    seen: dict[object, tuple[str, Factory]] = {}
+    for name, factory in {**slot.candidates, **slot.baselines}.items():
+        if not isinstance(factory, FunctionType):
+            continue
+        held = (
+            *(factory.__closure__ or ()),
+            *(factory.__defaults__ or ()),
+            *(factory.__kwdefaults__ or {}).values(),
+        )
+        other, same = seen.setdefault((factory.__code__, *map(id, held)), (name, factory))
+        if same is not factory:
+            reads = ", ".join(factory.__code__.co_freevars) or "what the loop sets"
+            raise SpaceError(
+                f"slot {slot.name!r}: the candidates {other!r} and {name!r} are the same function, "
+                f"which reads {reads} when it is called, after the loop; bind it in each, such as "
+                f"lambda i, o, k=k: ..., or make the factory a frozen dataclass"
+            )
 
 
 def _check_callable(where: str, factory: object) -> None:

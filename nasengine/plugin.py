@@ -329,6 +329,12 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> list[
             lines.append(f"{path}: missing{_elsewhere(problem, model)}")
         elif problem["type"] in ("dict_type", "model_type"):
             lines.append(f"{path}: a table is needed; got {problem['input']!r:.200}")
+        elif problem["type"] == "frozen_instance":
+            lines.append(
+                f"{where}: {model.__name__} sets {path.removeprefix(f'{where}.')} itself; a "
+                f"plugin's settings are fields of its class, such as `width: int = 8`, and it "
+                f"needs no __init__"
+            )
         elif problem["type"] in ("tuple_type", "list_type"):
             lines.append(f"{path}: a list is needed, in [ and ]; got {problem['input']!r:.200}")
         else:

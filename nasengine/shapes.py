@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 
 from nasengine.errors import SpaceError
 from nasengine.graph import Factory, Node, SpaceGraph
-from nasengine.meta_shapes import MetaShapes, on_meta
+from nasengine.meta_shapes import MetaShapes, made_cheaply
+from nasengine.randomness import kept_generators
 
 Shape = tuple[int, ...]
 """A sample's shape, without the batch: (C, H, W) or (C,)."""
@@ -190,19 +193,19 @@ def _applied(
     if what in seen:
         return seen[what]
     into = ", ".join(_text(value.shape[1:]) for value in inputs)
-    with on_meta():
-        module, other = (make_module(where, factory, channels_in, channels_out) for _ in range(2))
-    if module is other:
-        raise SpaceError(
-            f"{where}: its factory returned one {type(module).__name__} twice, whose weights all "
-            f"that it fills would share; make a new one in every call"
-        )
+
+    def make() -> nn.Module:
+        return make_module(where, factory, channels_in, channels_out)
+
+    module, other = made_cheaply(make), made_cheaply(make)
+    _check_new(where, module, other)
+    module = module.to("meta")
     versions = [value._version for value in inputs]
     try:
         with torch.no_grad():
             value = module.eval()(*inputs)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = _reason(make, inputs, error)
         raise SpaceError(f"{where}: does not take an input of {into}: {reason}") from error
     if not isinstance(value, Tensor):
         raise SpaceError(f"{where}: returns {type(value).__name__}, and a Tensor is needed")
@@ -218,6 +221,56 @@ def _applied(
         )
     seen[what] = value
     return value
+
+
+def _check_new(where: str, module: nn.Module, other: nn.Module) -> None:
+    """Refuse a factory whose modules share weights, or are not alike."""
+    if any(is_lazy(weight) for weight in module.parameters()):
+        raise SpaceError(
+            f"{where}: makes a lazy module, and its channels are needed before it runs; "
+            f"a factory is given them, as in nn.Conv2d(channels_in, channels_out, 1)"
+        )
+    if module is other:
+        raise SpaceError(
+            f"{where}: its factory returned one {type(module).__name__} twice, whose weights all "
+            f"that it fills would share; make a new one in every call"
+        )
+    own = {id(weight) for weight in module.parameters()}
+    shared = [name for name, weight in other.named_parameters() if id(weight) in own]
+    if shared:
+        raise SpaceError(
+            f"{where}: the modules that its factory makes share {', '.join(shared)}, and so would "
+            f"all that they fill; make every layer anew in every call"
+        )
+    for one, another in zip_longest(_makeup(module), _makeup(other)):
+        if one != another:
+            raise SpaceError(
+                f"{where}: its factory makes another module in every call: {one}, then {another}; "
+                f"what it draws at random or counts must be a setting"
+            )
+
+
+def _makeup(module: nn.Module) -> Iterator[str]:
+    """Say what a module is made of: its layers, and the shapes of what they hold."""
+    for name, part in module.named_modules():
+        told = part.extra_repr() if type(part).__module__.startswith("torch.nn.") else ""
+        yield f"{name} {type(part).__name__}({told})".strip()
+    for name, tensor in module.state_dict().items():
+        yield f"{name} of {_text(tensor.shape)}"
+
+
+def _reason(make: Callable[[], nn.Module], inputs: Sequence[Tensor], error: Exception) -> str:
+    """Say why a module does not take its inputs: best as torch says it of real ones."""
+    with kept_generators(), torch.no_grad():
+        try:
+            make().eval()(*(torch.zeros(value.shape) for value in inputs))
+        except Exception as real:  # noqa: BLE001 anyone's code
+            return f"{type(real).__name__}: {real}"
+    return (
+        f"{type(error).__name__}: {error}; shapes are inferred without contents: it must not ask "
+        f"for a tensor's values (.item(), an if), and make tensors where its input is "
+        f"(device=x.device)"
+    )
 
 
 def make_module(where: str, factory: Factory, channels_in: int, channels_out: int) -> nn.Module:

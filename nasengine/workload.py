@@ -14,6 +14,8 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
+from nasengine.errors import SpaceError
+from nasengine.guard import describe
 from nasengine.moves import sample
 from nasengine.randomness import torch_seed
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from nasengine.architecture import Architecture
     from nasengine.estimator import Estimator
     from nasengine.search import Search
     from nasengine.strategy import Strategy
@@ -115,10 +118,10 @@ def estimate(search: Search, strategy: Strategy, final: Iterable[Estimator] = ()
     trainings = [*once, *each, *end]
     if not trainings:
         return Estimate(0.0, 0.0, 0.0)
-    network, single = _median(search)
+    network, single, drawn = _median(search)
     supernets = {w.part: _cost_of_supernet(search, w.part) for w in once if w.whole}
     batch = min(_BATCH, max(work.batch for work in trainings))
-    per_sample = _seconds_per_sample(network, search, batch)
+    per_sample = _seconds_per_sample(network, search, batch, drawn)
 
     def cost(work: Workload) -> _Cost:
         return supernets[work.part] if work.whole else single
@@ -143,21 +146,21 @@ class _Cost:
     bytes: float
 
 
-def _median(search: Search) -> tuple[nn.Module, _Cost]:
+def _median(search: Search) -> tuple[nn.Module, _Cost, Architecture]:
     """Return the median of five random networks by multiply-accumulates, on the CPU."""
-    from nasengine.meta_shapes import on_meta
+    from nasengine.meta_shapes import made_on_meta
     from nasengine.network import build_network
 
     rng = search.stream("workload")
     drawn = [sample(search.space.decisions, rng) for _ in range(5)]
     costs = []
     for architecture in drawn:
-        with on_meta():
-            network = build_network(search.space.graph, architecture)
+        network = made_on_meta(partial(build_network, search.space.graph, architecture))
         costs.append(_cost(network, search))
     middle = sorted(range(5), key=lambda index: costs[index].macs)[2]
     with torch_seed(search.seed, "workload"):
-        return build_network(search.space.graph, drawn[middle]), costs[middle]
+        network = build_network(search.space.graph, drawn[middle])
+    return network, costs[middle], drawn[middle]
 
 
 def _cost(network: nn.Module, search: Search, *further: object) -> _Cost:
@@ -181,27 +184,35 @@ def _cost(network: nn.Module, search: Search, *further: object) -> _Cost:
         counter,
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
-        network(inputs, *further)
+        # What is random in training (stochastic depth) asks for values, which these have none of.
+        network.eval()(inputs, *further)
     return _Cost(counter.macs / 2, sum(kept.values()) / 2)
 
 
 def _cost_of_supernet(search: Search, part: int) -> _Cost:
     import torch
 
-    from nasengine.meta_shapes import on_meta
+    from nasengine.meta_shapes import made_on_meta
     from nasengine.supernet import Mixture, Supernet
 
-    with on_meta():
-        supernet = Supernet(search.space.graph, part)
-        mixtures = {
-            name: Mixture(torch.empty(len(choices)))
-            for name, choices in search.space.decisions.items()
-        }
+    supernet = made_on_meta(partial(Supernet, search.space.graph, part))
+    mixtures = {
+        name: Mixture(torch.empty(len(choices), device="meta"))
+        for name, choices in search.space.decisions.items()
+    }
     return _cost(supernet, search, mixtures)
 
 
-def _seconds_per_sample(network: nn.Module, search: Search, batch: int) -> float:
-    """Time steps of training on random images, as training does them."""
+def _seconds_per_sample(
+    network: nn.Module, search: Search, batch: int, architecture: Architecture
+) -> float:
+    """Time steps of training on random images, as training does them.
+
+    Raises
+    ------
+    SpaceError
+        If the network runs in evaluation, and fails in a step of training.
+    """
     import torch
 
     from nasengine.passes import memory_format, prepare
@@ -210,7 +221,14 @@ def _seconds_per_sample(network: nn.Module, search: Search, batch: int) -> float
     with torch_seed(search.seed, "workload"):
         inputs = torch.rand(batch, *search.task.input_shape, device=search.device)
         inputs = inputs.contiguous(memory_format=memory_format(inputs))
-        return _usual(partial(_step, network, inputs)) / batch
+        try:
+            return _usual(partial(_step, network, inputs)) / batch
+        except Exception as error:
+            named = search.space.format(architecture)
+            raise SpaceError(
+                f"the network {named}: a step of training fails: {type(error).__name__}: "
+                f"{describe(error)}"
+            ) from error
 
 
 def _step(network: nn.Module, inputs: torch.Tensor) -> None:

@@ -70,6 +70,14 @@ MISTAKES: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda g: g.slot("s", g.input(3), {1: conv}),
         "slot 's': choices: a name is text; got int 1",
     ),
+    "nodes that are summed": (
+        lambda g: g.slot("s", g.input(3), TWO) + g.slot("t", "s", TWO),
+        "'Node' and 'Node'; nodes are wired, not computed with: graph.add sums them",
+    ),
+    "a module called on a node": (
+        lambda g: nn.ReLU()(g.slot("s", g.input(3), TWO)),
+        "must be Tensor, not Node; nodes are wired, not computed with",
+    ),
     "an error of its own": (lambda _: {}["k"], "KeyError: 'k'"),
 }
 

@@ -10,6 +10,7 @@ import torch
 from ptflops import get_model_complexity_info
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
 
 from nasengine import moves
 from nasengine.architecture import Architecture
@@ -101,6 +102,14 @@ def test_a_whole_network_as_ptflops_counts_its_modules():
         (nn.Upsample(scale_factor=2), (4, 3, 3), 4 * 36),
         (nn.ReLU(inplace=True), (4, 3, 3), 36),
         (nn.Dropout(0.5), (4, 3, 3), 0),
+        (nn.Hardswish(), (4, 3, 3), 36),
+        (nn.Hardswish(inplace=True), (4, 3, 3), 36),
+        (nn.GLU(1), (4, 3, 3), 36),
+        (nn.LogSigmoid(), (4, 3, 3), 36),
+        # A 1x1 convolution without bias, and each of its weights once.
+        (weight_norm(nn.Conv2d(4, 6, 1, bias=False)), (4, 5, 5), 24 * 25 + 24),
+        # Three gates of two products and their biases; nine pointwise operations a step.
+        (Call(lambda x, gru: gru(x)[0], nn.GRU(8, 8)), (5, 8), 5 * 8 * (3 * 2 * 9 + 10)),
         (nn.Linear(8, 3), (8,), 8 * 3 + 3),
         (nn.Linear(8, 3), (5, 8), 5 * (8 * 3 + 3)),
         (Call(F.relu), (4, 3, 3), 36),
@@ -148,7 +157,7 @@ def test_what_cannot_be_counted_is_named():
     candidate = tiny_candidate(search, Architecture({"only": "fft"}))
     with pytest.raises(EstimationFailed, match=r"_fft_c2c.*allow_uncounted"):
         Flops().measure(candidate)
-    with pytest.raises(SpecError, match="_fft_c2c"):
+    with pytest.raises(SpecError, match=r"slot 'only', candidate 'fft': flops: .*_fft_c2c"):
         Flops().table(search)
     allowed = Flops(allow_uncounted=True).measure(candidate)["flops"]
     assert any("_fft_c2c" in name for name in allowed.details["uncounted"])

@@ -1,21 +1,28 @@
 """What is refused before anything runs, with the names in the message."""
 
+import itertools
 import json
 import re
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from nasengine.architecture import Architecture, read_architecture, write_architecture
 from nasengine.canonical import meanings
+from nasengine.delivery.writable import not_writable
 from nasengine.errors import ArchitectureError, SpaceError
+from nasengine.estimators.flops import Flops
+from nasengine.estimators.parameters import Parameters
 from nasengine.graph import SpaceGraph
 from nasengine.network import build_network
 from nasengine.shapes import infer_shapes
 from nasengine.space import SearchSpace
 from nasengine.spaces.light_sdi import LightSDI
+from nasengine.testing.stubs import tiny_search
 
 
 def conv(channels_in, channels_out):
@@ -92,6 +99,16 @@ def baseline_twice(graph):
     graph.output(graph.slot("block", x, {"conv": conv}, baselines={"conv": conv}))
 
 
+def two_read(graph):
+    x = graph.input(3)
+    graph.output(graph.slot("block", [x, graph.slot("other", x, {"conv": conv})], {"conv": conv}))
+
+
+def late(graph):
+    blocks = {f"k{k}": lambda i, o: nn.Conv2d(i, o, k, padding=k // 2) for k in (1, 3)}  # noqa: B023
+    graph.slot("block", graph.input(3), blocks)
+
+
 WIRINGS = [
     (cycle, "the graph has a cycle: ", ["a -> b", "b -> a"]),
     (dead_end, "node 'lost' (slot) reaches no output", []),
@@ -104,7 +121,14 @@ WIRINGS = [
     ),
     (unequal_channels, "add 'merge' sums unequal channels: input has 3, wide has 8", []),
     (other_choices, "slots 'one' and 'two' share the decision 'both'", ["conv; wide"]),
-    (two_outputs, "a space has one output, this one has 2", []),
+    (two_outputs, "a space has one output, this one has 2: ", []),
+    (
+        lambda graph: graph.slot("block", graph.input(3), {"conv": conv}),
+        "a space has one output, this one has 0; graph.output(...) wires it",
+        [],
+    ),
+    (two_read, "slot 'block' reads 2 nodes; it takes one, such as their graph.concat", []),
+    (late, "slot 'block': the candidates 'k1' and 'k3' are the same function, which reads k", []),
     (no_identifier, "node 'block-1': a name must be a Python identifier", []),
     (baseline_twice, "slot 'block': ['conv'] both candidate and baseline", []),
 ]
@@ -131,6 +155,26 @@ def slot_of(candidates, merge=False):
     graph.output(found)
     graph.finish()
     return graph
+
+
+def counted():
+    """Return a factory whose kernel grows from call to call."""
+    sizes = itertools.count(1, 2)
+
+    def make(channels_in, channels_out):
+        size = next(sizes)
+        return nn.Conv2d(channels_in, channels_out, size, padding=size // 2)
+
+    return make
+
+
+def of_shared(layer):
+    return lambda channels_in, channels_out: nn.Sequential(layer, nn.ReLU())
+
+
+class Asking(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x) if x.mean() > 0 else x
 
 
 SHAPES = [
@@ -160,6 +204,30 @@ SHAPES = [
         slot_of({"linear": lambda i, o: nn.Linear(5, o)}),
         "slot 'block', candidate 'linear': does not take an input of 3x6x6: RuntimeError",
     ),
+    (
+        slot_of({"wide": lambda i, o: nn.Conv2d(5, o, 1)}),
+        "slot 'block', candidate 'wide': does not take an input of 3x6x6: RuntimeError: Given "
+        "groups=1, weight of size [8, 5, 1, 1], expected input[2, 3, 6, 6] to have 5 channels",
+    ),
+    (
+        slot_of({"asking": lambda i, o: Asking(i, o, 1)}),
+        "slot 'block', candidate 'asking': does not take an input of 3x6x6: RuntimeError: "
+        "Tensor.item() cannot be called on meta tensors; shapes are inferred without contents",
+    ),
+    (
+        slot_of({"shared": of_shared(nn.Conv2d(3, 8, 1))}),
+        "slot 'block', candidate 'shared': the modules that its factory makes share 0.weight, "
+        "0.bias, and so would all that they fill",
+    ),
+    (
+        slot_of({"lazy": lambda i, o: nn.LazyConv2d(o, 1)}),
+        "slot 'block', candidate 'lazy': makes a lazy module",
+    ),
+    (
+        slot_of({"counted": counted()}),
+        "slot 'block', candidate 'counted': its factory makes another module in every call: "
+        "Conv2d(3, 8, kernel_size=(1, 1), stride=(1, 1)), then Conv2d(3, 8, kernel_size=(3, 3)",
+    ),
 ]
 
 
@@ -168,6 +236,29 @@ def test_wrong_shapes_are_refused(graph, said):
     with pytest.raises(SpaceError) as caught:
         infer_shapes(graph, (3, 6, 6))
     assert str(caught.value).startswith(said)
+
+
+class Fixed(nn.Module):
+    """Computes numbers in its constructor, and holds a filter that numpy made."""
+
+    def __init__(self, channels_in, channels_out):
+        super().__init__()
+        self.drop = nn.Dropout(torch.linspace(0, 0.2, 3).tolist()[1])
+        self.register_buffer("kernel", torch.from_numpy(np.full((1, 1, 3, 3), 1 / 9, np.float32)))
+        self.conv = nn.Conv2d(channels_in, channels_out, 1)
+
+    def forward(self, x):
+        blurred = functional.conv2d(x.mean(1, keepdim=True), self.kernel, padding=1)
+        return self.conv(self.drop(x + blurred))
+
+
+def test_a_constructor_may_compute_with_values():
+    before = torch.get_rng_state()
+    search = tiny_search(space_of({"fixed": Fixed}), estimators={})
+    assert not_writable(search.space.graph) == []
+    assert torch.equal(torch.get_rng_state(), before)
+    assert Parameters().table(search).costs["a"]["fixed"] == 12
+    assert Flops().table(search).costs["a"]["fixed"] > 0
 
 
 @pytest.mark.parametrize(

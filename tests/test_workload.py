@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
-from nasengine import workload
+from nasengine import SearchSpace, SpaceError, SpaceGraph, workload
+from nasengine.delivery.writable import not_writable
 from nasengine.estimator import Estimator
 from nasengine.plugin import load_class
 from nasengine.runs.engine import Engine
 from nasengine.runs.storage import Storage
-from nasengine.space import SearchSpace
 from nasengine.strategy import Strategy
 from nasengine.testing.stubs import CountingEstimator, TinySpace, tiny_search
 from nasengine.workload import Workload, estimate
@@ -129,3 +131,46 @@ def test_the_budget_of_seconds_and_what_is_trained_at_the_end_count(
     assert found.final_seconds == pytest.approx(20)
     assert found.seconds(6, 1) == pytest.approx(6 * 5 + 5 + 2 * 20)
     assert found.seconds(1000, 1, 30.0) == found.seconds(None, 1, 30.0) == pytest.approx(75)
+
+
+class Skipped(nn.Conv2d):
+    """A convolution that is left out at random in training, or gives two outputs there."""
+
+    def __init__(self, channels: int, *, several: bool = False) -> None:
+        super().__init__(channels, channels, 1)
+        self.several = several
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x + super().forward(x)
+        if self.several:
+            return x, x  # type: ignore[return-value]
+        return x if torch.rand(1, device=x.device) < 0.5 else x + super().forward(x)
+
+
+class SkippedSpace(SearchSpace):
+    """One slot."""
+
+    several: bool = False
+    """Whether networks fail in training."""
+
+    def define(self, graph: SpaceGraph) -> None:
+        def head(i: int, o: int) -> nn.Module:
+            return nn.Conv2d(i, o, 1)
+
+        def skipped(i: int, _: int) -> nn.Module:
+            return Skipped(i, several=self.several)
+
+        x = graph.slot("only", graph.input(3), {"skipped": skipped})
+        graph.output(graph.operation("head", x, head, out=1))
+
+
+def test_what_is_left_out_at_random_in_training_is_estimated(tmp_path: Path) -> None:
+    estimators = {"iou": load_class(Estimator, "trained")(iterations=2)}
+    random = load_class(Strategy, "random")()
+    search = tiny_search(SkippedSpace(), folder=tmp_path, estimators=estimators)
+    assert not_writable(search.space.graph) == []
+    assert estimate(search, random).trial_seconds > 0
+    search = tiny_search(SkippedSpace(several=True), folder=tmp_path, estimators=estimators)
+    with pytest.raises(SpaceError, match="the network only=skipped: a step of training fails: "):
+        estimate(search, random)
