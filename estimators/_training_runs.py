@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from .trained import Trained
 
 _PER_SAMPLE_LIMIT = 500
-"""Larger validation splits keep no figure per sample: they would swell the history."""
+"""Larger splits keep no figure per sample: they would swell the history."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Run:
     values
         By metric.
     per_sample
-        The primary metric of each validation sample alone, for paired tests; None where it is
-        not finite. Empty for large splits.
+        The primary metric, and the same on the test split, to its value on each sample alone, for
+        paired tests; None where it is not finite. Large splits are left out.
     steps
         Steps done.
     weights
@@ -50,7 +51,7 @@ class Run:
     """
 
     values: dict[str, float]
-    per_sample: tuple[float | None, ...]
+    per_sample: Mapping[str, tuple[float | None, ...]]
     steps: int
     weights: dict[str, Tensor]
 
@@ -82,13 +83,17 @@ def train_once(settings: Trained, candidate: Candidate, search: Search, seed: in
     )
     # With several seeds, those already trained must not be trained again after a resume.
     training.run(search, keep=settings.seeds > 1)
-    outputs = predict(network, validation.inputs, search.device)
-    values = score(outputs, validation.targets, search.task)
-    if test is not None:
-        found = evaluate(network, test, search)
-        values.update({f"test_{name}": value for name, value in found.items()})
+    values: dict[str, float] = {}
+    per_sample: dict[str, tuple[float | None, ...]] = {}
+    for prefix, samples in (("", validation), ("test_", test)):
+        if samples is None:
+            continue
+        outputs = predict(network, samples.inputs, search.device)
+        found = score(outputs, samples.targets, search.task)
+        values.update({f"{prefix}{name}": value for name, value in found.items()})
+        if len(samples) <= _PER_SAMPLE_LIMIT:
+            per_sample[f"{prefix}{primary}"] = _each(outputs, samples, search, primary)
     values["seconds"] = training.seconds
-    per_sample = _per_sample(outputs, validation, search, primary)
     return Run(values, per_sample, training.step, _weights(network))
 
 
@@ -200,11 +205,10 @@ def _checkpoint(settings: Trained, candidate: Candidate, seed: int) -> Path:
     return candidate.folder / f"training-{digest}-{seed}.safetensors"
 
 
-def _per_sample(
+def _each(
     outputs: Tensor, samples: Samples, search: Search, metric: str
 ) -> tuple[float | None, ...]:
-    if len(samples) > _PER_SAMPLE_LIMIT:
-        return ()
+    """Return a metric of each sample alone."""
     parts = zip(torch.split(outputs, 1), torch.split(samples.targets, 1), strict=True)
     values = [search.task.evaluate(output, target)[metric] for output, target in parts]
     return tuple(round(value, 6) if math.isfinite(value) else None for value in values)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -127,20 +127,20 @@ class Trained(RecipeSettings, Estimator):
         details = {**found[primary].details, "steps": [r.steps for r in runs]}
         if self.width_fraction == 1:
             details["delivered_seed"] = best
-        if runs[0].per_sample:
-            columns = zip(*(run.per_sample for run in runs), strict=True)
-            details["per_sample"] = [_mean(column) for column in columns]
         found[primary] = Measurement(found[primary].value, details)
         return found
 
 
 def _summary(runs: list[Run], name: str) -> Measurement:
+    """Return the mean over the seeds; of each sample too, where its own figure is known."""
     values = [run.values[name] for run in runs]
-    if len(values) == 1:
-        return Measurement(values[0], {"values": values})
-    return Measurement(
-        statistics.fmean(values), {"values": values, "std": statistics.stdev(values)}
-    )
+    details: dict[str, Any] = {"values": values}
+    if len(values) > 1:
+        details["std"] = statistics.stdev(values)
+    if name in runs[0].per_sample:
+        columns = zip(*(run.per_sample[name] for run in runs), strict=True)
+        details["per_sample"] = [_mean(column) for column in columns]
+    return Measurement(statistics.fmean(values), details)
 
 
 def _mean(values: tuple[float | None, ...]) -> float | None:

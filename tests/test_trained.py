@@ -77,7 +77,8 @@ def test_measures_what_it_declares(tmp_path: Path) -> None:
         assert measurement.value == pytest.approx(statistics.fmean(values))
         assert measurement.details["std"] == pytest.approx(statistics.stdev(values))
     assert len(set(found["loss"].details["values"])) == 2, "the seeds trained the same network"
-    assert len(found["iou"].details["per_sample"]) == len(search.splits.validation)
+    for name, split in (("iou", "validation"), ("test_iou", "test")):
+        assert len(found[name].details["per_sample"]) == len(search.splits.parts[split])
     assert found["iou"].details["steps"] == [6, 6]
 
 

@@ -95,7 +95,8 @@ class Standing:
             bounds += f", widened for the choice among {self.chosen_among} trials"
         if self.word == "level":
             return f", within the noise between {self.noise} ({bounds})"
-        return f" ({bounds}, over {self.noise})"
+        once = ", one training each" if self.noise == "samples" else ""
+        return f" ({bounds}, over {self.noise}{once})"
 
     def _unproven(self) -> str:
         if self.chosen_among > 1 and self.word == "ahead":
