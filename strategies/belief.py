@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
 
 from nasengine.architecture import Architecture
 from nasengine.graph import SpaceGraph
@@ -27,9 +26,10 @@ from .acquisition import (
     expected_improvement,
 )
 from .features import Array, features_of
-from .gaussian_process import Kernel, Posterior, left_out_means
+from .gaussian_process import Columns, Kernel, Posterior, left_out_means, shared
 from .likeliest_kernel import likeliest_kernel
 from .scales import Scale, losses_of, scaled, scales_of, targets
+from .success import Success
 
 if TYPE_CHECKING:
     from nasengine.search import Search
@@ -43,18 +43,15 @@ STANDS = 50
 MARGIN = 0.1
 """How far beyond the worst volume counts, as a share of the whole range."""
 
-Columns = npt.NDArray[np.int64]
-"""Which of the architectures that are asked about."""
-
-_TELLING = (Status.COMPLETE, Status.INFEASIBLE, Status.FAILED)
+_ENDED = (Status.COMPLETE, Status.INFEASIBLE, Status.FAILED)
 
 
 class Belief:
     """What is believed, and what a further measurement is worth.
 
-    Trials that broke a limit count as worse than all that broke none, and what failed as the
-    worst; those still running, as what is
-    expected of them (Ginsbourger et al. 2010).
+    Trials that broke a limit count as worse than all that broke none; those still running, as
+    what is expected of them (Ginsbourger et al. 2010). What failed has no value: it tells how
+    likely others fail (`Success`).
 
     Parameters
     ----------
@@ -67,7 +64,7 @@ class Belief:
     """
 
     def __init__(self, history: History, search: Search, anywhere: int) -> None:
-        self._model, trials = _model(history, search, anywhere)
+        self._model, trials, ended = _model(history, search, anywhere)
         self._targets = targets(trials, search.objectives, self._model.scales)
         self._trials = [trial.architecture for trial in trials]
         complete = [index for index, t in enumerate(trials) if t.status is Status.COMPLETE]
@@ -82,6 +79,7 @@ class Belief:
             posterior.weigh(values)
             for posterior, values in zip(self._model.posteriors, self._targets.T, strict=True)
         ]
+        self._ended = ended if any(trial.status is Status.FAILED for trial in ended) else []
 
     def imagine(self, architecture: Architecture) -> None:
         """Believe that an architecture turns out as expected."""
@@ -144,6 +142,13 @@ class Belief:
         return None if found is None else (float(rounded[found[0]]), found[1])
 
     def _worth(self, columns: Columns, search: Search) -> Array:
+        gain = self._gain(columns, search)
+        if not self._ended:
+            return gain
+        chances = self._model.success.chances(self._ended, self._model.asked, columns)
+        return gain * chances
+
+    def _gain(self, columns: Columns, search: Search) -> Array:
         mean, deviation = self._predict(columns)
         goals = mean.shape[1]
         if goals == 1:
@@ -192,7 +197,9 @@ class Model:
     Parameters
     ----------
     known
-        Those trials.
+        Those of them that were measured.
+    ended
+        Those of them that ended, failed ones too.
     search
         The space and its objectives.
     anywhere
@@ -209,9 +216,13 @@ class Model:
     """
 
     def __init__(
-        self, known: Sequence[Trial], search: Search, anywhere: Sequence[Architecture]
+        self,
+        known: Sequence[Trial],
+        ended: Sequence[Trial],
+        search: Search,
+        anywhere: Sequence[Architecture],
     ) -> None:
-        self.known = known
+        self.known, self._ended = known, ended
         self.observed: list[Architecture] = []
         self.asked: list[Architecture] = []
         self._decisions = search.space.decisions
@@ -248,13 +259,14 @@ class Model:
         others = np.interp(told, values[order], common[order]) - common
         return second if others @ others < errors @ errors / 2 else first
 
+    @cached_property
+    def success(self) -> Success:
+        """What tells which architectures fail."""
+        return Success(self._ended, self._features)
+
     def observe(self, architectures: Sequence[Architecture]) -> None:
         """Condition on architectures in this order; what was so before is kept."""
-        same = 0
-        for before, now in zip(self.observed, architectures, strict=False):
-            if before is not now and before != now:
-                break
-            same += 1
+        same = shared(self.observed, architectures)
         new = architectures[same:]
         rows = self._features(new) if new else None
         for posterior in self.posteriors:
@@ -287,25 +299,38 @@ class Model:
 _models: WeakKeyDictionary[History, tuple[tuple[object, ...], Model]] = WeakKeyDictionary()
 
 
-def _model(history: History, search: Search, anywhere: int) -> tuple[Model, list[Trial]]:
-    """Return the model of the last refresh, and the trials that tell: its own and later ones.
+def _model(
+    history: History, search: Search, anywhere: int
+) -> tuple[Model, list[Trial], list[Trial]]:
+    """Return the model of the last refresh, the trials with values, and all that ended.
 
-    Kept until there is a refresh, or one of those early trials changes.
+    The model is kept until there is a refresh, or one of the trials before the last changes; its
+    own trials come first among those with values.
     """
     refreshed = last_refresh(len(history))
-    ended = [trial for trial in history if trial.status in _TELLING]
-    early = [trial for trial in ended if trial.number < refreshed] or ended
+    ended = [trial for trial in history if trial.status in _ENDED]
     measured = history.measured
-    state = (refreshed, len(early), search.objectives, search.space, search.seed, anywhere)
+    early = [trial for trial in measured if trial.number < refreshed] or measured
+    before = [trial for trial in ended if trial.number < refreshed] or ended
+    state = (
+        refreshed,
+        len(early),
+        len(before),
+        search.objectives,
+        search.space,
+        search.seed,
+        anywhere,
+    )
     kept = _models.get(history)
     if kept is None or kept[0][0] is not measured or kept[0][1:] != state:
         model = Model(
             fitted(early, search.objectives),
+            before[-FITTED:],
             search,
             _anywhere(search.space.graph, search.seed, anywhere),
         )
         kept = _models[history] = ((measured, *state), model)
-    return kept[1], [*kept[1].known, *ended[len(early) :]]
+    return kept[1], [*kept[1].known, *measured[len(early) :]], ended
 
 
 @lru_cache(maxsize=8)
@@ -337,11 +362,5 @@ def fitted(trials: Sequence[Trial], objectives: Objectives) -> list[Trial]:
         return list(trials)
     latest = trials[-FITTED // 2 :]
     earlier = trials[: -FITTED // 2]
-    best = sorted(earlier, key=lambda t: (*_standing(t, objectives), t.number))
+    best = sorted(earlier, key=lambda t: (*objectives.standing(t), t.number))
     return sorted([*best[: FITTED // 2], *latest], key=lambda trial: trial.number)
-
-
-def _standing(trial: Trial, objectives: Objectives) -> tuple[float, ...]:
-    if trial.status is Status.FAILED:
-        return (np.inf,)
-    return objectives.standing(trial)

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
+
+from nasengine.architecture import Architecture
 
 from .features import Array, Features
 
 STEPS = 15
 """Steps by which the likeliest kernel is sought; further ones change little."""
+
+Columns = npt.NDArray[np.int64]
+"""Which of the architectures that are asked about."""
 
 
 @dataclass(frozen=True)
@@ -239,6 +245,13 @@ class Posterior:
         most = 2 * columns.size > half.shape[1]
         mean: Array = (weights @ half)[columns] if most else weights @ half[:, columns]
         return mean, np.sqrt(variance * np.maximum(left, 1e-9))
+
+
+def shared(before: Sequence[Architecture], now: Sequence[Architecture]) -> int:
+    """Return how many architectures two sequences have in common at their start."""
+    pairs = zip(before, now, strict=False)
+    same = takewhile(lambda pair: pair[0] is pair[1] or pair[0] == pair[1], pairs)
+    return sum(1 for _ in same)
 
 
 def left_out_means(kernel: Kernel, rows: Array, values: Array, features: Features) -> Array:

@@ -6,7 +6,8 @@ predictor is fitted to all that was measured, and the best of many candidates by
 function is measured next: of random ones and the neighbours of the best trials, and uphill from
 there. The predictor is a Gaussian process (as in Ru et al., Interpretable Neural Architecture
 Search via Bayesian Optimisation with Weisfeiler-Lehman Kernels, ICLR 2021), which at some hundred
-trials is both better and cheaper than an ensemble of networks.
+trials is both better and cheaper than an ensemble of networks. What failed has no value, and
+tells how likely others fail (Gelbart, Snoek and Adams 2014).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def targets(trials: Sequence[Trial], objectives: Objectives, scales: Sequence[Sc
 
 
 def losses_of(trials: Sequence[Trial], objectives: Objectives) -> Array:
-    """Return losses, (trials, goals); infinite where failed, and where infeasible.
+    """Return losses of measured trials, (trials, goals); infinite where infeasible.
 
     With one goal, and as long as nothing is feasible, what breaks a limit is worse than all that
     keeps it, the more the further: so the way into the limits can be learned.
@@ -61,7 +61,7 @@ def scaled(losses: Array, scale: Scale) -> Array:
     Parameters
     ----------
     losses
-        (trials,): of one goal, infinite where infeasible or failed, which share the last rank.
+        (trials,): of one goal, infinite where infeasible, which share the last rank.
     scale
         ``ranks``: the normal quantiles of their ranks, so that nothing hangs on their unit or on
         how bad the bad ones are; ``values``: standardised; ``both``: the mean of the two.

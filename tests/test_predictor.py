@@ -1,5 +1,6 @@
 """The predictor: features that see the graph, a right posterior, right expectations."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +26,8 @@ from nasengine.strategies.likeliest_kernel import Likelihood, likeliest_kernel
 from nasengine.strategies.predictor import Predictor
 from nasengine.strategies.random import Random
 from nasengine.strategies.scales import Scale, targets
-from nasengine.testing.strategies import BranchedSpace, play, search_for, troubled
+from nasengine.strategies.success import LEAST, Success
+from nasengine.testing.strategies import BranchedSpace, complete, play, search_for, troubled
 from nasengine.testing.stubs import tiny_search
 from nasengine.trial import Measurement, Status, Trial
 
@@ -134,7 +136,7 @@ def test_a_cost_that_counts_the_dead_is_believed_exactly_on_its_own_scale() -> N
         for t in play(Random(), search, 60)
     ]
     new = [t.architecture for t in play(Random(), search, 90)][60:]
-    assert Model(trials, search, []).scales[1] == "values"
+    assert Model(trials, trials, search, []).scales[1] == "values"
     mean, _ = Belief(History(trials), search, 100).predict(new)
     known = np.array([cost(t.architecture) for t in trials])
     told = (np.array([cost(a) for a in new]) - known.mean()) / known.std()
@@ -258,6 +260,64 @@ def test_finds_the_way_into_a_limit_that_next_to_nothing_keeps() -> None:
         history = play(strategy, search, 40, outcome=lambda t: weighed(t, heavy(t.architecture)))
         found.append(len(history.complete))
     assert found[0] >= 5 > found[1]
+
+
+def failing(trial: Trial, fails: bool) -> Trial:
+    return Trial(trial.number, trial.architecture, trial.key, Status.FAILED) if fails else trial
+
+
+def test_what_failed_has_no_value() -> None:
+    space = NASBenchMacro()
+    search = search_for(space)
+    history = play(Random(), search, 14)
+    history.record(failing(replace(history[13], number=13), True))
+    alone = History(list(history)[:13])
+    asked = [trial.architecture for trial in play(Random(), search_for(space, seed=1), 5)]
+    told, without = (Belief(h, search, 10).predict(asked) for h in (history, alone))
+    assert np.allclose(told[0], without[0]) and np.allclose(told[1], without[1])
+
+
+def test_what_is_like_what_failed_is_less_likely_measured() -> None:
+    space = NASBenchMacro()
+    first, *_ = space.decisions
+    asked = [trial.architecture for trial in play(Random(), search_for(space, seed=1), 5)]
+    search = search_for(space)
+    trials = list(play(Random(), search, 60))
+    shallow = [failing(t, t.architecture[first] == space.decisions[first][0]) for t in trials]
+    chances = Success(shallow, features_of(space)).chances(shallow, asked, np.arange(5))
+    dead = np.array([a[first] == space.decisions[first][0] for a in asked])
+    assert 0 < dead.sum() < 5
+    assert LEAST <= chances[dead].max() < 0.2 and 0.8 < chances[~dead].min() <= 1
+    at_random = [failing(t, t.number % 5 < 2) for t in trials]
+    chances = Success(at_random, features_of(space)).chances(at_random, asked, np.arange(5))
+    assert abs(chances.mean() - 0.6) < 0.1
+
+
+def test_failures_by_chance_cost_no_more_than_their_trials() -> None:
+    space = NASBenchMacro()
+
+    def score(outcome: Callable[[Trial], Trial], trials: int) -> float:
+        found = [
+            play(Predictor(), search_for(space, 1, s), trials, outcome=outcome) for s in (0, 1)
+        ]
+        return sum(max(t.value("x") for t in history.complete) for history in found)
+
+    lossy = score(lambda t: complete(failing(t, False)) if t.number % 2 else failing(t, True), 80)
+    assert lossy >= score(complete, 40) - 0.02
+
+
+def test_a_region_that_fails_is_left() -> None:
+    space = NASBenchMacro()
+    first = next(iter(space.decisions))
+    choices = space.decisions[first]
+
+    def outcome(trial: Trial) -> Trial:
+        return complete(trial) if trial.architecture[first] == choices[0] else failing(trial, True)
+
+    for strategy, least in ((Predictor(), 30), (Random(), 0)):
+        history = play(strategy, search_for(space), 50, outcome=outcome)
+        assert len(history.complete) > least
+    assert len(history.complete) < 25
 
 
 def weighed(trial: Trial, weight: float) -> Trial:

@@ -1,0 +1,80 @@
+"""How likely an architecture is measured at all, and does not fail.
+
+Where failures follow from the architecture (it needs more memory than there is), what is near
+them fails too; where they strike by chance, they say nothing. So they are no bad values: they are
+learned by a process of their own, and what a measurement is expected to gain is multiplied by the
+chance that there will be one (Gelbart, Snoek and Adams, Bayesian Optimization with Unknown
+Constraints, 2014).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nasengine.architecture import Architecture
+from nasengine.trial import Status, Trial
+
+from .features import Array, Features
+from .gaussian_process import Columns, Posterior, shared
+from .likeliest_kernel import Likelihood, likeliest_kernel
+
+LEAST = 0.01
+"""The least chance that is believed: nothing is ruled out."""
+
+
+class Success:
+    """A Gaussian process of which trials were measured and which failed: 1 and 0.
+
+    Parameters
+    ----------
+    known
+        Ended trials, from which its kernel is chosen.
+    features
+        Of the space.
+    """
+
+    def __init__(self, known: Sequence[Trial], features: Features) -> None:
+        self._features = features
+        self._observed: list[Architecture] = []
+        self._asked = 0
+        rows, values = features([trial.architecture for trial in known]), _outcomes(known)
+        if np.ptp(values):
+            kernel = likeliest_kernel(features, rows, values - values.mean(), dead=True)
+        else:
+            likelihood = Likelihood(features, rows, values, dead=True)
+            kernel = likelihood.kernel(likelihood.usual)
+        self._posterior = Posterior(kernel, features)
+
+    def chances(
+        self, trials: Sequence[Trial], asked: Sequence[Architecture], columns: Columns
+    ) -> Array:
+        """Return how likely some of the architectures asked about are measured: (columns,).
+
+        Parameters
+        ----------
+        trials
+            All that ended, those of the last time first.
+        asked
+            As `Model` asks, those of the last time first.
+        columns
+            Which of them.
+        """
+        architectures = [trial.architecture for trial in trials]
+        same = shared(self._observed, architectures)
+        self._posterior.forget(same)
+        if architectures[same:]:
+            self._posterior.observe(self._features(architectures[same:]))
+        self._observed = architectures
+        if len(asked) > self._asked:
+            self._posterior.ask(self._features(asked[self._asked :]))
+            self._asked = len(asked)
+        values = _outcomes(trials)
+        mean, _ = self._posterior.predict(self._posterior.weigh(values - values.mean()), columns)
+        chances: Array = np.clip(values.mean() + mean, LEAST, 1)
+        return chances
+
+
+def _outcomes(trials: Sequence[Trial]) -> Array:
+    return np.array([float(trial.status is not Status.FAILED) for trial in trials])
