@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from torch import nn
 
+from nasengine.graph import SpaceGraph
 from nasengine.plugin import installed, load_class
 from nasengine.space import SearchSpace
 from nasengine.spaces.light_sdi import LightSDI
@@ -48,3 +50,31 @@ class TestExample(SearchSpaceContract):
     @pytest.fixture
     def input_shape(self):
         return 3, 8, 8
+
+
+def block(channels_in, channels_out):
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 1), nn.BatchNorm2d(channels_out), nn.ReLU()
+    )
+
+
+class ConstantChannels(SearchSpace):
+    """A block behind channels of one value: its ReLU would stand at exactly zero."""
+
+    def define(self, graph: SpaceGraph) -> None:
+        x = graph.operation("dead", graph.input(3), lambda i, o: nn.Threshold(1e9, 0.1))
+        graph.output(graph.slot("only", x, {"block": block, "conv": head}, out=8))
+
+
+def head(channels_in, channels_out):
+    return nn.Conv2d(channels_in, channels_out, 1)
+
+
+class TestConstantChannels(SearchSpaceContract):
+    @pytest.fixture
+    def space(self):
+        return ConstantChannels()
+
+    @pytest.fixture
+    def input_shape(self):
+        return 3, 7, 7

@@ -22,6 +22,7 @@ import copy
 import functools
 import itertools
 import json
+import os
 import subprocess
 import sys
 from abc import abstractmethod
@@ -91,6 +92,10 @@ def _assert_prepared(plain: nn.Module, inputs: Tensor, *further: Any) -> None:
     from nasengine.passes import Precision, prepare
 
     plain = plain.double().train()
+    with torch.no_grad():
+        # A ReLU at exactly zero (a norm of a constant channel) has the gradient that rounding says.
+        for weight in plain.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
     fast = prepare(copy.deepcopy(plain))
     assert _modes(fast) == _modes(plain)
     run = Precision("fp32", "cpu")
@@ -107,7 +112,8 @@ def _assert_prepared(plain: nn.Module, inputs: Tensor, *further: Any) -> None:
     for name, weight in plain.named_parameters():
         expected = torch.zeros_like(weight) if weight.grad is None else weight.grad
         got = found[name].grad
-        close(torch.zeros_like(weight) if got is None else got, expected, msg=name)
+        got = torch.zeros_like(weight) if got is None else got
+        close(got, expected, msg=f"{name}: {{}}".format)
     # Of evaluation, not the running means: those take over the biases of convolutions.
     close(run.run(fast.eval(), inputs.double(), *further), plain.eval()(inputs.double(), *further))
     assert list(fast.state_dict()) == list(plain.state_dict())
@@ -306,6 +312,8 @@ class SearchSpaceContract:
             capture_output=True,
             text=True,
             check=False,
+            # What the tests import, a test module itself among it, is found there too.
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout) == [space.key(architecture) for architecture in samples]
