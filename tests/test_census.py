@@ -8,8 +8,10 @@ import torch
 from PIL import Image
 
 from nasengine.cli import main
-from nasengine.task import Samples, Splits
-from nasengine.tasks.census import census, telling
+from nasengine.task import IGNORED, Samples, Splits
+from nasengine.tasks.census import absent, census, telling
+from nasengine.tasks.folder import Folder
+from nasengine.tasks.segmentation import Segmentation
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -24,6 +26,32 @@ def test_labels_are_counted_and_a_class_without_a_name_has_its_index() -> None:
             "2": {"samples": 2, "share": 0.5},
         },
     }
+
+
+def test_classes_that_a_split_lacks_are_told() -> None:
+    def samples(*labels: int) -> Samples:
+        names = tuple(str(index) for index in range(len(labels)))
+        return Samples(torch.zeros(len(labels), 1, 2, 2), torch.tensor(labels), names)
+
+    splits = Splits(samples(0, 1), samples(0, 2), samples(0, IGNORED))
+    assert absent(splits, ("good", "crack", "hole")) == [
+        "no train sample holds the class hole: nothing can learn what it looks like",
+        "no validation sample holds the class crack: no network is chosen by how well it finds it",
+        "no test sample holds any of the classes crack, hole: "
+        "no network is judged by how well it finds it",
+    ]
+
+
+def test_masks_that_hold_nothing_are_told_before_anything_is_trained(tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+        for number in range(5):
+            picture = Image.new("L", (32, 32), number if part == "images" else 0)
+            picture.save(tmp_path / part / f"{number}.png")
+    data = Folder(images=tmp_path / "images", masks=tmp_path / "masks", size=32)
+    first, second = Segmentation(data=data).load(seed=0).doubts
+    assert first.startswith("no train sample holds the class defect")
+    assert second.startswith("no validation sample holds the class defect")
 
 
 def test_samples_with_a_defect_are_looked_at_first() -> None:
@@ -52,6 +80,7 @@ def test_check_reads_the_data_counts_and_draws(
     facts = json.loads(capsys.readouterr().out)
     assert facts["files"] == ["images, width x height: 10 of 32 x 32", "mask values: 0, 255"]
     assert facts["doubts"] == []
+    assert facts["picture"] == {"path": str(picture), "samples": 6}
     found = facts["data"]
     assert [found[split]["samples"] for split in ("train", "validation", "test")] == [6, 2, 2]
     assert found["train"]["classes"]["defect"] == {"samples": 6, "share": 0.25}
@@ -63,8 +92,9 @@ def test_check_reads_the_data_counts_and_draws(
         mask.paste(0, (0, 0, 16, 16))
         mask.putpixel((0, 0), 255)
         mask.save(tmp_path / "masks" / "plate_3.png")
-    assert main(["check", spec, *given, *small, "--data"]) == 0
+    assert main(["check", spec, *given, *small, "--data", str(picture)]) == 0
     told = capsys.readouterr()
+    assert f"6 training samples are drawn in {picture}" in told.out
     assert "10 of 32 x 32; brought to 16 x 16, masks by mask_resize = 'nearest'" in told.out
     assert "warning: 1 of 10 masks lose all of a class" in told.err
 

@@ -56,8 +56,7 @@ def names(splits: Splits) -> dict[str, set[str]]:
 def fails(source: DataSource, *parts: str) -> None:
     with pytest.raises(DataError) as caught:
         source.load(seed=0)
-    message = str(caught.value)
-    assert "\n" not in message
+    message, *_ = str(caught.value).split("\n")  # A line for each file.
     for part in parts:
         assert part in message
 
@@ -114,6 +113,46 @@ def test_an_image_without_a_mask(root: Path) -> None:
     index = [*splits.train.names, *splits.validation.names].index("b")
     targets = [*splits.train.targets, *splits.validation.targets]
     assert int(targets[index].max()) == 0
+
+
+def test_masks_that_are_named_otherwise(root: Path) -> None:
+    for path in list((root / "masks").rglob("*.png")):
+        path.rename(path.with_name(f"{path.stem}_gt.png"))
+    fails(folder(root), "5 of 5", 'did you mean task.data.mask_suffix = "_gt"?')
+    for number, path in enumerate(sorted((root / "masks").rglob("*.png"))):
+        path.rename(root / f"masks/{number}.png")
+    fails(folder(root), "masks are named as their images, and the first there is 0.png")
+    for path in (root / "masks").glob("*.png"):
+        path.unlink()
+    fails(folder(root), "there is no image file in that folder")
+
+
+def test_every_file_with_something_wrong_is_told_at_once(root: Path) -> None:
+    (root / "images/a.png").write_bytes(b"")
+    save(root / "masks/e.png", np.zeros((3, 3)))
+    with pytest.raises(DataError) as caught:
+        folder(root).load(seed=0)
+    first, second = str(caught.value).split("\n")
+    assert "images/a.png: not an image" in first and "masks/e.png: 3 x 3 pixels" in second
+
+
+def test_many_files_with_something_wrong_are_told_in_part(root: Path) -> None:
+    for number in range(30):
+        save(root / f"images/z{number:02d}.png", noise())
+        save(root / f"masks/z{number:02d}.png", np.zeros((3, 3)))
+    with pytest.raises(DataError) as caught:
+        folder(root).load(seed=0)
+    lines = str(caught.value).split("\n")
+    assert len(lines) == 11
+    assert lines[-1] == "15 of 35 images were read; the rest was not tried"
+
+
+def test_masks_that_may_be_inverted_are_told(root: Path) -> None:
+    for path in (root / "masks").rglob("*.png"):
+        save(path, 255 - mask())
+    (doubt,) = folder(root).load(seed=0).doubts
+    assert doubt.startswith("'defect' is 83% of all pixels") and "inverted?" in doubt
+    assert folder(root, values={"255": "background", "0": "defect"}).load(0).doubts == ()
 
 
 def test_a_mask_without_an_image(root: Path) -> None:

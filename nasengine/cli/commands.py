@@ -93,7 +93,9 @@ def check(options: argparse.Namespace, stop: threading.Event) -> int:
             facts["files"] = list(search.splits.facts)
             facts["doubts"] = list(search.splits.doubts)  # Shown as warnings already.
         if isinstance(options.data, str):
-            draw_samples(telling(search.splits.train), Path(options.data))
+            drawn = telling(search.splits.train)
+            draw_samples(drawn, Path(options.data))
+            facts["picture"] = {"path": options.data, "samples": len(drawn)}
     if options.json:
         print(json.dumps(facts, indent=2))
     else:

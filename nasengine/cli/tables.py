@@ -254,6 +254,8 @@ def show_check(console: Console, facts: Mapping[str, Any], notes: Sequence[str])
             for name, held in found["classes"].items()
         )
         lines.append(f"{split}: {found['samples']} samples ({classes})")
+    if drawn := facts.get("picture"):
+        lines.append(f"{drawn['samples']} training samples are drawn in {drawn['path']}")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
     console.print("the spec is sound", style="green")

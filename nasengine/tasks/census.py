@@ -55,6 +55,35 @@ def _share(here: Tensor) -> dict[str, float]:
     return {"samples": int(here.any(1).sum()), "share": float(here.double().mean())}
 
 
+_FOR = {
+    "train": "nothing can learn what it looks like",
+    "validation": "no network is chosen by how well it finds it",
+    "test": "no network is judged by how well it finds it",
+}
+
+
+def absent(splits: Splits, classes: Sequence[str]) -> list[str]:
+    """Say of each split which classes none of its samples holds, and what follows.
+
+    Examples
+    --------
+    >>> import torch
+    >>> samples = Samples(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64), ("a",))
+    >>> absent(Splits(samples, samples), ("background", "crack"))[0]
+    'no train sample holds the class crack: nothing can learn what it looks like'
+    """
+    import torch
+
+    found = []
+    for split, samples in splits.parts.items():
+        held = set(torch.unique(samples.targets).tolist())
+        missing = [name for index, name in enumerate(classes) if index not in held]
+        if missing:
+            called = "the class" if len(missing) == 1 else "any of the classes"
+            found.append(f"no {split} sample holds {called} {', '.join(missing)}: {_FOR[split]}")
+    return found
+
+
 def telling(samples: Samples, count: int = 8) -> Samples:
     """Return some samples to look at: those with something in their mask first."""
     order = list(range(len(samples)))

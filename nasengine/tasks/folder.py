@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -166,19 +166,28 @@ class Folder(DataSource):
         groups = [pair.group for pair in pairs]
         check_disjoint(splits, [str(pair.image) for pair in pairs], groups, loaded.digests)
         found = loaded.splits(splits)
-        return replace(found, doubts=(*found.doubts, *self._doubts(loaded.values)))
+        return replace(found, doubts=(*found.doubts, *self._doubts(loaded)))
 
-    def _doubts(self, values: Collection[int]) -> tuple[str, ...]:
+    def _doubts(self, loaded: Loaded) -> list[str]:
+        """Say what masks of one class beside the background, by no stated values, may not mean."""
         from .paired import listed
 
-        values = set(values) - set(self.ignore)
-        if self.values or len(self.names) > 2 or len(values) <= 2:
-            return ()
-        return (
-            f"masks hold {listed(values)}, and every value but 0 counts as {self.names[1]!r}: say "
-            f"what each is by task.data.values, what counts for nothing by task.data.ignore, or "
-            f"check that they are masks",
-        )
+        if self.values or len(self.names) > 2:
+            return []
+        found, values = [], set(loaded.values) - set(self.ignore)
+        if len(values) > 2:
+            found.append(
+                f"masks hold {listed(values)}, and every value but 0 counts as {self.names[1]!r}: "
+                f"say what each is by task.data.values, what counts for nothing by "
+                f"task.data.ignore, or check that they are masks"
+            )
+        share = float((loaded.targets == 1).mean())
+        if share > 0.5:
+            found.append(
+                f"{self.names[1]!r} is {share:.0%} of all pixels, since every value but 0 counts "
+                f"as it: are the masks inverted? task.data.values says what each value is"
+            )
+        return found
 
     def _pairs(self) -> list[Pair]:
         from .paired import Pair
@@ -204,10 +213,12 @@ class Folder(DataSource):
             raise DataError(f"{self.images}: no images found; nothing to train on")
         without = sorted(set(images) - set(masks))
         if without and self.missing_masks == "refuse":
+            some = len(without) < len(images)
+            background = 'missing_masks = "background" takes them as images without defect'
             raise DataError(
                 f"{images[without[0]]}: no mask {without[0]}{self.mask_suffix}.* in {self.masks} "
-                f"({len(without)} of {len(images)} images have none); missing_masks = "
-                f'"background" takes them as images without defect'
+                f"({len(without)} of {len(images)} images have none); "
+                f"{background if some else _named_otherwise(without[0], masks)}"
             )
         alone = sorted(set(masks) - set(images))
         if alone:
@@ -267,6 +278,16 @@ class Folder(DataSource):
                 )
             targets[values == value] = known[value]
         return targets
+
+
+def _named_otherwise(image: str, masks: Mapping[str, Path]) -> str:
+    """Say what masks are called, where none is called as its image."""
+    if not masks:
+        return "there is no image file in that folder"
+    near = min((name for name in masks if name.startswith(image)), default=None)
+    if near is None:
+        return f"masks are named as their images, and the first there is {min(masks.values()).name}"
+    return f'did you mean task.data.mask_suffix = "{near.removeprefix(image)}"?'
 
 
 def _files(folder: Path, what: str) -> dict[str, Path]:

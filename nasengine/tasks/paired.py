@@ -20,6 +20,10 @@ ToClasses = Callable[[NDArray[np.int64], Path], NDArray[np.int64]]
 """Turns a mask's values into class indices, or raises a DataError that names the file."""
 
 
+_MOST_WRONG = 10
+"""Files with something wrong after which no more are read."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """One image on disk.
@@ -151,18 +155,31 @@ def read_pairs(pairs: Sequence[Pair], reader: Reader, to_classes: ToClasses) -> 
     Raises
     ------
     DataError
-        Naming the file and what is wrong with it.
+        Naming the files and what is wrong with each, the first of them if they are many.
     """
     inputs = np.empty((len(pairs), reader.channels, *reader.size), dtype=np.float32)
     targets = np.zeros((len(pairs), *reader.size), dtype=np.int64)
     loaded = Loaded(pairs, reader, inputs, targets)
+    wrong: list[str] = []
     for index, pair in enumerate(pairs):
-        inputs[index], size, digest = reader.image(pair.image)
-        loaded.digests.append(digest)
-        loaded.sizes[size] += 1
-        if pair.mask is not None:
-            targets[index] = _read_mask(loaded, pair.image, pair.mask, size, to_classes)
+        try:
+            _read_pair(loaded, index, pair, to_classes)
+        except DataError as error:
+            wrong.append(str(error))
+        if len(wrong) == _MOST_WRONG:
+            wrong.append(f"{index + 1} of {len(pairs)} images were read; the rest was not tried")
+            break
+    if wrong:
+        raise DataError("\n".join(wrong))
     return loaded
+
+
+def _read_pair(loaded: Loaded, index: int, pair: Pair, to_classes: ToClasses) -> None:
+    loaded.inputs[index], size, digest = loaded.reader.image(pair.image)
+    loaded.digests.append(digest)
+    loaded.sizes[size] += 1
+    if pair.mask is not None:
+        loaded.targets[index] = _read_mask(loaded, pair.image, pair.mask, size, to_classes)
 
 
 def _read_mask(

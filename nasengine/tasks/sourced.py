@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import model_validator
@@ -52,11 +53,14 @@ class SourcedTask(Task):
         return Usage(self.data.inputs, self.data.classes, decision)
 
     def load(self, seed: int) -> Splits:
-        """Return the data source's samples.
+        """Return the data source's samples, with a doubt for classes that a split lacks.
 
         Raises
         ------
         DataError
             If they cannot be used.
         """
-        return self.data.load(seed)
+        from .census import absent
+
+        splits = self.data.load(seed)
+        return replace(splits, doubts=(*splits.doubts, *absent(splits, self.data.classes)))
