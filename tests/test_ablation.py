@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from nasengine.errors import SpecError, StorageError
 from nasengine.runs.storage import Storage
 from nasengine.statistics import difference
 from nasengine.studies import ablation
-from nasengine.studies.ablation import load_cell
-from nasengine.studies.grid import cells, parse_vary
+from nasengine.studies.ablation import _time_left, load_cell
+from nasengine.studies.grid import Cell, cells, parse_vary
 
 VARY = ["--vary", "strategy.name=local_search", "--vary", "seed=0..2"]
 
@@ -384,3 +385,10 @@ def test_an_interval_knows_its_pairs() -> None:
     assert paired.low > 0
     assert unpaired.low < 0 < unpaired.high
     assert paired.value == pytest.approx(unpaired.value)
+
+
+def test_a_cell_is_expected_to_take_what_its_setting_took() -> None:
+    quick, slow, new = (Cell({"strategy.name": name}, 0, {}) for name in ("random", "darts", "nni"))
+    took = [(quick, 1.0), (slow, 101.0)]
+    assert _time_left(took, [replace(quick, seed=1), replace(slow, seed=1)]) == 102
+    assert _time_left(took, [new]) == 51

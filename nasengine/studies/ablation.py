@@ -176,7 +176,7 @@ class Ablation:
         overview: Reporter,
         progress: Progress,
     ) -> list[Summary]:
-        found, took = [], []
+        found, took = [], list[tuple[Cell, float]]()
         for number, (cell, experiment) in enumerate(self.searches, start=1):
             began = time.monotonic()
             reporter = reporter_for(self.parent / cell.name)
@@ -184,9 +184,9 @@ class Ablation:
             found.append(summary)
             told = [f"cell {number} of {len(self.searches)}: {cell.name}", _found(summary)]
             if ran:
-                took.append(time.monotonic() - began)
-                left = mean(took) * (len(self.searches) - number)
-                told.append(format_duration(took[-1]))
+                took.append((cell, time.monotonic() - began))
+                left = _time_left(took, [cell for cell, _ in self.searches[number:]])
+                told.append(format_duration(took[-1][1]))
                 told += [f"about {format_duration(left)} left"] if left else []
             else:
                 told.append("complete before")
@@ -269,6 +269,12 @@ def runs_of(folder: Path) -> list[Path]:
         return [folder]
     # A name alone: a description leads to no folder elsewhere.
     return [folder / Path(cell.folder).name for cell in read_json(path, _Description).cells]
+
+
+def _time_left(took: Sequence[tuple[Cell, float]], cells: Sequence[Cell]) -> float:
+    """Expect of each cell what its setting has taken so far, else what all have."""
+    alike = [[s for done, s in took if done.setting == cell.setting] for cell in cells]
+    return sum(mean(seconds or [s for _, s in took]) for seconds in alike)
 
 
 def _found(summary: Summary) -> str:

@@ -204,7 +204,9 @@ def plot(table: Sequence[Row], path: Path) -> None:
         if not values:
             continue
         spread = row.deviation(name)
-        axes.plot(values, [place] * len(values), "o", color="#9db4c8", markersize=5)
+        # One above the other, so that equal values are seen to be several.
+        heights = [place + 0.4 * ((n + 0.5) / len(values) - 0.5) for n in range(len(values))]
+        axes.plot(values, heights, "o", color="#9db4c8", markersize=5)
         error = 0.0 if math.isnan(spread) else spread
         axes.errorbar(row.mean(name), place, xerr=error, fmt="D", color="#1f4e79", capsize=4)
     # A name is a name, not a formula: a dollar in it would have to be sound TeX.
