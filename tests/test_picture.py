@@ -19,7 +19,33 @@ from nasengine.spaces.nas_bench_macro import NASBenchMacro
 LIGHT, CELLS, CHAIN = LightSDI(width=2), NASBench201(width=2), NASBenchMacro(width=2)
 
 
-@pytest.mark.parametrize("space", [LIGHT, CELLS, CHAIN])
+def pooled(channels_in, channels_out):
+    return nn.MaxPool2d(2)
+
+
+def doubled(channels_in, channels_out):
+    return nn.Upsample(scale_factor=2)
+
+
+class Resolutions(SearchSpace):
+    """Two resolutions, each of which reads both: what resizes stands between other lanes."""
+
+    def define(self, graph: SpaceGraph) -> None:
+        blocks = {"conv": nn.Identity, "relu": lambda i, o: nn.ReLU()}
+        high = graph.input(3)
+        low = graph.operation("low", high, pooled)
+        for step in (1, 2):
+            kept = [graph.slot(f"high{step}", high, blocks), graph.slot(f"low{step}", low, blocks)]
+            up, down = (
+                graph.slot(f"up{step}", low, blocks),
+                graph.slot(f"down{step}", high, blocks),
+            )
+            high = graph.add(f"h{step}", [kept[0], graph.operation(f"double{step}", up, doubled)])
+            low = graph.add(f"l{step}", [kept[1], graph.operation(f"pool{step}", down, pooled)])
+        graph.output(graph.concat("both", [high, graph.operation("last", low, doubled)]))
+
+
+@pytest.mark.parametrize("space", [LIGHT, CELLS, CHAIN, Resolutions()])
 def test_no_two_boxes_overlap(space):
     for panel in panels(space.graph):
         boxes = list(panel.boxes.values())

@@ -7,7 +7,7 @@ U. A cell that repeats is one box, drawn in full in a panel of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -175,7 +175,29 @@ def image_levels(graph: SpaceGraph) -> dict[str, int]:
 
 
 def place(boxes: Iterable[Box]) -> dict[str, Box]:
-    """Give every box its place, in the order given (topological)."""
+    """Give every box its place, in the order given (topological).
+
+    What changes the image's size hangs under or over what it reads, where nothing else stands.
+    """
+    order, standing = list(boxes), set[str]()
+    while True:
+        placed = _placed(order, standing)
+        hidden = [box.name for box in order if box.hangs and _overlaps(box, order)]
+        if not hidden:
+            return placed
+        standing.update(hidden)
+
+
+def _overlaps(box: Box, others: Iterable[Box]) -> bool:
+    return any(
+        other is not box
+        and abs(other.x - box.x) < (other.width + box.width) / 2
+        and abs(other.y - box.y) < (other.height + box.height) / 2
+        for other in others
+    )
+
+
+def _placed(boxes: Iterable[Box], standing: Collection[str]) -> dict[str, Box]:
     placed: dict[str, Box] = {}
     ends: dict[tuple[int, int], float] = {}
     for box in boxes:
@@ -185,6 +207,7 @@ def place(boxes: Iterable[Box]) -> dict[str, Box]:
             and len(before) == 1
             and before[0].level != box.level
             and not before[0].hangs
+            and box.name not in standing
         )
         if box.hangs:
             box.x, box.lane = before[0].x, before[0].lane
