@@ -5,8 +5,10 @@
 - Paquete, Chiarandini and Stützle, Pareto Local Optimum Sets in the Biobjective Traveling Salesman
   Problem, 2004, for several objectives.
 
-A better neighbour is moved to as soon as it is measured. Where none is left to measure, the climb
-has ended in a local optimum, and another begins at a random architecture.
+A better neighbour is moved to as soon as it is measured, and so is one that is level: the way off a
+plateau, as the accuracy on few samples has, leads over it (sideways moves: Selman, Levesque and
+Mitchell, A New Method for Solving Hard Satisfiability Problems, AAAI 1992). Where none is left to
+measure, the climb has ended in a local optimum, and another begins at a random architecture.
 """
 
 from __future__ import annotations

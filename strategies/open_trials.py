@@ -61,13 +61,19 @@ class OpenTrials(Reading):
         return len(self.search.objectives.goals) > 1
 
     def _to_climb(self, entry: Entry) -> None:
-        """Go up to what is better; what was proposed when the climb had ended begins another.
+        """Go up, or along what is level; what was proposed when the climb had ended begins another.
+
+        The way off a plateau leads over it, and ends: nothing is proposed twice.
 
         With several workers, something random is measured while the last neighbours still are: it
         must not end a climb that one of them takes further.
         """
-        if not self.entries or entry[0] < self.entries[0][0] or self._had_ended(entry[2]):
+        if not self.entries or self._goes_on(entry) or self._had_ended(entry[2]):
             self.entries = [entry]
+
+    def _goes_on(self, entry: Entry) -> bool:
+        top = self.entries[0][0]
+        return entry[0] < top or (entry[0] == top and entry[1] >= self.initial)
 
     def _had_ended(self, trial: Trial) -> bool:
         """Say whether every neighbour of the top was proposed before a trial."""

@@ -1,6 +1,7 @@
 """Local search climbs to a local optimum, then begins again."""
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -15,7 +16,7 @@ from nasengine.strategies.local_search import LocalSearch
 from nasengine.strategies.open_trials import open_trials
 from nasengine.strategies.random import Random
 from nasengine.testing.strategies import complete, play, search_for
-from nasengine.trial import Trial
+from nasengine.trial import Measurement, Trial
 
 
 def distance(one: Architecture, other: Architecture) -> int:
@@ -49,6 +50,20 @@ def test_after_a_local_optimum_another_climb_begins(space: SearchSpace) -> None:
     assert starts
     for top, at in starts:
         assert around(top, space) <= {trial.key for trial in history[:at]}
+
+
+def test_a_plateau_is_crossed(space: SearchSpace) -> None:
+    """A step of two: no single change is better."""
+
+    def outcome(trial: Trial) -> Trial:
+        right = sum(trial.architecture[name] == c[-1] for name, c in space.decisions.items())
+        return replace(complete(trial), measurements={"x": Measurement(float(right // 2))})
+
+    found = []
+    for seed in range(5):
+        history = play(LocalSearch(initial=1), search_for(space, 1, seed), 150, outcome=outcome)
+        found.append(max(trial.value("x") for trial in history))
+    assert sum(found) >= 16, "of 20"
 
 
 @pytest.mark.parametrize("seed", range(3))
