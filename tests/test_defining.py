@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from torch import nn
 
 from nasengine import SearchSpace, SpaceError, SpaceGraph, Zero
 from nasengine.errors import PluginError
+from nasengine.plugin import explain
 from nasengine.testing.stubs import tiny_search
 
 
@@ -117,3 +119,17 @@ def test_zero_where_channels_change_says_so() -> None:
     space = space_of(lambda g: g.slot("s", g.input(3), {"conv": conv, "none": Zero}, out=8))
     with pytest.raises(SpaceError, match="slot 's', candidate 'none': Zero keeps its input's"):
         space.shapes((3, 8, 8))
+
+
+def test_settings_that_an_init_sets_are_said_to_be_fields() -> None:
+    class Own(SearchSpace):
+        def __init__(self, width: int = 4) -> None:
+            self.width = width
+
+        def define(self, graph: SpaceGraph) -> None:
+            raise NotImplementedError
+
+    with pytest.raises(ValidationError) as caught:
+        Own.model_validate({})
+    (told,) = explain(caught.value, Own, "space")
+    assert told.startswith("space: Own sets width itself; a plugin's settings are fields")
