@@ -110,7 +110,8 @@ class Reading:
         if self.spread > max_spread:
             return (
                 f"the middle half of {len(self.samples)} readings spans {self.spread:.0%} of "
-                f"their median of {self.median:.3g} ms, and max_spread allows {max_spread:.0%}"
+                f"their median of {self.median:.3g} ms, and max_spread allows {max_spread:.0%}: is "
+                f"the machine busy?"
             )
         return ""
 

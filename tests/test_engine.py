@@ -91,6 +91,33 @@ def test_a_misbehaving_candidate_fails_alone(tmp_path: Path, behaviour: str, rea
     assert best_or_fail(engine.search, history).architecture["first"] == "pointwise"
 
 
+def test_what_no_objective_names_costs_no_trial_where_it_cannot_be_measured(
+    tmp_path: Path,
+) -> None:
+    objectives = Objectives((Objective("firsts", "max"),))
+    estimators = {"firsts": CountingEstimator(), "quality": Misbehaving(behaviour="fail")}
+    engine = engine_for(tmp_path, estimators, objectives=objectives)
+    history = engine.run()
+    assert len(history.complete) == len(history) == 4
+    lacking = [trial for trial in history if "quality" not in trial.measurements]
+    assert {trial.architecture["first"] for trial in lacking} == {"conv"}
+    assert {trial.reason for trial in lacking} == {"quality: loss is nan"}
+    assert Engine(engine.search, InOrder(), engine.storage).history[0] == history[0]
+
+
+def test_reasons_that_differ_in_their_numbers_are_counted_as_one(tmp_path: Path) -> None:
+    class Unsteady(Misbehaving):
+        def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
+            number = candidate.label.rpartition("-")[2]
+            raise EstimationFailed(f"readings span {number}.5%")
+
+    engine = engine_for(tmp_path, {"quality": Unsteady()})
+    with pytest.raises(SearchFailed) as caught:
+        best_or_fail(engine.search, engine.run())
+    _, counted = str(caught.value).splitlines()
+    assert counted == "  4 x failed: quality: readings span 0.5%, and alike"
+
+
 def test_what_a_block_raises_is_told_by_its_own_line_with_the_traceback_in_the_log(
     tmp_path: Path,
 ) -> None:

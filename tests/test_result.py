@@ -52,6 +52,36 @@ def test_a_front_is_shown_and_delivered_with_its_knee_marked(
     assert told["choices"] == member["architecture"]
 
 
+TIMED_LATER = """
+from nasengine import Estimator, Measurement, Metric
+from nasengine.errors import EstimationFailed
+
+tried = []
+
+class TimedLater(Estimator):
+    def metrics(self, search):
+        return (Metric("timed", "ms", "min"),)
+
+    def measure(self, candidate):
+        tried.append(candidate.label)
+        if tried.count(candidate.label) == 1:
+            raise EstimationFailed("the machine is busy")
+        return {"timed": Measurement(2.0)}
+"""
+
+
+def test_what_could_only_not_be_recorded_of_the_winner_is_measured_at_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.py").write_text(TIMED_LATER)
+    estimators = {"parameters": {}, "timed": {"name": "own.py:TimedLater"}}
+    result = ran(tmp_path, {"parameters": "min"}, budget={"trials": 2}, estimators=estimators)
+    printed = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in printed if line.startswith("trial 0"))
+    assert "timed: the machine is busy" in line and "failed" not in line
+    assert result["searched"]["measurements"]["timed"]["value"] == 2.0
+
+
 def test_what_a_final_estimator_measures_anew_is_what_judges(tmp_path: Path) -> None:
     """A search's goal is often a cheap stand-in for what is measured at the end."""
     final = {"estimators": {"again": {"name": "parameters"}}}

@@ -273,8 +273,7 @@ def trial_line(trial: Trial, units: Mapping[str, str]) -> str:
         if is_primary(metric)
     ]
     status = "" if trial.status is Status.COMPLETE else trial.status.value
-    if trial.reason:
-        status += f": {trial.reason}"
+    status = ": ".join(filter(None, [status, trial.reason]))
     took = format_duration(trial.seconds) if trial.seconds >= 0.1 else ""
     return "  ".join(filter(None, [name, *values, status, took]))
 

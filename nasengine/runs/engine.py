@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -53,6 +53,9 @@ MAX_ATTEMPTS = 3
 def measure(search: Search, job: Job) -> Measured:
     """Measure one architecture with every estimator, the cheap ones first.
 
+    A trial fails with an estimator that an objective names. What is recorded beside costs no
+    trial where it cannot be measured: the reason is told, and the winner is measured again.
+
     Parameters
     ----------
     search
@@ -68,23 +71,25 @@ def measure(search: Search, job: Job) -> Measured:
         If the search was asked to stop; between two estimators, or where one allows it.
     """
     found = dict(job.known)
-    failures: list[str] = []
+    failures: dict[str, str] = {}
+    asked = {estimator_of(objective.metric) for objective in search.objectives.items}
     for key, estimator in by_effort(search.estimators):
         if key in found:
             continue
         search.pause_point()
         reason = _failure(key, estimator, Candidate(job.architecture, search, job.label, found))
         if reason:
-            failures.append(f"{key}: {reason}")
+            failures[key] = reason
             if estimator.effort > 0:  # What only counts holds nothing, and this takes 0.1 s.
                 free_memory()
         broken = search.objectives.violations(found)
         if broken and job.stop_early:
             return Measured(Status.INFEASIBLE, found, _say_broken(search, broken, found))
-        if failures and job.stop_early:
+        if reason and key in asked and job.stop_early:
             break
-    status = Status.FAILED if failures else Status.COMPLETE
-    return Measured(status, found, "; ".join(failures))
+    failed = failures.keys() & asked if job.stop_early else failures.keys()
+    told = "; ".join(f"{key}: {reason}" for key, reason in failures.items())
+    return Measured(Status.FAILED if failed else Status.COMPLETE, found, told)
 
 
 def _failure(key: str, estimator: Estimator, candidate: Candidate) -> str:
@@ -291,7 +296,10 @@ class Engine:
         return {name: done[name] for name in names}
 
     def measure_finally(self, winner: Trial) -> Trial:
-        """Measure what the winner and the references alone are measured by; kept with the run."""
+        """Measure what the winner and the references alone are measured by; kept with the run.
+
+        And what was recorded of the others, and could not be measured of the winner.
+        """
         known = {**winner.measurements, **self.storage.final(winner.number)}
         label = f"trial-{winner.number}"
         job = Job(label, winner.architecture, stop_early=False, final=True, known=known)
@@ -404,8 +412,11 @@ def best_or_fail(search: Search, history: History) -> Trial:
     best = search.objectives.best(history)
     if best is not None:
         return best
-    told = Counter(_why(search, trial) for trial in history)
-    listed = "".join(f"\n  {count} x {why}" for why, count in told.most_common(_REASONS))
+    told: dict[str, list[str]] = {}
+    for why in (_why(search, trial) for trial in history):
+        told.setdefault(re.sub(r"[\d.]+", "0", why), []).append(why)
+    most = sorted(told.values(), key=len, reverse=True)
+    listed = "".join(f"\n  {len(alike)} x {_first(alike)}" for alike in most[:_REASONS])
     more = f"\n  and {len(told) - _REASONS} other reasons" if len(told) > _REASONS else ""
     raise SearchFailed(
         f"no network: none of {len(history)} trials is complete{listed}{more}"
@@ -424,6 +435,11 @@ def _nearest(search: Search, history: History) -> str:
         f"\nthe nearest was trial {trial.number}: {said}; a resume with a larger budget.trials "
         f"looks further, and other limits are another run"
     )
+
+
+def _first(alike: Sequence[str]) -> str:
+    """Return the first of some reasons that differ in their numbers at most."""
+    return alike[0] if len(set(alike)) == 1 else f"{alike[0]}, and alike"
 
 
 def _why(search: Search, trial: Trial) -> str:

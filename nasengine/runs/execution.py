@@ -26,7 +26,8 @@ class Job:
     architecture
         What to measure.
     stop_early
-        Whether a broken limit or a failure ends the measuring; else the other estimators go on.
+        Whether a broken limit, or the failure of what an objective names, ends the measuring, and
+        what is recorded beside may be missing; else the other estimators go on, and all must work.
     final
         Whether the final estimators measure as well.
     known

@@ -144,7 +144,8 @@ def _reference_values(search: Search, given: ReferenceValue | None) -> Reference
         if given is not None and not search.estimators[key].counts:
             return given(reference, metric)
         alone = replace(search, estimators={key: search.estimators[key]})
-        measured = measure(alone, Job(f"reference-{reference}", search.space.reference(reference)))
+        architecture = search.space.reference(reference)
+        measured = measure(alone, Job(f"reference-{reference}", architecture, stop_early=False))
         if measured.status is not Status.COMPLETE:
             raise SpecError(
                 f"objectives.{metric}: {reference} could not be measured: {measured.reason}"

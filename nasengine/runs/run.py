@@ -88,7 +88,7 @@ def run(
         seconds = engine.seconds
         winner = best_or_fail(engine.search, history)
         references = engine.measure_references(experiment.references)
-        if experiment.final:
+        if experiment.final or engine.search.estimators.keys() - winner.measurements.keys():
             winner = engine.measure_finally(winner)
         final = _with_final(experiment, engine.search)
         front = engine.search.objectives.front(history)
