@@ -500,7 +500,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     assert "Traceback" not in told
 
 
-KILLS = 50 if os.environ.get("NASENGINE_SLOW") else 6
+KILLS = 50 if os.environ.get("NASENGINE_SLOW") else 4
 
 
 @pytest.mark.timeout(1800)
