@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from keyword import iskeyword
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 from nasengine.errors import SpaceError, did_you_mean
@@ -313,7 +313,7 @@ def _check_bound(slot: Node) -> None:
     """Refuse candidates that a loop made of one function, whose settings are the last round's."""
     seen: dict[object, tuple[str, Factory]] = {}
     for name, factory in {**slot.candidates, **slot.baselines}.items():
-        if not isinstance(factory, FunctionType):
+        if not isinstance(factory, FunctionType) or not (reads := _variables(factory)):
             continue
         held = (
             *(factory.__closure__ or ()),
@@ -322,12 +322,21 @@ def _check_bound(slot: Node) -> None:
         )
         other, same = seen.setdefault((factory.__code__, *map(id, held)), (name, factory))
         if same is not factory:
-            reads = ", ".join(factory.__code__.co_freevars) or "what the loop sets"
             raise SpaceError(
                 f"slot {slot.name!r}: the candidates {other!r} and {name!r} are the same function, "
-                f"which reads {reads} when it is called, after the loop; bind it in each, such as "
-                f"lambda i, o, k=k: ..., or make the factory a frozen dataclass"
+                f"which reads {', '.join(reads)} when it is called, after the loop; bind it in "
+                f"each, such as lambda i, o, k=k: ..., or make the factory a frozen dataclass"
             )
+
+
+def _variables(function: FunctionType) -> list[str]:
+    """Return the variables from outside that a function reads; modules and callables are none."""
+    code, outside = function.__code__, function.__globals__
+    values = {n: outside[n] for n in code.co_names if n in outside}
+    return [
+        *code.co_freevars,
+        *(n for n, v in values.items() if not (callable(v) or isinstance(v, ModuleType))),
+    ]
 
 
 def _check_callable(where: str, factory: object) -> None:

@@ -109,6 +109,15 @@ def late(graph):
     graph.slot("block", graph.input(3), blocks)
 
 
+LATE = {}
+for KERNEL in (1, 3):
+    LATE[f"k{KERNEL}"] = lambda i, o: nn.Conv2d(i, o, KERNEL, padding=KERNEL // 2)  # noqa: B023
+
+
+def late_in_a_module(graph):
+    graph.slot("block", graph.input(3), LATE)
+
+
 WIRINGS = [
     (cycle, "the graph has a cycle: ", ["a -> b", "b -> a"]),
     (dead_end, "node 'lost' (slot) reaches no output", []),
@@ -129,6 +138,11 @@ WIRINGS = [
     ),
     (two_read, "slot 'block' reads 2 nodes; it takes one, such as their graph.concat", []),
     (late, "slot 'block': the candidates 'k1' and 'k3' are the same function, which reads k", []),
+    (
+        late_in_a_module,
+        "the candidates 'k1' and 'k3' are the same function, which reads KERNEL",
+        [],
+    ),
     (no_identifier, "node 'block-1': a name must be a Python identifier", []),
     (baseline_twice, "slot 'block': ['conv'] both candidate and baseline", []),
 ]
@@ -448,3 +462,12 @@ def test_the_default_strings_are_read_back():
     assert space.parse(space.format(architecture)) == architecture
     with pytest.raises(ArchitectureError, match="no architecture strings of its own"):
         space.parse("unett")
+
+
+def test_candidates_of_one_function_that_reads_nothing_are_taken():
+    def make():
+        return lambda i, o: nn.Conv2d(i, o, 1)
+
+    graph = SpaceGraph()
+    graph.output(graph.slot("block", graph.input(3), {"one": make(), "two": make()}, out=4))
+    graph.finish()
