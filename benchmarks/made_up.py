@@ -188,34 +188,19 @@ def run(name: str, label: str, seed: int) -> list[list[Any]]:
     rows: list[list[Any]] = []
     for mark in MARKS:
         complete = [trial for trial in history[:mark] if trial.status is Status.COMPLETE]
-        chosen = (
-            complete
-            if problem.goals > 1
-            else [b]
-            if (b := search.objectives.best(complete))
-            else []
-        )
-        rows.append(
-            [
-                name,
-                label,
-                seed,
-                mark,
-                score([instance.value(codes(t.architecture)) for t in chosen]),
-            ]
-        )
+        if problem.goals == 1:
+            complete = [b for b in (search.objectives.best(complete),) if b is not None]
+        values = [instance.value(codes(trial.architecture)) for trial in complete]
+        rows.append([name, label, seed, mark, score(values, problem.goals)])
     return rows
 
 
-def score(values: list[Values]) -> float:
+def score(values: list[Values], goals: int) -> float:
     """Return the true value of what was chosen, or the hypervolume of all; nothing: -3, or 0."""
-    if values and len(values[0]) == 1:
-        return float(values[0][0])
+    if goals == 1:
+        return float(values[0][0]) if values else -3.0
     points = [tuple((3 - value) / 6) for value in values]
-    goals = len(points[0]) if points else 0
-    return (
-        hypervolume([points[i] for i in non_dominated(points)], (1.0,) * goals) if goals else -3.0
-    )
+    return hypervolume([points[i] for i in non_dominated(points)], (1.0,) * goals)
 
 
 def table_of(rows: list[list[str]]) -> str:

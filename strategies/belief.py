@@ -26,7 +26,7 @@ from .acquisition import (
     expected_improvement,
 )
 from .features import Array, features_of
-from .gaussian_process import Columns, Kernel, Posterior, left_out_means, shared
+from .gaussian_process import Columns, Kernel, Posterior, condition, left_out_means
 from .likeliest_kernel import likeliest_kernel
 from .scales import Scale, losses_of, scaled, scales_of, targets
 from .success import Success
@@ -79,7 +79,10 @@ class Belief:
             posterior.weigh(values)
             for posterior, values in zip(self._model.posteriors, self._targets.T, strict=True)
         ]
-        self._ended = ended if any(trial.status is Status.FAILED for trial in ended) else []
+        self._success: Success | None = None
+        if any(trial.status is Status.FAILED for trial in ended):
+            self._success = self._model.success
+            self._success.observe(ended)
 
     def imagine(self, architecture: Architecture) -> None:
         """Believe that an architecture turns out as expected."""
@@ -143,10 +146,9 @@ class Belief:
 
     def _worth(self, columns: Columns, search: Search) -> Array:
         gain = self._gain(columns, search)
-        if not self._ended:
+        if self._success is None:
             return gain
-        chances = self._model.success.chances(self._ended, self._model.asked, columns)
-        return gain * chances
+        return gain * self._success.chances(self._model.asked, columns)
 
     def _gain(self, columns: Columns, search: Search) -> Array:
         mean, deviation = self._predict(columns)
@@ -266,13 +268,7 @@ class Model:
 
     def observe(self, architectures: Sequence[Architecture]) -> None:
         """Condition on architectures in this order; what was so before is kept."""
-        same = shared(self.observed, architectures)
-        new = architectures[same:]
-        rows = self._features(new) if new else None
-        for posterior in self.posteriors:
-            posterior.forget(same)
-            if rows is not None:
-                posterior.observe(rows)
+        condition(self.posteriors, self.observed, architectures, self._features)
         self.observed = list(architectures)
 
     def columns(self, architectures: Sequence[Architecture]) -> list[int]:

@@ -247,11 +247,21 @@ class Posterior:
         return mean, np.sqrt(variance * np.maximum(left, 1e-9))
 
 
-def shared(before: Sequence[Architecture], now: Sequence[Architecture]) -> int:
-    """Return how many architectures two sequences have in common at their start."""
+def condition(
+    posteriors: Sequence[Posterior],
+    before: Sequence[Architecture],
+    now: Sequence[Architecture],
+    features: Features,
+) -> None:
+    """Condition on architectures in place of those before; what both begin with is kept."""
     pairs = zip(before, now, strict=False)
-    same = takewhile(lambda pair: pair[0] is pair[1] or pair[0] == pair[1], pairs)
-    return sum(1 for _ in same)
+    alike = takewhile(lambda pair: pair[0] is pair[1] or pair[0] == pair[1], pairs)
+    same = sum(1 for _ in alike)
+    rows = features(now[same:]) if now[same:] else None
+    for posterior in posteriors:
+        posterior.forget(same)
+        if rows is not None:
+            posterior.observe(rows)
 
 
 def left_out_means(kernel: Kernel, rows: Array, values: Array, features: Features) -> Array:

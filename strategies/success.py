@@ -17,7 +17,7 @@ from nasengine.architecture import Architecture
 from nasengine.trial import Status, Trial
 
 from .features import Array, Features
-from .gaussian_process import Columns, Posterior, shared
+from .gaussian_process import Columns, Posterior, condition
 from .likeliest_kernel import Likelihood, likeliest_kernel
 
 LEAST = 0.01
@@ -47,32 +47,29 @@ class Success:
             kernel = likelihood.kernel(likelihood.usual)
         self._posterior = Posterior(kernel, features)
 
-    def chances(
-        self, trials: Sequence[Trial], asked: Sequence[Architecture], columns: Columns
-    ) -> Array:
+    def observe(self, trials: Sequence[Trial]) -> None:
+        """Condition on the trials that ended, in this order; what was so before is kept."""
+        architectures, values = [trial.architecture for trial in trials], _outcomes(trials)
+        condition([self._posterior], self._observed, architectures, self._features)
+        self._observed = architectures
+        self._share = values.mean()
+        self._weighed = self._posterior.weigh(values - self._share)
+
+    def chances(self, asked: Sequence[Architecture], columns: Columns) -> Array:
         """Return how likely some of the architectures asked about are measured: (columns,).
 
         Parameters
         ----------
-        trials
-            All that ended, those of the last time first.
         asked
             As `Model` asks, those of the last time first.
         columns
             Which of them.
         """
-        architectures = [trial.architecture for trial in trials]
-        same = shared(self._observed, architectures)
-        self._posterior.forget(same)
-        if architectures[same:]:
-            self._posterior.observe(self._features(architectures[same:]))
-        self._observed = architectures
         if len(asked) > self._asked:
             self._posterior.ask(self._features(asked[self._asked :]))
             self._asked = len(asked)
-        values = _outcomes(trials)
-        mean, _ = self._posterior.predict(self._posterior.weigh(values - values.mean()), columns)
-        chances: Array = np.clip(values.mean() + mean, LEAST, 1)
+        mean, _ = self._posterior.predict(self._weighed, columns)
+        chances: Array = np.clip(self._share + mean, LEAST, 1)
         return chances
 
 

@@ -1,6 +1,6 @@
 """The predictor: features that see the graph, a right posterior, right expectations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from nasengine.strategies.acquisition import (
     expected_improvement,
 )
 from nasengine.strategies.belief import FITTED, Belief, Model, fitted
-from nasengine.strategies.features import features_of
+from nasengine.strategies.features import Array, features_of
 from nasengine.strategies.gaussian_process import Kernel, Posterior, left_out_means
 from nasengine.strategies.likeliest_kernel import Likelihood, likeliest_kernel
 from nasengine.strategies.predictor import Predictor
@@ -277,6 +277,12 @@ def test_what_failed_has_no_value() -> None:
     assert np.allclose(told[0], without[0]) and np.allclose(told[1], without[1])
 
 
+def chances_of(trials: Sequence[Trial], space: SearchSpace, asked: Sequence[Architecture]) -> Array:
+    success = Success(trials, features_of(space))
+    success.observe(trials)
+    return success.chances(asked, np.arange(len(asked)))
+
+
 def test_what_is_like_what_failed_is_less_likely_measured() -> None:
     space = NASBenchMacro()
     first, *_ = space.decisions
@@ -284,12 +290,12 @@ def test_what_is_like_what_failed_is_less_likely_measured() -> None:
     search = search_for(space)
     trials = list(play(Random(), search, 60))
     shallow = [failing(t, t.architecture[first] == space.decisions[first][0]) for t in trials]
-    chances = Success(shallow, features_of(space)).chances(shallow, asked, np.arange(5))
+    chances = chances_of(shallow, space, asked)
     dead = np.array([a[first] == space.decisions[first][0] for a in asked])
     assert 0 < dead.sum() < 5
     assert LEAST <= chances[dead].max() < 0.2 and 0.8 < chances[~dead].min() <= 1
     at_random = [failing(t, t.number % 5 < 2) for t in trials]
-    chances = Success(at_random, features_of(space)).chances(at_random, asked, np.arange(5))
+    chances = chances_of(at_random, space, asked)
     assert abs(chances.mean() - 0.6) < 0.1
 
 

@@ -72,7 +72,9 @@ def measure(search: Search, job: Job) -> Measured:
     """
     found = dict(job.known)
     failures: dict[str, str] = {}
-    asked = {estimator_of(objective.metric) for objective in search.objectives.items}
+    needed = {*search.estimators}
+    if job.stop_early:
+        needed = {estimator_of(objective.metric) for objective in search.objectives.items}
     for key, estimator in by_effort(search.estimators):
         if key in found:
             continue
@@ -85,11 +87,10 @@ def measure(search: Search, job: Job) -> Measured:
         broken = search.objectives.violations(found)
         if broken and job.stop_early:
             return Measured(Status.INFEASIBLE, found, _say_broken(search, broken, found))
-        if reason and key in asked and job.stop_early:
+        if reason and job.stop_early and key in needed:
             break
-    failed = failures.keys() & asked if job.stop_early else failures.keys()
     told = "; ".join(f"{key}: {reason}" for key, reason in failures.items())
-    return Measured(Status.FAILED if failed else Status.COMPLETE, found, told)
+    return Measured(Status.FAILED if failures.keys() & needed else Status.COMPLETE, found, told)
 
 
 def _failure(key: str, estimator: Estimator, candidate: Candidate) -> str:
