@@ -354,9 +354,10 @@ def test_onnx_says_which_extra_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def images(folder: Path, side: int) -> None:
-    """Write square images with masks of three classes, and the images once more by kind."""
+    """Write images with masks of three classes, and the images once more by kind."""
     for number in range(6):
-        pixels = numpy.random.default_rng(number).integers(0, 256, (side, side, 3), numpy.uint8)
+        size = (side, side if side == 16 else side + number, 3)
+        pixels = numpy.random.default_rng(number).integers(0, 256, size, numpy.uint8)
         pixels[..., number % 3] //= 2
         for name, values in (
             ("images", pixels),
@@ -415,6 +416,9 @@ def test_the_python_file_predicts_what_the_engine_does(
         image = numpy.array(Image.open(tmp_path / "images" / f"{Path(sample_name).stem}.png"))
         found = model["predict"](model["load"](), image)
         logits = wanted[number : number + 1]
+        if name != "labels":  # At the image's own size, not at the 16 x 16 trained at.
+            assert found.shape == image.shape[:2]
+            logits = F.interpolate(logits, image.shape[:2], mode="bilinear", antialias=True)
         decided = (logits[0, 0] > 0).long() if outputs == 1 else logits[0].argmax(0)
         assert found.shape == decided.shape
         # Pillow and torch may round a resized pixel apart, by one of 255.
@@ -425,9 +429,15 @@ def test_the_python_file_predicts_what_the_engine_does(
         assert (found == decided).float().mean() >= (1 if side == 16 else 0.98)
     grey = model["prepare"](numpy.full((5, 7), 51, numpy.uint8))
     torch.testing.assert_close(grey, torch.full((1, *task.input_shape), 0.2))
-    assert "image = numpy.asarray(Image.open(path).convert('RGB'))" in model["__doc__"]
+    deep = model["prepare"](numpy.full((5, 7), 51 * 257, numpy.uint16))
+    torch.testing.assert_close(deep, grey)
+    call = "image = numpy.asarray(ImageOps.exif_transpose(Image.open(path)).convert('RGB'))"
+    assert call in model["__doc__"]
+    assert ("as high and wide as the image" in model["__doc__"]) == (name != "labels")
     with pytest.raises(TypeError, match="uint8"):
         model["prepare"](numpy.zeros((5, 7, 3), numpy.float32))
+    with pytest.raises(ValueError, match=r"\(H, W, 3\) or \(H, W\); got \(5, 7, 4\)"):
+        model["prepare"](numpy.zeros((5, 7, 4), numpy.uint8))
 
 
 def test_a_task_that_says_nothing_gets_a_file_without_helpers(tmp_path: Path) -> None:
@@ -445,4 +455,5 @@ def test_onnx_holds_how_it_is_used(tmp_path: Path) -> None:
     props = {p.key: p.value for p in onnx.load(tmp_path / "model.onnx").metadata_props}
     assert json.loads(props["classes"]) == ["good", "bad"]
     assert json.loads(props["size"]) == [8, 8]
+    assert props["classifies"] == "images"
     assert props["colours"] == "RGB" and props["decision"] == "argmax"

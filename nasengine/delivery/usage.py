@@ -1,7 +1,9 @@
 """How a delivered network is used: what goes in, what comes out, and what that means.
 
 The same facts stand in ``metrics.json``, in the metadata of ``model.onnx`` and in ``model.py``,
-which holds them as code too: `prepare` and `predict`.
+which holds them as code too: `prepare` and `predict`. A network classifies every pixel at the size
+that it was trained at; `predict` brings the logits, not the classes, to the image's own size, so
+that edges stay smooth where an image is larger.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ _DECISIONS = {
     "threshold": "class 1 where above 0 (a sigmoid above 0.5), else class 0",
     "argmax": "the class of the largest along dimension 1",
 }
+_AT_OWN_SIZE = (
+    "for the image's own size, the logits are resized to it before (bilinear, antialiased)"
+)
 
 
 def usage_facts(
@@ -34,7 +39,7 @@ def usage_facts(
     Returns
     -------
     ``inputs`` and ``outputs`` in words, ``size`` (H, W); where the task says it also ``colours``,
-    ``decision`` and ``classes``.
+    ``decision``, ``classifies`` (``pixels`` or ``images``) and ``classes``.
 
     Examples
     --------
@@ -51,14 +56,17 @@ def usage_facts(
             f": {colours} images, resized to {' x '.join(map(str, size))} (height x width; "
             f"bilinear, antialiased) and divided by 255"
         )
+    of_pixels = len(output_shape) == 3
     if usage.decision:
         outputs += f": {_DECISIONS[usage.decision]}"
+        outputs += f"; {_AT_OWN_SIZE}" if of_pixels else ""
     found = {
         "inputs": inputs,
         "outputs": outputs,
         "size": size,
         "colours": colours,
         "decision": usage.decision,
+        "classifies": ("pixels" if of_pixels else "images") if usage.decision else "",
         "classes": list(usage.classes),
     }
     return {key: value for key, value in found.items() if value}
@@ -74,8 +82,8 @@ def usage_docstring(facts: Mapping[str, Any]) -> str:
     if _predicts(facts):
         calls = [
             "# image: an array, (H, W, 3) RGB or (H, W) grey, in uint8; of a file, by Pillow:",
-            "image = numpy.asarray(Image.open(path).convert('RGB'))",
-            "predicted = predict(load(), image)",
+            "image = numpy.asarray(ImageOps.exif_transpose(Image.open(path)).convert('RGB'))",
+            f"predicted = predict(load(), image)  # {_predicted(facts)}",
         ]
     classes = ", ".join(f"{i} {name}" for i, name in enumerate(facts.get("classes", ())))
     said = {"inputs": facts["inputs"], "outputs": facts["outputs"], "classes": classes}
@@ -99,14 +107,20 @@ def usage_functions(facts: Mapping[str, Any]) -> str:
     if not _predicts(facts):
         return ""
     threshold = facts["decision"] == "threshold"
-    return _PREDICT.format(
-        channels=_GREY if facts["colours"] == "grey" else _RGB,
-        decided="(outputs[0, 0] > 0).long()" if threshold else "outputs[0].argmax(0)",
-    )
+    decided = "(outputs[0, 0] > 0).long()" if threshold else "outputs[0].argmax(0)"
+    prepare = _PREPARE.format(channels=_GREY if facts["colours"] == "grey" else _RGB)
+    predict = _PREDICT_PIXELS if facts["classifies"] == "pixels" else _PREDICT_IMAGE
+    return prepare + predict.format(decided=decided)
 
 
 def _predicts(facts: Mapping[str, Any]) -> bool:
     return "colours" in facts and "decision" in facts
+
+
+def _predicted(facts: Mapping[str, Any]) -> str:
+    if facts["classifies"] == "pixels":
+        return "(H, W), as high and wide as the image"
+    return "a scalar"
 
 
 _RGB = "pixels = pixels.expand(3, -1, -1) if pixels.ndim == 2 else pixels.permute(2, 0, 1)"
@@ -115,20 +129,44 @@ _GREY = """if pixels.ndim == 3:  # ITU-R 601, as Pillow rounds it.
         pixels = ((pixels.int() @ weights + 32768) >> 16).to(torch.uint8)
     pixels = pixels[None]"""
 
-_PREDICT = '''
+_PREPARE = '''
 
 def prepare(image):
-    """Return an image, (H, W, 3) RGB or (H, W) grey in uint8, as the network takes it."""
+    """Return an image, (H, W, 3) RGB or (H, W) grey, as the network takes it: (1, C, *SIZE).
+
+    It is in uint8; grey may be in uint16, as 16-bit files are.
+    """
     pixels = torch.tensor(image)
-    if pixels.dtype != torch.uint8:
+    if pixels.ndim != 2 and (pixels.ndim != 3 or pixels.shape[2] != 3):
+        raise ValueError(f"an image is needed as (H, W, 3) or (H, W); got {{tuple(pixels.shape)}}")
+    if pixels.dtype == torch.uint16 and pixels.ndim == 2:
+        pixels = pixels.float() / 257
+    elif pixels.dtype != torch.uint8:
         raise TypeError(f"an image is needed in uint8, 0 to 255; got {{pixels.dtype}}")
     {channels}
     pixels = nn.functional.interpolate(pixels[None], SIZE, mode="bilinear", antialias=True)
     return pixels / 255
+'''
 
+_PREDICT_PIXELS = '''
 
 def predict(network, image):
-    """Return indices of CLASSES: one for every pixel, at SIZE, or one for the whole image."""
+    """Return the index in CLASSES of every pixel: (H, W), the image's own height and width.
+
+    The network's logits, at SIZE, are resized to the image (bilinear, antialiased) before a class
+    is decided. The logits as they come out: network(prepare(image)).
+    """
+    with torch.inference_mode():
+        outputs = network(prepare(image))
+        own = tuple(image.shape[:2])
+        outputs = nn.functional.interpolate(outputs, own, mode="bilinear", antialias=True)
+    return {decided}
+'''
+
+_PREDICT_IMAGE = '''
+
+def predict(network, image):
+    """Return the index in CLASSES of the image; the logits: network(prepare(image))."""
     with torch.inference_mode():
         outputs = network(prepare(image))
     return {decided}
