@@ -8,7 +8,8 @@ from PIL import Image
 from torch import nn
 
 from nasengine.delivery.picture import draw, render
-from nasengine.delivery.picture_layout import image_levels, panels
+from nasengine.delivery.picture_layout import CONNECTOR, image_levels, panels
+from nasengine.delivery.picture_rows import WIDEST, rows
 from nasengine.errors import SpecError
 from nasengine.graph import SpaceGraph
 from nasengine.space import SearchSpace
@@ -45,9 +46,82 @@ class Resolutions(SearchSpace):
         graph.output(graph.concat("both", [high, graph.operation("last", low, doubled)]))
 
 
+class Deep(SearchSpace):
+    """A chain of slots with sums over two of them, halved now and then, and one long skip."""
+
+    slots: int = 40
+
+    def define(self, graph: SpaceGraph) -> None:
+        blocks = {"conv": lambda i, o: nn.Conv2d(i, o, 1), "other": lambda i, o: nn.Conv2d(i, o, 1)}
+        x = first = graph.slot("slot0", graph.input(3), blocks, out=4)
+        for step in range(1, self.slots):
+            y = graph.slot(f"slot{step}", x, blocks, out=4)
+            x = graph.add(f"sum{step}", [x, y]) if step % 2 else y
+            if step % 12 == 0:
+                x = graph.operation(f"down{step}", x, pooled)
+                first = graph.operation(f"skip{step}", first, pooled)
+        graph.output(graph.add("end", [x, first]))
+
+
+class UNet(SearchSpace):
+    """A U of seven levels, two slots at each side."""
+
+    def define(self, graph: SpaceGraph) -> None:
+        blocks = {"conv": lambda i, o: nn.Conv2d(i, o, 1), "other": lambda i, o: nn.Conv2d(i, o, 1)}
+        x, kept = graph.input(3), []
+        for level in range(7):
+            x = graph.slot(f"down{level}", x, blocks, out=4)
+            kept.append(graph.slot(f"skip{level}", x, blocks, out=4))
+            x = graph.operation(f"pool{level}", kept[-1], pooled)
+        for level in reversed(range(7)):
+            x = graph.operation(f"double{level}", x, doubled)
+            x = graph.slot(
+                f"up{level}", graph.concat(f"both{level}", [x, kept[level]]), blocks, out=4
+            )
+            x = graph.slot(f"out{level}", x, blocks, out=4)
+        graph.output(x)
+
+
 @pytest.mark.parametrize("space", [LIGHT, CELLS, CHAIN, Resolutions()])
-def test_no_two_boxes_overlap(space):
+def test_what_fits_in_one_row_is_drawn_in_one(space):
     for panel in panels(space.graph):
+        assert rows(panel) == [panel]
+
+
+@pytest.mark.parametrize("space", [Deep(), Deep(slots=200), UNet()], ids=["40", "200", "unet"])
+def test_what_is_too_wide_is_cut_into_rows_that_read_each_other_by_letters(space):
+    [whole] = panels(space.graph)
+    wires = {(source, box.name) for box in whole.boxes.values() for source in box.reads}
+    cut = rows(whole)
+    left, right = cut[0].across
+    assert len(cut) > 1 and right - left <= WIDEST
+    found, letters, begun = set(), {}, {}
+    for row in cut:
+        assert row.across == (left, right)
+        for name, box in row.boxes.items():
+            assert left <= box.left and box.right <= right
+            found |= {(source, name) for source in box.reads if box.kind != CONNECTOR}
+            if box.kind == CONNECTOR and not box.reads:
+                assert begun[name] == box.text  # in a row above
+            elif box.kind == CONNECTOR:
+                begun[box.reads[0]] = box.text
+                assert letters.setdefault(box.text, box.reads[0]) == box.reads[0]
+    assert found == wires
+    assert sum(box.kind != CONNECTOR for row in cut for box in row.boxes.values()) == len(
+        space.graph.order
+    )
+
+
+def test_a_row_ends_where_one_wire_crosses():
+    """Behind a sum, not between its parts: another wire would have to go on beside the skip's."""
+    first, *_ = rows(panels(Deep(slots=24).graph)[0])
+    goes_on = [box.reads[0] for box in first.boxes.values() if box.kind == CONNECTOR]
+    assert goes_on == ["skip12", "sum7"]
+
+
+@pytest.mark.parametrize("space", [LIGHT, CELLS, CHAIN, Resolutions(), Deep(), UNet()])
+def test_no_two_boxes_overlap(space):
+    for panel in (row for whole in panels(space.graph) for row in rows(whole)):
         boxes = list(panel.boxes.values())
         for index, one in enumerate(boxes):
             for other in boxes[index + 1 :]:

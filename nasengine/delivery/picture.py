@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasengine.delivery.picture_layout import Box, Panel, panels, route
+from nasengine.delivery.picture_layout import CONNECTOR, Box, Panel, panels, route
+from nasengine.delivery.picture_rows import rows
 from nasengine.errors import SpecError, did_you_mean
 from nasengine.graph import SpaceGraph
 from nasengine.space import SearchSpace
@@ -82,7 +83,7 @@ def _figure(graph: SpaceGraph, architecture: Mapping[str, str] | None) -> Figure
     from matplotlib.figure import Figure
 
     colours = _colours_of(graph, architecture)
-    parts = panels(graph)
+    parts = [row for panel in panels(graph) for row in rows(panel)]
     extents = [panel.extent for panel in parts]
     width = max(right - left for left, right, _, _ in extents) + 2 * _MARGIN
     heights = [
@@ -104,7 +105,8 @@ def _figure(graph: SpaceGraph, architecture: Mapping[str, str] | None) -> Figure
         _paint(axes, panel, graph, architecture, colours)
         if panel.title:
             axes.text(left, top + _MARGIN, panel.title, color=_INK, fontsize=9, va="center")
-    _legend(figure, colours, graph)
+    drawn = {box.kind for panel in parts for box in panel.boxes.values()}
+    _legend(figure, colours, drawn)
     return figure
 
 
@@ -115,15 +117,20 @@ def _colours_of(graph: SpaceGraph, architecture: Mapping[str, str] | None) -> di
     return {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(names)}
 
 
-def _legend(figure: Figure, colours: Mapping[str, str], graph: SpaceGraph) -> None:
+def _legend(figure: Figure, colours: Mapping[str, str], drawn: Collection[str]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     handles: list[Any] = [Patch(facecolor=colour, label=name) for name, colour in colours.items()]
-    kinds = {node.kind for node in graph.nodes}
-    for kind, sign, label in (("add", "$+$", "sum"), ("concat", r"$\Vert$", "concatenation")):
-        if kind in kinds:
-            handles.append(Line2D([], [], ls="", marker=sign, color=_INK, label=label))
+    signs = [
+        ("add", "$+$", "sum"),
+        ("concat", r"$\Vert$", "concatenation"),
+        (CONNECTOR, "o", "goes on at the same letter"),
+    ]
+    for kind, sign, label in signs:
+        if kind in drawn:
+            colour = _WIRE if kind == CONNECTOR else _INK
+            handles.append(Line2D([], [], ls="", marker=sign, color=colour, label=label))
     handles.append(Line2D([], [], ls="", marker="$64$", ms=9, color=_WIRE, label="channels"))
     columns = max(1, min(len(handles), int(figure.get_figwidth() // 1.35)))
     figure.legend(
@@ -214,11 +221,13 @@ def _ink_on(fill: str) -> str:
 
 
 def _fixed(axes: Axes, box: Box) -> None:
-    if box.kind in ("add", "concat"):
+    if box.kind in ("add", "concat", CONNECTOR):
         from matplotlib.patches import Circle
 
-        axes.add_patch(Circle((box.x, box.y), box.width / 2, fc="white", ec=_INK, lw=1, zorder=3))
-        axes.text(box.x, box.y - 0.01, box.text, **_font(9, _INK))
+        fill, ink = (_WIRE, "white") if box.kind == CONNECTOR else ("white", _INK)
+        edge = _WIRE if box.kind == CONNECTOR else _INK
+        axes.add_patch(Circle((box.x, box.y), box.width / 2, fc=fill, ec=edge, lw=1, zorder=3))
+        axes.text(box.x, box.y - 0.01, box.text, **_font(9 / len(box.text), ink))
         return
     if box.kind == "cell":
         for shift in (0.14, 0.07) if " x " in box.text else ():

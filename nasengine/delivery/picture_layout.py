@@ -19,7 +19,9 @@ GAP = 0.55
 ROW = 1.0
 SIZES = {"slot": (2.3, 0.78), "cell": (2.3, 0.78), "operation": (1.5, 0.46), "output": (0.95, 0.46)}
 _SMALL = (0.95, 0.46)
-_MERGE = (0.42, 0.42)
+MERGE = (0.42, 0.42)
+CONNECTOR = "connector"
+"""The kind of a box by which a wire goes on in another row of the picture."""
 
 
 @dataclass
@@ -31,7 +33,7 @@ class Box:
     name
         The node's name, or the cell's.
     kind
-        The node's kind, or ``cell``.
+        The node's kind, ``cell``, or `CONNECTOR`.
     reads
         Names of the boxes that it reads.
     level
@@ -53,8 +55,8 @@ class Box:
     height: float = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.kind in ("add", "concat"):
-            self.width, self.height = _MERGE
+        if self.kind in ("add", "concat", CONNECTOR):
+            self.width, self.height = MERGE
         elif self.kind == "input":
             self.width, self.height = max(_SMALL[0], 0.3 + 0.105 * len(self.text)), _SMALL[1]
         else:
@@ -75,18 +77,29 @@ class Box:
 
 @dataclass
 class Panel:
-    """One part of the picture: a title and boxes that are placed."""
+    """One part of the picture.
+
+    Parameters
+    ----------
+    title
+        What stands over it; empty for none.
+    boxes
+        By name, placed.
+    across
+        Its left and right, where they are not those of its boxes.
+    """
 
     title: str
     boxes: dict[str, Box]
+    across: tuple[float, float] | None = None
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
         """Left, right, bottom, top."""
         boxes = self.boxes.values()
+        own = (min(box.left for box in boxes), max(box.right for box in boxes))
         return (
-            min(box.left for box in boxes),
-            max(box.right for box in boxes),
+            *(self.across or own),
             min(box.y for box in boxes) - ROW / 2,
             max(box.y for box in boxes) + ROW / 2,
         )
@@ -218,10 +231,11 @@ def _placed(boxes: Iterable[Box], standing: Collection[str]) -> dict[str, Box]:
             )
             box.x = left + box.width / 2
             box.lane = _lane(box, before, left, ends)
+        else:
+            box.lane = _lane(box, [], box.left, ends)
+        if not box.hangs:
             ends[box.level, box.lane] = box.right + GAP / 2
         placed[box.name] = box
-        if not before:
-            ends[box.level, 0] = box.right + GAP / 2
     _set_heights(placed)
     return placed
 
@@ -229,7 +243,7 @@ def _placed(boxes: Iterable[Box], standing: Collection[str]) -> dict[str, Box]:
 def _lane(
     box: Box, before: Sequence[Box], left: float, ends: Mapping[tuple[int, int], float]
 ) -> int:
-    lanes = sorted(one.lane for one in before)
+    lanes = sorted(one.lane for one in before) or [0]
     wanted = lanes[len(lanes) // 2]
     for step in range(2 * len(ends) + 2):
         lane = wanted + (step + 1) // 2 * (1 if step % 2 else -1)
