@@ -4,8 +4,8 @@
 - ``none``: the alphas themselves, as the Light SDI-NAS paper prints it.
 - ``gumbel``: softmax of perturbed alphas, SNAS (Xie et al. 2019); with one path, where only the
   sampled candidate runs and its gradient is the relaxation's, GDAS (Dong and Yang 2019).
-- two paths: ProxylessNAS (Cai, Zhu, Han 2019): two sampled candidates run in the step of the
-  alphas, gated by a sample between the two; one of them in the step of the weights.
+- two paths: ProxylessNAS (Cai, Zhu, Han 2019, section 3.2): in the step of the alphas two sampled
+  candidates run, gated by a sample between the two; in the step of the weights one sampled alone.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Relaxation:
         temperature
             Divides the logits.
         for_weights
-            Whether the step trains the weights: of two paths, only the one that counts runs.
+            Whether the step trains the weights: one path of the softmax then, not two.
         """
         return {
             name: self._mixture(alpha, noise[name], temperature, for_weights)
@@ -96,20 +96,19 @@ class Relaxation:
         soft = torch.softmax((perturbed if self.kind == "gumbel" else alpha) / temperature, 0)
         if self.paths == 0:
             return Mixture(soft, positive=True)
-        drawn = torch.topk(perturbed.detach(), min(self.paths, len(alpha))).indices
-        if self.paths == 1 or len(alpha) == 1:
-            return _gated(soft, int(drawn[0]), tuple(drawn.tolist()))
+        paths = 1 if for_weights else self.paths
+        drawn = torch.topk(perturbed.detach(), min(paths, len(alpha))).indices
+        if len(drawn) == 1:
+            return _gated(soft, drawn, 0)
         pair = torch.softmax(alpha[drawn] / temperature, 0)
         first = int((alpha[drawn].detach() / temperature + noise[1][:2]).argmax())
-        among = torch.zeros_like(alpha).index_put((drawn,), pair)
-        gate = int(drawn[first])
-        return _gated(among, gate, (gate,) if for_weights else tuple(drawn.tolist()))
+        return _gated(torch.zeros_like(alpha).index_put((drawn,), pair), drawn, first)
 
 
-def _gated(soft: Tensor, index: int, active: tuple[int, ...]) -> Mixture:
+def _gated(soft: Tensor, drawn: Tensor, first: int) -> Mixture:
     """Return a one-hot mixture that has the gradient of the soft one (straight-through)."""
-    hard = one_hot(torch.tensor(index), len(soft)).to(soft)
-    return Mixture(hard + soft - soft.detach(), active)
+    hard = one_hot(drawn[first], len(soft)).to(soft)
+    return Mixture(hard + soft - soft.detach(), tuple(drawn.tolist()))
 
 
 def perturbed(

@@ -50,13 +50,14 @@ def test_without_relaxation_the_alphas_are_the_weights():
     assert torch.equal(mixture.weights, alphas["a"])
 
 
-@pytest.mark.parametrize("kind", ["softmax", "gumbel"])
-def test_one_path_is_drawn_from_the_softmax(kind):
+@pytest.mark.parametrize("kind", [("softmax", 1), ("gumbel", 1), ("softmax", 2)])
+def test_the_path_of_the_weights_is_drawn_from_the_softmax(kind):
     alphas = {"a": torch.tensor([0.0, 1.0, -1.0])}
-    relaxation, drawn, draws = Relaxation(kind, 1), [0, 0, 0], 3000
+    relaxation, drawn, draws = Relaxation(*kind), [0, 0, 0], 3000
     source = generator(1)
     for _ in range(draws):
-        mixtures = relaxation.mixtures(alphas, relaxation.noise(alphas, source), 0.5)
+        noise = relaxation.noise(alphas, source)
+        mixtures = relaxation.mixtures(alphas, noise, 0.5, for_weights=True)
         drawn[mixtures["a"].active[0]] += 1
     # As costs are expected; the temperature sharpens the softmax, and no arg-max of Gumbel's.
     told = relaxation.probabilities(alphas, 0.5)["a"].tolist()
