@@ -76,6 +76,7 @@ def _train(settings: OneShot, search: Search, checkpoint: Path) -> dict[str, Ten
         checkpoint,
         passes,
         precision=settings.precision,
+        title="training the supernet",
     ).run(search)
     return {name: tensor.detach().cpu() for name, tensor in supernet.state_dict().items()}
 

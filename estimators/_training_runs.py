@@ -80,6 +80,7 @@ def train_once(settings: Trained, candidate: Candidate, search: Search, seed: in
         checkpoint,
         stopping=stopping,
         precision=settings.precision,
+        title="training" if settings.seeds == 1 else f"training {seed + 1} of {settings.seeds}",
     )
     # With several seeds, those already trained must not be trained again after a resume.
     training.run(search, keep=settings.seeds > 1)

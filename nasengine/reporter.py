@@ -38,3 +38,38 @@ class Reporter:
     def progress(self, description: str, total: int, done: int = 0) -> Iterator[Progress]:  # noqa: ARG002
         """Show the progress of a piece of work of so many steps."""
         yield Progress()
+
+
+class Within(Reporter):
+    """Tells another reporter what is told within one piece of work, and which work that is.
+
+    Parameters
+    ----------
+    reporter
+        Who is told.
+    about
+        The work: stands before the description of every part of it.
+    facts
+        The same for records.
+    """
+
+    def __init__(self, reporter: Reporter, about: str, facts: Mapping[str, Any]) -> None:
+        self._reporter, self._about, self._facts = reporter, about, facts
+
+    def note(self, text: str) -> None:
+        """Pass on a note."""
+        self._reporter.note(text)
+
+    def warn(self, text: str) -> None:
+        """Pass on a warning."""
+        self._reporter.warn(text)
+
+    def record(self, kind: str, facts: Mapping[str, Any]) -> None:
+        """Pass on facts, with those of the work."""
+        self._reporter.record(kind, {**self._facts, **facts})
+
+    @contextmanager
+    def progress(self, description: str, total: int, done: int = 0) -> Iterator[Progress]:
+        """Show the progress of a part of the work."""
+        with self._reporter.progress(f"{self._about}: {description}", total, done) as shown:
+            yield shown

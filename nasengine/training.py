@@ -54,7 +54,7 @@ class Training:
     recipe
         Optimiser, schedule, batch, iterations.
     labels
-        What the training is for: seeds its randomness, names it in progress and records.
+        What the training is for: seeds its randomness, names it in records.
     checkpoint
         The file of its checkpoints; left to the caller to remove.
     passes
@@ -66,6 +66,8 @@ class Training:
     precision
         ``bf16`` (and ``auto``, where the device is quick at it) only if a check of the first
         gradients agrees.
+    title
+        Names it beside its progress.
 
     Attributes
     ----------
@@ -86,6 +88,7 @@ class Training:
     stopping: EarlyStopping | None = None
     save_seconds: float = 30.0
     precision: PrecisionName = "fp32"
+    title: str = "training"
     step: int = 0
     seconds: float = 0.0
     curve: list[tuple[int, float]] = field(default_factory=list)
@@ -146,10 +149,9 @@ class Training:
         return loss
 
     def _loop(self, search: Search) -> None:
-        title = " ".join(str(label) for label in self.labels)
         self._pace = SavePace(self.save_seconds)
         total = self.recipe.iterations
-        with search.reporter.progress(title, total, self.step) as progress:
+        with search.reporter.progress(self.title, total, self.step) as progress:
             while not self._finished:
                 started = time.perf_counter()
                 loss = self._advance(search.task)

@@ -112,6 +112,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
+@pytest.fixture(scope="module")
+def finally_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose winner is trained by one estimator, then by another that decides nothing."""
+    return run(
+        tmp_path_factory.mktemp("finally"),
+        estimators={"iou": {"name": "trained", "iterations": 4, "batch": 2}},
+        objectives={"iou": "max"},
+        budget={"trials": 1},
+        final={
+            "estimators": {
+                "longer": {"name": "trained", "iterations": 9, "batch": 2, "learning_rate": 0.01}
+            }
+        },
+    )
+
+
 @pytest.fixture
 def copy(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "copy"))
@@ -274,6 +290,18 @@ def test_a_front_of_one_or_two_is_told_as_it_is(
     storage.set_fact("finished", False)
     storage.close()
     assert said in Page(report(copy)).text
+
+
+def test_each_estimator_that_trains_has_curves_of_its_own(finally_trained: Path) -> None:
+    """Both begin at step 1: as one curve, the one's points stood between the other's."""
+    steps = read_record(finally_trained).log.steps
+    assert {(e.estimator, e.step) for e in steps if e.what.startswith("trial-0/")} == {
+        *(("iou", step) for step in range(1, 5)),
+        *(("longer", step) for step in range(1, 10)),
+    }
+    text = (finally_trained / "report.html").read_text()
+    for title in ("Training loss", "Learning rate"):
+        assert f"{title}, iou" in text and f"{title}, longer" in text
 
 
 def test_a_gradient_search_is_told_from_its_log(trained: Path) -> None:

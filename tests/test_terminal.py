@@ -11,6 +11,7 @@ from rich.console import Console
 from nasengine.architecture import Architecture
 from nasengine.cli.terminal import TerminalReporter, trial_line
 from nasengine.errors import StorageError
+from nasengine.reporter import Within
 from nasengine.trial import Measurement, Status, Trial
 
 
@@ -65,6 +66,15 @@ def test_nested_work_is_shown_with_what_it_is_part_of() -> None:
     assert screen.lines[0] == "trials  0/3 > train  7/10  4.5 s left"
     assert screen.lines[-1].startswith("trials  2/3  in 30 s")
     assert not any(line.startswith("train") for line in screen.lines)
+
+
+def test_progress_within_a_trial_says_of_which_and_by_which_estimator() -> None:
+    screen = Screen()
+    within = Within(screen.reporter, "trial 3, iou", {"estimator": "iou"})
+    with within.progress("training 2 of 3", 10) as work:
+        screen.clock.now += 11.0
+        work.advance(4)
+    assert screen.lines[0] == "trial 3, iou: training 2 of 3  4/10  16 s left"
 
 
 def test_quick_work_leaves_no_trace() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,9 @@ from nasengine.estimators.trained import Trained
 from nasengine.evaluation import evaluate
 from nasengine.graph import SpaceGraph
 from nasengine.network import build_network
-from nasengine.reporter import Reporter
+from nasengine.reporter import Progress, Reporter
+from nasengine.runs.engine import measure
+from nasengine.runs.execution import Job
 from nasengine.runs.goals import objectives_of
 from nasengine.search import Search
 from nasengine.task import Samples, Splits
@@ -139,6 +142,37 @@ def test_a_stopped_measurement_resumes_to_the_same_figures(at: int, tmp_path: Pa
     assert untimed(found) == untimed(wanted)
     # One record a step: 12 in all, and none of them twice.
     assert reporter.left == at - 12
+
+
+class Titles(Reporter):
+    """Keeps what every progress is called."""
+
+    def __init__(self) -> None:
+        self.titles: list[str] = []
+
+    @contextmanager
+    def progress(self, description: str, total: int, done: int = 0) -> Iterator[Progress]:
+        self.titles.append(description)
+        with super().progress(description, total, done) as shown:
+            yield shown
+
+
+def test_its_progress_says_which_network_it_trains_by_which_estimator(tmp_path: Path) -> None:
+    """Those of the search and those of the end were called alike."""
+    titles = Titles()
+    search = replace(
+        search_for(tmp_path, Trained(**FAST)),
+        reporter=titles,
+        estimators={"iou": Trained(**FAST), "final": Trained(seeds=2, **FAST)},
+    )
+    architecture = tiny_candidate(search).architecture
+    for label in ("trial-3", "reference-unet"):
+        assert measure(search, Job(label, architecture, stop_early=False)).reason == ""
+    assert titles.titles == [
+        f"{name}, {stage}"
+        for name in ("trial 3", "reference unet")
+        for stage in ("iou: training", "final: training 1 of 2", "final: training 2 of 2")
+    ]
 
 
 def test_metric_picks_the_primary_and_its_direction(tmp_path: Path) -> None:

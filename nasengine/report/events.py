@@ -64,6 +64,7 @@ class Step:
     step: int
     loss: Logged
     learning_rate: Logged = 0.0
+    estimator: str = ""
 
 
 @dataclass(frozen=True)

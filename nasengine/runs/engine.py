@@ -36,6 +36,7 @@ from nasengine.history import History
 from nasengine.metric_names import estimator_of, full_name, own_name
 from nasengine.objectives import Objective
 from nasengine.quantities import format_quantity
+from nasengine.reporter import Reporter, Within
 from nasengine.runs.execution import Executor, InProcess, Job, Measured
 from nasengine.runs.failures import said
 from nasengine.runs.storage import Storage
@@ -79,7 +80,8 @@ def measure(search: Search, job: Job) -> Measured:
         if key in found:
             continue
         search.pause_point()
-        reason = _failure(key, estimator, Candidate(job.architecture, search, job.label, found))
+        told = replace(search, reporter=_telling_of(search, job, key))
+        reason = _failure(key, estimator, Candidate(job.architecture, told, job.label, found))
         if reason:
             failures[key] = reason
             if estimator.effort > 0:  # What only counts holds nothing, and this takes 0.1 s.
@@ -94,6 +96,12 @@ def measure(search: Search, job: Job) -> Measured:
 
 
 def _failure(key: str, estimator: Estimator, candidate: Candidate) -> str:
+def _telling_of(search: Search, job: Job, key: str) -> Reporter:
+    """Return a reporter that says what is measured, by which estimator."""
+    about = f"{job.label.replace('-', ' ', 1)}, {key}"
+    return Within(search.reporter, about, {"estimator": key})
+
+
     """Measure by one estimator, into the candidate's measurements; return why it failed."""
     try:
         with guarded(candidate.search.seed, candidate.label, key):
