@@ -274,3 +274,8 @@ class Estimator(Plugin):
         SpecError
             Naming the setting and what is possible.
         """
+
+
+def by_effort(estimators: Mapping[str, Estimator]) -> list[tuple[str, Estimator]]:
+    """Order estimators so that cheap ones run first; otherwise as in the spec."""
+    return sorted(estimators.items(), key=lambda item: item[1].effort)

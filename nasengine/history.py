@@ -57,7 +57,7 @@ class History(Sequence[Trial]):
 
     @property
     def measured(self) -> list[Trial]:
-        """Trials that are complete or infeasible, in order. Not to be changed.
+        """Trials that are complete, infeasible or screened, in order. Not to be changed.
 
         As long as this is the same list object, it has only grown at its end: what a strategy
         derives from a part of it stays true.
@@ -105,7 +105,7 @@ class History(Sequence[Trial]):
         self._measured = _updated(self._measured, MEASURED, before, after)
 
 
-MEASURED = (Status.COMPLETE, Status.INFEASIBLE)
+MEASURED = (Status.COMPLETE, Status.INFEASIBLE, Status.SCREENED)
 """How a trial ends from which a search learns."""
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from nasengine.screen import BAR, Screen
 from nasengine.trial import Direction, Measurement, Status, Trial
 
 
@@ -22,12 +23,15 @@ class Objective:
         ``max`` or ``min``; None for a limit alone.
     at_most, at_least
         Limits in the metric's unit; None for none.
+    screen
+        Which share of the trials goes on to what is measured after it; None for all.
     """
 
     metric: str
     goal: Direction | None = None
     at_most: float | None = None
     at_least: float | None = None
+    screen: Screen | None = None
 
     def violation(self, value: float) -> float:
         """Return by how much a value breaks the limits, relative to them; 0 when it keeps them.
@@ -78,6 +82,23 @@ class Objectives:
         """The objectives that have a limit."""
         return tuple(i for i in self.items if i.at_most is not None or i.at_least is not None)
 
+    @cached_property
+    def screens(self) -> dict[str, Screen]:
+        """What decides, by metric, whether a trial is measured further."""
+        return {item.metric: item.screen for item in self.items if item.screen is not None}
+
+    def bars(self, earlier: Iterable[Trial]) -> dict[str, float]:
+        """Return what a trial has to reach to go on, by metric, given the trials before it."""
+        found: dict[str, float] = {}
+        if not self.screens:
+            return found
+        trials = list(earlier)
+        for metric, screen in self.screens.items():
+            bar = screen.bar([t.value(metric) for t in trials if metric in t.measurements])
+            if bar is not None:
+                found[metric] = bar
+        return found
+
     @property
     def recommendation(self) -> str:
         """What `best` is: ``best``, ``best under limits``, or the front's ``knee``."""
@@ -92,13 +113,15 @@ class Objectives:
     def standing(self, trial: Trial) -> tuple[float, ...]:
         """Return a measured trial's place as a tuple to be minimised, feasibility first.
 
-        A feasible trial's is 0 and its losses; an infeasible one's, which may have been measured
-        only in part, is the sum of what it breaks. With one goal this orders all trials; with
-        several, a trial that dominates another comes before it (Deb 2000).
+        A feasible trial's is 0 and its losses; another's, which may have been measured only in
+        part, is the sum of what it breaks. With one goal this orders all trials; with several, a
+        trial that dominates another comes before it (Deb 2000). One that a screen held back keeps
+        the limits: it comes between, the sooner the later the screen, then the better it did there.
         """
         if trial.status is Status.COMPLETE:
             return (0.0, *self.losses(trial))
-        return (sum(self.violations(trial.measurements).values()) or math.inf,)
+        broken = sum(self.violations(trial.measurements).values()) or math.inf
+        return (broken if trial.status is Status.SCREENED else len(self.screens) + broken,)
 
     def ranks(self, trials: Sequence[Trial]) -> list[int]:
         """Sort measured trials into fronts: 0 for those that no other dominates, then 1, ...
@@ -121,13 +144,37 @@ class Objectives:
         return [places.get(standings[i][0], ranks[i]) for i in range(len(trials))]
 
     def violations(self, measurements: Mapping[str, Measurement]) -> dict[str, float]:
-        """Return the limits that are broken, by metric, among those measured so far."""
+        """Return the limits that are broken, by metric, among those measured so far.
+
+        And the screens that held a trial back, each with how far from going on it was.
+        """
         broken = {
             limit.metric: limit.violation(measurements[limit.metric].value)
             for limit in self.limits
             if limit.metric in measurements
         }
+        for metric in self.held_back(measurements):
+            further = sum(later not in measurements for later in self.screens)
+            distance = self.screens[metric].distance(measurements[metric].value)
+            broken[metric] = broken.get(metric, 0.0) + further + distance
         return {metric: amount for metric, amount in broken.items() if amount > 0}
+
+    def held_back(self, measurements: Mapping[str, Measurement]) -> list[str]:
+        """Return the metrics whose screens kept a trial from going on."""
+        return [
+            metric
+            for metric, screen in self.screens.items()
+            if metric in measurements and screen.holds_back(measurements[metric])
+        ]
+
+    def with_bars(
+        self, measurements: Mapping[str, Measurement], bars: Mapping[str, float]
+    ) -> dict[str, Measurement]:
+        """Return measurements, with what their trial has to reach to go on among the details."""
+        return {
+            metric: replace(m, details={**m.details, BAR: bars[metric]}) if metric in bars else m
+            for metric, m in measurements.items()
+        }
 
     def best(self, trials: Sequence[Trial]) -> Trial | None:
         """Return the complete trial that is best by the only goal, or the front's knee.

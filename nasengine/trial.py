@@ -29,8 +29,9 @@ def check_details(details: Mapping[str, Any]) -> Mapping[str, Any]:
             _is_number(value) or (gaps and value is None) for value in listed
         ):
             raise ValueError(f"the detail {key!r} has to be a list of numbers")
-    if not _is_number(details.get("std", 0.0)):
-        raise ValueError("the detail 'std' has to be a number")
+    for key in ("std", "screen_bar"):
+        if not _is_number(details.get(key, 0.0)):
+            raise ValueError(f"the detail {key!r} has to be a number")
     return details
 
 
@@ -71,9 +72,10 @@ class Measurement:
     value
         In the metric's unit; finite.
     details
-        Kept and shown. Three are read as more: ``values`` (one for each seed) and ``per_sample``
+        Kept and shown. Some are read as more: ``values`` (one for each seed) and ``per_sample``
         (one for each validation sample, None where it has none) give a verdict its confidence
-        interval, ``std`` is shown beside the value.
+        interval, ``std`` is shown beside the value; the engine adds ``screen_bar``, what the trial
+        had to reach to go on.
     """
 
     value: float
@@ -105,13 +107,15 @@ def measurements_from(found: Mapping[str, Any]) -> dict[str, Measurement]:
 class Status(str, Enum):
     """How a trial stands.
 
-    ``running`` is what a killed run leaves behind: it is measured again on resume. ``lost`` is
-    the machine's fault, ``failed`` the candidate's.
+    ``running`` is what a killed run leaves behind: it is measured again on resume. ``infeasible``
+    breaks a limit; ``screened`` was not among the best by a screen, and is not measured further.
+    ``lost`` is the machine's fault, ``failed`` the candidate's.
     """
 
     RUNNING = "running"
     COMPLETE = "complete"
     INFEASIBLE = "infeasible"
+    SCREENED = "screened"
     FAILED = "failed"
     LOST = "lost"
 
@@ -134,7 +138,7 @@ class Trial:
         By metric. An estimator's primary metric has the estimator's key in the spec as its name
         (``iou``), its others follow a dot (``iou.precision``).
     reason
-        Why it is infeasible, failed or lost; empty otherwise.
+        Why it is not complete; empty otherwise.
     seconds
         Wall time of measuring it.
     reference

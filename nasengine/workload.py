@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
 from nasengine.errors import SpaceError
+from nasengine.estimator import by_effort
 from nasengine.guard import describe
+from nasengine.metric_names import estimator_of
 from nasengine.moves import sample
 from nasengine.randomness import torch_seed
 
@@ -67,17 +69,20 @@ class Estimate:
     search_seconds
         Supernet training of the strategy and the estimators.
     trial_seconds
-        Training in one trial (and in measuring one reference).
+        Training in one trial; where a screen holds some back, in one of them on average.
     bytes
         Activations that the largest step keeps for its backward pass.
     final_seconds
         Training at the end, of the winner and of each reference.
+    reference_seconds
+        Training in measuring one reference, which no screen holds back.
     """
 
     search_seconds: float
     trial_seconds: float
     bytes: float
     final_seconds: float = 0.0
+    reference_seconds: float = 0.0
 
     def seconds(self, trials: int | None, references: int, limit: float | None = None) -> float:
         """Return the time of the whole run.
@@ -94,7 +99,7 @@ class Estimate:
         searched = math.inf if trials is None else self.search_seconds + trials * self.trial_seconds
         if limit is not None:
             searched = min(searched, limit)
-        beside = references * self.trial_seconds
+        beside = references * self.reference_seconds
         return searched + beside + (1 + references) * self.final_seconds
 
 
@@ -112,10 +117,11 @@ def estimate(search: Search, strategy: Strategy, final: Iterable[Estimator] = ()
     """
     shared = [strategy.workload(search)]
     shared += [estimator.shared_workload(search) for estimator in search.estimators.values()]
-    own = [estimator.workload(search) for estimator in search.estimators.values()]
+    measuring = list(_measuring(search))
+    own = [work for work, _ in measuring]
     last = [estimator.workload(search) for estimator in final]
-    once, each, end = ([w for w in found if w is not None] for found in (shared, own, last))
-    trainings = [*once, *each, *end]
+    once, end = ([w for w in found if w is not None] for found in (shared, last))
+    trainings = [*once, *own, *end]
     if not trainings:
         return Estimate(0.0, 0.0, 0.0)
     network, single, drawn = _median(search)
@@ -132,10 +138,21 @@ def estimate(search: Search, strategy: Strategy, final: Iterable[Estimator] = ()
 
     return Estimate(
         sum(map(seconds, once)),
-        sum(map(seconds, each)),
+        sum(share * seconds(work) for work, share in measuring),
         max(w.batch * cost(w).bytes for w in trainings),
         sum(map(seconds, end)),
+        sum(map(seconds, own)),
     )
+
+
+def _measuring(search: Search) -> Iterator[tuple[Workload, float]]:
+    """Yield the training of one measurement, with the share of the trials that come to it."""
+    share = 1.0
+    for key, estimator in by_effort(search.estimators):
+        if (work := estimator.workload(search)) is not None:
+            yield work, share
+        own = [s for metric, s in search.objectives.screens.items() if estimator_of(metric) == key]
+        share *= min((screen.share for screen in own), default=1.0)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from nasengine.architecture import Architecture
 from nasengine.graph import SpaceGraph
-from nasengine.history import History
+from nasengine.history import MEASURED, History
 from nasengine.moves import enumerate_all, neighbours, sample
 from nasengine.objectives import Objectives, non_dominated
 from nasengine.randomness import stream
@@ -43,15 +43,15 @@ STANDS = 50
 MARGIN = 0.1
 """How far beyond the worst volume counts, as a share of the whole range."""
 
-_ENDED = (Status.COMPLETE, Status.INFEASIBLE, Status.FAILED)
+_ENDED = (*MEASURED, Status.FAILED)
 
 
 class Belief:
     """What is believed, and what a further measurement is worth.
 
-    Trials that broke a limit count as worse than all that broke none; those still running, as
-    what is expected of them (Ginsbourger et al. 2010). What failed has no value: it tells how
-    likely others fail (`Success`).
+    Trials that broke a limit, or that a screen held back, count as worse than all others; those
+    still running, as what is expected of them (Ginsbourger et al. 2010). What failed has no value:
+    it tells how likely others fail (`Success`).
 
     Parameters
     ----------

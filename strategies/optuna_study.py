@@ -161,7 +161,7 @@ class Told(Reading):
         return {name: architecture[name] for name in decisions}
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
-        """Return a measured trial as Optuna's; an infeasible one may lack the goals' values."""
+        """Return a measured trial as Optuna's; one not complete may lack the goals' values."""
         objectives = self.search.objectives
         values = [
             Objectives((goal,)).losses(trial)[0] if goal.metric in trial.measurements else None
@@ -181,9 +181,9 @@ class Told(Reading):
             system_attrs=attributes,
         )
         broken = objectives.violations(trial.measurements)
-        for limit in objectives.limits:
-            frozen.set_constraint(limit.metric, min(broken.get(limit.metric, 0.0), 1e300))
-        if trial.status is Status.INFEASIBLE and not broken:
+        for metric in dict.fromkeys([*(o.metric for o in objectives.limits), *objectives.screens]):
+            frozen.set_constraint(metric, min(broken.get(metric, 0.0), 1e300))
+        if trial.status is not Status.COMPLETE and not broken:
             frozen.set_constraint("feasible", 1.0)
         return frozen
 

@@ -27,10 +27,10 @@ def targets(trials: Sequence[Trial], objectives: Objectives, scales: Sequence[Sc
 
 
 def losses_of(trials: Sequence[Trial], objectives: Objectives) -> Array:
-    """Return losses of measured trials, (trials, goals); infinite where infeasible.
+    """Return losses of measured trials, (trials, goals); infinite where not complete.
 
-    With one goal, and as long as nothing is feasible, what breaks a limit is worse than all that
-    keeps it, the more the further: so the way into the limits can be learned.
+    With one goal, and as long as nothing is complete, what breaks a limit or is held back is worse
+    than all that is not, the more the further: so the way into the limits can be learned.
     """
     unknown = (np.inf,) * len(objectives.goals)
     complete = Status.COMPLETE
@@ -41,7 +41,7 @@ def losses_of(trials: Sequence[Trial], objectives: Objectives) -> Array:
         return table
     worst = kept.max(initial=0.0)
     for row, trial in zip(table, trials, strict=True):
-        if trial.status is Status.INFEASIBLE:
+        if trial.status is not complete:
             row[:] = worst + 1 + min(objectives.standing(trial)[0], _FURTHEST)
     return table
 
@@ -61,7 +61,7 @@ def scaled(losses: Array, scale: Scale) -> Array:
     Parameters
     ----------
     losses
-        (trials,): of one goal, infinite where infeasible, which share the last rank.
+        (trials,): of one goal, infinite where not complete, which share the last rank.
     scale
         ``ranks``: the normal quantiles of their ranks, so that nothing hangs on their unit or on
         how bad the bad ones are; ``values``: standardised; ``both``: the mean of the two.

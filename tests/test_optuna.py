@@ -74,7 +74,9 @@ def test_the_study_holds_what_was_measured_and_what_was_broken() -> None:
     for theirs, ours in by_number:
         assert theirs.params == dict(ours.architecture)
         feasible = ours.status is Status.COMPLETE
-        assert (theirs.constraints["size"] <= 0) == feasible
+        assert (sum(theirs.constraints.values()) <= 0) == feasible
+        assert (theirs.constraints["size"] > 0) == (ours.status is Status.INFEASIBLE)
+        assert (theirs.constraints["early"] > 0) == (ours.status is Status.SCREENED)
         if feasible:
             assert theirs.values == [-ours.value("x")]
 

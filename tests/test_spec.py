@@ -78,7 +78,7 @@ def test_a_sound_spec_gives_its_parts(tmp_path: Path) -> None:
         ("objectives.first", "max", "objectives.first: no such metric; did you mean 'firsts'?"),
         ("objectives.firsts", "maximise", "objectives.firsts"),
         ("objectives.firsts", {"goal": "max", "atmost": 3}, "did you mean 'at_most'?"),
-        ("objectives.firsts", {}, "a goal, at_most or at_least is needed"),
+        ("objectives.firsts", {}, "a goal, at_most, at_least or among_best is needed"),
         ("objectives.parameters", {"goal": "min", "at_most": "5 ms"}, "no value in parameters"),
         ("objectives.parameters", {"at_most": "60% of bigg"}, "did you mean 'big'?"),
         ("objectives", {"firsts": {"at_most": 3}}, 'one with a goal ("max" or "min") is needed'),

@@ -167,6 +167,8 @@ def _objective_facts(
         )
         if given is not None
     ]
+    if objective.screen is not None:
+        limits.append(objective.screen.asked())
     return {"metric": metric, "goal": table.goal, "limits": " and ".join(limits)}
 
 

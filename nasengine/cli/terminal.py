@@ -251,7 +251,12 @@ class _Shown(Progress):
         self._reporter.advanced(self._work, steps, facts)
 
 
-_STYLES = {Status.INFEASIBLE: "dim", Status.FAILED: "red", Status.LOST: "red"}
+_STYLES = {
+    Status.INFEASIBLE: "dim",
+    Status.SCREENED: "dim",
+    Status.FAILED: "red",
+    Status.LOST: "red",
+}
 
 
 def trial_line(trial: Trial, units: Mapping[str, str]) -> str:

@@ -148,6 +148,8 @@ def _limits(record: Record, metric: str) -> Iterable[Html]:
         for words, limit in (("at most", item.at_most), ("at least", item.at_least)):
             if item.metric == metric and limit is not None:
                 yield tag("small", f"{words} {record.text(metric, limit)}")
+    if metric in record.objectives.screens:
+        yield tag("small", f"goes on {record.objectives.screens[metric].asked()}")
 
 
 def _cells(

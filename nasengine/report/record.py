@@ -105,7 +105,7 @@ class Record:
         found = []
         for metric, asked in self.spec.get("objectives", {}).items():
             table: Any = {"goal": asked} if isinstance(asked, str) else asked
-            limits = {
+            limits: dict[str, Any] = {
                 key: self._limit(metric, table[key], units.get(metric, ""))
                 for key in ("at_most", "at_least")
                 if key in table and units

@@ -29,7 +29,7 @@ from nasengine.errors import (
     SpaceError,
     StorageError,
 )
-from nasengine.estimator import Candidate, Estimator
+from nasengine.estimator import Candidate, Estimator, by_effort
 from nasengine.files import parse_json
 from nasengine.guard import describe, free_memory, guarded
 from nasengine.history import History
@@ -40,6 +40,7 @@ from nasengine.reporter import Reporter, Within
 from nasengine.runs.execution import Executor, InProcess, Job, Measured
 from nasengine.runs.failures import said
 from nasengine.runs.storage import Storage
+from nasengine.screen import BAR
 from nasengine.search import Search
 from nasengine.strategy import Strategy
 from nasengine.trial import Measurement, Status, Trial, check_details
@@ -80,28 +81,28 @@ def measure(search: Search, job: Job) -> Measured:
         if key in found:
             continue
         search.pause_point()
-        told = replace(search, reporter=_telling_of(search, job, key))
-        reason = _failure(key, estimator, Candidate(job.architecture, told, job.label, found))
+        telling = replace(search, reporter=_telling_of(search, job, key))
+        reason = _failure(key, estimator, Candidate(job.architecture, telling, job.label, found))
         if reason:
             failures[key] = reason
             if estimator.effort > 0:  # What only counts holds nothing, and this takes 0.1 s.
                 free_memory()
-        broken = search.objectives.violations(found)
-        if broken and job.stop_early:
-            return Measured(Status.INFEASIBLE, found, _say_broken(search, broken, found))
+        found = search.objectives.with_bars(found, job.bars)
+        if job.stop_early and search.objectives.violations(found):
+            return Measured(*_stopped(search, found))
         if reason and job.stop_early and key in needed:
             break
     told = "; ".join(f"{key}: {reason}" for key, reason in failures.items())
     return Measured(Status.FAILED if failures.keys() & needed else Status.COMPLETE, found, told)
 
 
-def _failure(key: str, estimator: Estimator, candidate: Candidate) -> str:
 def _telling_of(search: Search, job: Job, key: str) -> Reporter:
     """Return a reporter that says what is measured, by which estimator."""
     about = f"{job.label.replace('-', ' ', 1)}, {key}"
     return Within(search.reporter, about, {"estimator": key})
 
 
+def _failure(key: str, estimator: Estimator, candidate: Candidate) -> str:
     """Measure by one estimator, into the candidate's measurements; return why it failed."""
     try:
         with guarded(candidate.search.seed, candidate.label, key):
@@ -114,11 +115,6 @@ def _telling_of(search: Search, job: Job, key: str) -> Reporter:
         return said(error, candidate.search, estimator)
     candidate.measurements.update(measured)
     return ""
-
-
-def by_effort(estimators: Mapping[str, Estimator]) -> list[tuple[str, Estimator]]:
-    """Order estimators so that cheap ones run first; otherwise as in the spec."""
-    return sorted(estimators.items(), key=lambda item: item[1].effort)
 
 
 def _measured_by(key: str, estimator: Estimator, candidate: Candidate) -> dict[str, Measurement]:
@@ -167,13 +163,37 @@ def _as_kept(name: str, details: Mapping[str, Any]) -> Mapping[str, Any]:
         raise EstimationFailed(f"{name}: {error}") from error
 
 
-def _say_broken(search: Search, broken: Iterable[str], found: Mapping[str, Measurement]) -> str:
+def _stopped(
+    search: Search, found: Mapping[str, Measurement]
+) -> tuple[Status, Mapping[str, Measurement], str]:
+    """Say how a trial ends that broke a limit, or that a screen holds back."""
+    if told := _say_broken(search, found):
+        return Status.INFEASIBLE, found, told
+    return Status.SCREENED, found, _say_held_back(search, found)
+
+
+def _say_broken(search: Search, found: Mapping[str, Measurement]) -> str:
     return "; ".join(
         f"{limit.metric} is {_written(search, limit)(found[limit.metric].value)}, "
         f"{limit.asked(_written(search, limit))} is asked"
-        for limit in search.objectives.limits
-        if limit.metric in broken
+        for limit in _broken(search, found)
     )
+
+
+def _broken(search: Search, found: Mapping[str, Measurement]) -> list[Objective]:
+    limits = search.objectives.limits
+    return [i for i in limits if i.metric in found and i.violation(found[i.metric].value) > 0]
+
+
+def _say_held_back(search: Search, found: Mapping[str, Measurement]) -> str:
+    screens, told = search.objectives.screens, []
+    items = {item.metric: item for item in search.objectives.items}
+    for metric in search.objectives.held_back(found):
+        write = _written(search, items[metric])
+        bar = write(found[metric].details[BAR])
+        asked = screens[metric].asked()
+        told.append(f"{metric} is {write(found[metric].value)}; to be {asked} takes {bar}")
+    return "; ".join(told)
 
 
 def _written(search: Search, limit: Objective) -> Callable[[float], str]:
@@ -383,7 +403,9 @@ class Engine:
             reason = f"the process died {MAX_ATTEMPTS} times at the same point of measuring it"
             self._end(label, Measured(Status.FAILED, {}, reason))
         else:
-            self.executor.begin(Job(label, trial.architecture))
+            # Those before it: so a resumed run holds it against the same ones.
+            bars = self.search.objectives.bars(self.history[: trial.number])
+            self.executor.begin(Job(label, trial.architecture, bars=bars))
 
     def _measured_before(self, trial: Trial) -> Trial | None:
         """Return the ended trial that a strategy proposes again; it is not measured twice.
@@ -439,7 +461,7 @@ def _nearest(search: Search, history: History) -> str:
     if not infeasible:
         return ""
     trial = min(infeasible, key=search.objectives.standing)
-    said = _say_broken(search, search.objectives.violations(trial.measurements), trial.measurements)
+    said = _say_broken(search, trial.measurements)
     return (
         f"\nthe nearest was trial {trial.number}: {said}; a resume with a larger budget.trials "
         f"looks further, and other limits are another run"
@@ -453,12 +475,8 @@ def _first(alike: Sequence[str]) -> str:
 
 def _why(search: Search, trial: Trial) -> str:
     """Say why a trial is not complete, alike for all that broke the same limits."""
-    broken = search.objectives.violations(trial.measurements)
+    broken = _broken(search, trial.measurements)
     if trial.status is not Status.INFEASIBLE or not broken:
         return f"{trial.status.value}: {trial.reason}"
-    asked = [
-        f"{limit.metric} {limit.asked(_written(search, limit))}"
-        for limit in search.objectives.limits
-        if limit.metric in broken
-    ]
+    asked = [f"{limit.metric} {limit.asked(_written(search, limit))}" for limit in broken]
     return f"infeasible: not {' and not '.join(asked)}"

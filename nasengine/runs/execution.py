@@ -32,6 +32,8 @@ class Job:
         Whether the final estimators measure as well.
     known
         Measurements that need not be made again.
+    bars
+        What it has to reach to be measured further, by metric (`Objectives.bars`).
     """
 
     label: str
@@ -39,6 +41,7 @@ class Job:
     stop_early: bool = True
     final: bool = False
     known: Mapping[str, Measurement] = field(default_factory=dict)
+    bars: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

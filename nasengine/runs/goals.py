@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from nasengine.errors import SpecError, did_you_mean
+from nasengine.estimator import by_effort
 from nasengine.metric_names import estimator_of, full_name
 from nasengine.objectives import Objective, Objectives
 from nasengine.quantities import parse_quantity
 from nasengine.runs.composition import in_part
-from nasengine.runs.engine import by_effort, measure
+from nasengine.runs.engine import measure
 from nasengine.runs.execution import Job
 from nasengine.runs.spec import GoalTable
+from nasengine.screen import Screen
 from nasengine.search import Search
 from nasengine.trial import Direction, Metric, Status
 
@@ -84,8 +88,8 @@ def objectives_of(
         _refuse_test(name, metrics)
         table = wanted if isinstance(wanted, GoalTable) else GoalTable(goal=wanted)
         where = f"objectives.{name}"
-        if table.goal is None and table.at_most is None and table.at_least is None:
-            raise SpecError(f"{where}: a goal, at_most or at_least is needed")
+        if not table.model_dump(exclude_none=True):
+            raise SpecError(f"{where}: a goal, at_most, at_least or among_best is needed")
         limits = [
             _limit(limit, f"{where}.{key}", name, metrics[name].unit, search, reference_value)
             for key, limit in (("at_most", table.at_most), ("at_least", table.at_least))
@@ -93,8 +97,9 @@ def objectives_of(
         most, least = limits
         if most is not None and least is not None and least > most:
             raise SpecError(f"{where}: at_least {table.at_least} is above at_most {table.at_most}")
-        if table.goal is not None or limits != [None, None]:
-            items.append(Objective(name, table.goal, *limits))
+        screen = _screen(table.among_best, f"{where}.among_best", name, metrics[name], search)
+        if table.goal is not None or screen is not None or limits != [None, None]:
+            items.append(Objective(name, table.goal, most, least, screen))
     objectives = Objectives(tuple(items))
     if not objectives.goals:
         raise SpecError('objectives: one with a goal ("max" or "min") is needed')
@@ -131,6 +136,42 @@ def _limit(
         raise SpecError(f"{where}: no reference network {quantity.reference!r}; {near}")
     value = reference_value(quantity.reference, metric)
     return None if value is None else quantity.to(unit, where=where, reference_value=value)
+
+
+def _screen(
+    given: float | str | None, where: str, name: str, metric: Metric, search: Search
+) -> Screen | None:
+    """Return which share of the trials goes on from a metric; None without one.
+
+    Raises
+    ------
+    SpecError
+        If it is no share, or nothing is measured after it that it could spare.
+    """
+    if given is None:
+        return None
+    share = _share(given, where)
+    if not 0 < share < 1:
+        raise SpecError(
+            f"{where}: {given!r} is no share of the trials; one above 0 and below 1 is, such as "
+            f'0.33 or "33%"'
+        )
+    order = [key for key, _ in by_effort(search.estimators)]
+    if estimator_of(name) == order[-1]:
+        raise SpecError(
+            f"{where}: nothing is measured after {name}, so it spares nothing; estimators run in "
+            f"this order: {', '.join(order)} (cheap ones first, then as in the spec)"
+        )
+    return Screen(share, metric.direction)
+
+
+def _share(given: float | str, where: str) -> float:
+    """Return a number or a percentage as a number; NaN for what is neither."""
+    with suppress(SpecError):
+        quantity = parse_quantity(given, where=where)
+        if not quantity.reference:
+            return quantity.to("", where=where)
+    return math.nan
 
 
 def _reference_values(search: Search, given: ReferenceValue | None) -> ReferenceValue:

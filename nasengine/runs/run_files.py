@@ -61,6 +61,7 @@ class _Goal:
     goal: Direction | None = None
     at_most: float | str | None = None
     at_least: float | str | None = None
+    among_best: float | str | None = None
 
 
 @dataclass(frozen=True)

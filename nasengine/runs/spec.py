@@ -72,14 +72,17 @@ class _Strict(BaseModel):
 
 
 class GoalTable(_Strict):
-    """An objective written as a table: a goal, limits, or both."""
+    """An objective written as a table: a goal, limits, a screen, or several of these."""
 
     goal: Literal["max", "min"] | None = None
-    """Which way is better; none for a limit alone."""
+    """Which way is better; none where it is not optimised."""
     at_most: float | str | None = None
     """Upper limit: a number in the metric's unit, `"5 ms"`, `"20M"` or `"60% of unet"`."""
     at_least: float | str | None = None
     """Lower limit, written like `at_most`."""
+    among_best: float | str | None = None
+    """A screen, such as `"33%"`: only trials among that share of the best so far are measured
+    further, by the estimators after this one."""
 
 
 def _form(given: Any) -> str:

@@ -199,6 +199,7 @@ class _Worker:
                 "stop_early": job.stop_early,
                 "final": job.final,
                 "known": measurements_to(job.known),
+                "bars": dict(job.bars),
             }
         )
         assert self._process.stdin is not None

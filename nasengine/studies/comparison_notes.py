@@ -15,7 +15,7 @@ from nasengine.studies.comparison import (
     judged,
 )
 from nasengine.studies.fronts import VOLUME, columns_of
-from nasengine.studies.summary import Summary
+from nasengine.studies.summary import UNMEASURED, Summary
 
 
 def notes(table: Sequence[Row], baseline: Baseline) -> list[str]:
@@ -107,15 +107,12 @@ def _unmeasured_trials(table: Sequence[Row]) -> Iterator[str]:
     told = []
     for row in table:
         runs = [run for run in row.runs.values() if run.trials]
-        counts = {s: sum(run.ended.get(s, 0) for run in runs) for s in _UNMEASURED}
+        counts = {s: sum(run.ended.get(s, 0) for run in runs) for s in UNMEASURED}
         if any(counts.values()):
             said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
             told.append(f"{row.name} {said} of {sum(run.trials for run in runs)}")
     if told:
         yield f"trials not measured in full: {'; '.join(told)}"
-
-
-_UNMEASURED = ("infeasible", "failed", "lost")
 
 
 def _machines(runs: Sequence[Summary]) -> Iterator[str]:

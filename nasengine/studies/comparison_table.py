@@ -25,12 +25,10 @@ from nasengine.studies.comparison import (
     ranked,
 )
 from nasengine.studies.comparison_notes import notes
-from nasengine.studies.summary import ABSENT
+from nasengine.studies.summary import ABSENT, UNMEASURED
 
 SPARE = ("bootstrap",)
 """Titles of `header` that a narrow table does without: the t interval is the one to judge by."""
-
-STATUSES = ("infeasible", "failed", "lost")
 
 
 def header(table: Sequence[Row], baseline: Baseline) -> list[str]:
@@ -119,14 +117,14 @@ def write_runs(table: Sequence[Row], path: Path) -> None:
         dict.fromkeys(m for row in table for run in row.runs.values() for m in run.values)
     )
     keys = list(table[0].setting)
-    titles = [*keys, "seed", "trials", "seconds", *STATUSES, *metrics, "problem", "folder"]
+    titles = [*keys, "seed", "trials", "seconds", *UNMEASURED, *metrics, "problem", "folder"]
     found = [
         [
             *_setting_cells(row),
             seed,
             run.trials,
             round(run.seconds, 3),
-            *(run.ended.get(status, 0) for status in STATUSES),
+            *(run.ended.get(status, 0) for status in UNMEASURED),
             *(run.values.get(metric, "") for metric in metrics),
             run.problem,
             run.folder.name,

@@ -12,10 +12,15 @@ from nasengine.errors import RunFolderError, SpecError
 from nasengine.runs.run_files import read_environment, read_identity, read_result, read_spec
 from nasengine.runs.spec import read_toml
 from nasengine.runs.storage import Storage
-from nasengine.trial import Metric, Trial
+from nasengine.trial import Metric, Status, Trial
 
 ABSENT = "-"
 """Stands where a run has no such setting, or no such value was measured."""
+
+UNMEASURED = tuple(
+    status.value for status in (Status.INFEASIBLE, Status.SCREENED, Status.FAILED, Status.LOST)
+)
+"""How a trial ends that is not measured in full."""
 
 NO_SETTING = frozenset({"seed", "name", "references", "execution.isolate"})
 """Keys of a spec that change nothing of what a search finds, and the seed, which makes no row."""
@@ -46,7 +51,7 @@ class Summary:
     counted
         The metrics without chance: measured again, they are the same.
     ended
-        How many trials ended in which way: ``complete``, ``infeasible``, ``failed``, ``lost``.
+        How many trials ended in which way: ``complete``, or one of `UNMEASURED`.
     budget
         What the search was allowed: ``trials``, ``seconds``, or both.
     machine

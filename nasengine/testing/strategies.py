@@ -36,6 +36,7 @@ from nasengine.moves import enumerate_all
 from nasengine.objectives import Objective, Objectives
 from nasengine.operations import Zero
 from nasengine.randomness import derive_seed
+from nasengine.screen import BAR, Screen
 from nasengine.search import Search
 from nasengine.space import SearchSpace
 from nasengine.strategy import Strategy
@@ -95,14 +96,25 @@ def complete(trial: Trial) -> Trial:
 
 
 def troubled(trial: Trial) -> Trial:
-    """Let one trial in five fail, one be lost, one break a limit before ``x`` is measured."""
+    """Let one trial in five fail, one be lost, one end before ``x`` is measured.
+
+    These break a limit or are held back by a screen, in turn.
+    """
     if trial.number % 5 == 1:
         return _ended(trial, Status.FAILED, {}, "out of memory")
     if trial.number % 5 == 2:
         return _ended(trial, Status.LOST, {}, "the machine went away")
+    if trial.number % 10 == 8:
+        return held_back(trial)
     if trial.number % 5 == 3:
         return _ended(trial, Status.INFEASIBLE, {"size": Measurement(2.0)}, "size 2 > 1")
     return complete(trial)
+
+
+def held_back(trial: Trial) -> Trial:
+    """Let a screen hold a trial back."""
+    early = Measurement(made_up(trial.architecture, "early") - 1, {BAR: 1.0})
+    return _ended(trial, Status.SCREENED, {"early": early}, "early is too low")
 
 
 def _ended(
@@ -115,7 +127,8 @@ def search_for(space: SearchSpace, goals: int = 1, seed: int = 0) -> Search:
     """Return a search of so many goals: ``x`` (max), ``y`` (min), ``z`` (max)."""
     items = (Objective("x", "max"), Objective("y", "min"), Objective("z", "max"))[:goals]
     limit = Objective("size", at_most=1.0)
-    return tiny_search(space, objectives=Objectives((*items, limit)), seed=seed)
+    screen = Objective("early", screen=Screen(0.5, "max"))
+    return tiny_search(space, objectives=Objectives((*items, limit, screen)), seed=seed)
 
 
 def play(
@@ -218,6 +231,37 @@ class StrategyContract:
         if tempting > proposed(-2.0, 0.5):
             assert proposed(2.0, 2.0) < tempting
 
+    def test_what_a_screen_holds_back_does_not_attract(
+        self, strategy: Strategy, search: Search
+    ) -> None:
+        """A choice that never passes a screen is proposed less than one that gives the best.
+
+        Strategies that learn nothing from values propose it as often.
+        """
+        name, choices = list(search.space.decisions.items())[-1]
+
+        def proposed(end: Outcome) -> int:
+            def outcome(trial: Trial) -> Trial:
+                return end(trial) if trial.architecture[name] == choices[0] else complete(trial)
+
+            runs = [
+                play(strategy, afresh(search, seed), self.trials, outcome=outcome)
+                for seed in range(3)
+            ]
+            return sum(a[name] == choices[0] for run in runs for a in architectures(run))
+
+        def best(trial: Trial) -> Trial:
+            values = {"x": Measurement(2.0), "y": Measurement(-2.0), "z": Measurement(2.0)}
+            return _ended(trial, Status.COMPLETE, values)
+
+        def worst(trial: Trial) -> Trial:
+            values = {"x": Measurement(-2.0), "y": Measurement(2.0), "z": Measurement(-2.0)}
+            return _ended(trial, Status.COMPLETE, values)
+
+        tempting = proposed(best)
+        if tempting > proposed(worst):
+            assert proposed(held_back) < tempting
+
     def test_resumed_anywhere_it_goes_on_the_same(self, strategy: Strategy, search: Search) -> None:
         """A history read back, cut at any trial, is gone on from as if nothing had happened."""
         whole = play(strategy, search, self.trials, outcome=troubled)
@@ -278,7 +322,9 @@ class StrategyContract:
             # The first of each round ends, the others run on.
             history.record(complete(history[len(history) - len(proposed)]))
 
-    @pytest.mark.parametrize("status", [Status.FAILED, Status.LOST, Status.INFEASIBLE])
+    @pytest.mark.parametrize(
+        "status", [Status.FAILED, Status.LOST, Status.INFEASIBLE, Status.SCREENED]
+    )
     def test_goes_on_when_nothing_succeeds(
         self, strategy: Strategy, search: Search, status: Status
     ) -> None:

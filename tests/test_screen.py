@@ -1,0 +1,242 @@
+"""Screens: only the best by a cheap metric are measured by the dear estimators after it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_spec import load, tables
+
+from nasengine.architecture import Architecture
+from nasengine.errors import SpecError
+from nasengine.estimator import Candidate, Estimator
+from nasengine.files import read_json, write_json
+from nasengine.history import History
+from nasengine.objectives import Objective, Objectives
+from nasengine.plugin import load_class
+from nasengine.runs import session
+from nasengine.runs.engine import Engine, best_or_fail
+from nasengine.runs.storage import Storage
+from nasengine.screen import BAR, Screen
+from nasengine.search import Search
+from nasengine.strategy import Strategy
+from nasengine.testing.strategies import BranchedSpace, made_up
+from nasengine.testing.stubs import tiny_search
+from nasengine.trial import Measurement, Metric, Status, Trial
+from nasengine.workload import estimate
+
+VALUES = st.lists(st.integers(0, 20).map(float), max_size=30)
+
+
+class Made(Estimator):
+    """A made-up value of the architecture, cheap or dear; it counts how often it was asked."""
+
+    metric: str = "x"
+    effort = 1
+    asked: list[str] = []
+
+    def metrics(self, search: Search) -> tuple[Metric, ...]:
+        return (Metric("value", "", "max"),)
+
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
+        self.asked.append(candidate.label)
+        return {"value": Measurement(made_up(candidate.architecture, self.metric))}
+
+
+def screened_search(folder: Path, share: float = 0.5, **more: Any) -> Search:
+    objectives = Objectives(
+        (Objective("quick", screen=Screen(share, "max")), Objective("slow", "max"))
+    )
+    estimators = {"quick": Made(metric="x", asked=[]), "slow": Made(metric="y", asked=[])}
+    space = BranchedSpace()
+    return tiny_search(space, estimators=estimators, folder=folder, objectives=objectives, **more)
+
+
+def searched(search: Search, strategy: str = "random", name: str = "history.sqlite") -> History:
+    return Engine(search, load_class(Strategy, strategy)(), Storage(search.folder / name)).run()
+
+
+@given(VALUES, st.floats(0.01, 0.99), st.sampled_from(["max", "min"]), st.integers(0, 20))
+def test_it_goes_on_where_it_is_among_the_best_share(
+    earlier: list[float], share: float, better: Any, value: int
+) -> None:
+    bar = Screen(share, better).bar(earlier)
+    goes_on = bar is None or (value >= bar if better == "max" else value <= bar)
+    ahead = sum(other > value if better == "max" else other < value for other in earlier)
+    assert goes_on == (ahead < math.ceil(round(share * (len(earlier) + 1), 9)))
+
+
+def test_what_is_not_among_the_best_so_far_is_measured_no_further(tmp_path: Path) -> None:
+    search = screened_search(tmp_path, share=0.25, trials=20)
+    history = searched(search)
+    seen: list[float] = []
+    for trial in history:
+        value = trial.value("quick")
+        ahead = sum(other > value for other in seen)
+        seen.append(value)
+        goes_on = ahead < math.ceil(len(seen) / 4)
+        assert trial.status is (Status.COMPLETE if goes_on else Status.SCREENED), trial
+        assert ("slow" in trial.measurements) is goes_on
+    slow = search.estimators["slow"]
+    assert isinstance(slow, Made)
+    assert len(slow.asked) == len(history.complete)
+    assert 5 <= len(history.complete) <= 12
+    held = next(t for t in history if t.status is Status.SCREENED)
+    bar = held.measurements["quick"].details[BAR]
+    assert held.reason == (
+        f"quick is {held.value('quick'):.3f}; to be among the best 25% so far takes {bar:.3f}"
+    )
+    assert best_or_fail(search, history).status is Status.COMPLETE
+
+
+def test_where_less_is_better_the_least_go_on(tmp_path: Path) -> None:
+    screen = Screen(0.5, "min")
+    assert screen.bar([3.0, 1.0, 2.0]) == 2.0
+    assert screen.holds_back(Measurement(2.5, {BAR: 2.0}))
+    assert not screen.holds_back(Measurement(2.0, {BAR: 2.0}))
+    assert not screen.holds_back(Measurement(9.0))
+
+
+def test_a_resumed_search_holds_each_trial_against_the_same_ones(tmp_path: Path) -> None:
+    whole = searched(screened_search(tmp_path, trials=16))
+    for cut in (1, 7, 13):
+        search = screened_search(tmp_path, trials=16)
+        storage = Storage(tmp_path / f"cut-{cut}.sqlite")
+        for trial in whole[:cut]:
+            storage.begin(trial, "", 0.0)
+            storage.finish(trial, 0.0)
+        killed = replace(whole[cut], status=Status.RUNNING, measurements={}, reason="")
+        storage.begin(killed, "", 0.0)
+        again = Engine(search, load_class(Strategy, "random")(), storage).run()
+        assert [(t.status, t.measurements) for t in again] == [
+            (t.status, t.measurements) for t in whole
+        ]
+
+
+def trial(number: int, status: Status, **found: tuple[float, float | None]) -> Trial:
+    measured = {
+        name: Measurement(value, {} if bar is None else {BAR: bar})
+        for name, (value, bar) in found.items()
+    }
+    return Trial(number, Architecture({"a": "b"}), str(number), status, measurements=measured)
+
+
+def test_what_came_further_stands_better_and_bars_of_other_times_do_not_count() -> None:
+    objectives = Objectives(
+        (
+            Objective("first", screen=Screen(0.5, "max")),
+            Objective("second", screen=Screen(0.5, "max")),
+            Objective("size", at_most=10.0),
+            Objective("iou", "max"),
+        )
+    )
+    in_order = [
+        trial(0, Status.COMPLETE, first=(0.1, None), second=(0.1, None), iou=(0.2, None)),
+        trial(1, Status.SCREENED, first=(0.6, 0.5), second=(0.3, 0.4)),
+        trial(2, Status.SCREENED, first=(0.9, 0.5), second=(0.2, 0.3)),
+        trial(3, Status.SCREENED, first=(0.5, 0.9)),
+        trial(4, Status.SCREENED, first=(0.3, 0.31)),
+        trial(5, Status.INFEASIBLE, size=(10.1, None), first=(0.9, None)),
+        trial(6, Status.INFEASIBLE, size=(30.0, None)),
+    ]
+    standings = [objectives.standing(t) for t in in_order]
+    assert standings == sorted(standings)
+    assert objectives.ranks(in_order) == list(range(7))
+    assert objectives.best(in_order) is in_order[0]
+
+
+@pytest.mark.parametrize("strategy", ["predictor", "evolution", "local_search", "optuna"])
+def test_strategies_find_more_in_fewer_dear_measurements(tmp_path: Path, strategy: str) -> None:
+    """Where the quick value tells of the slow one, screened searches spend half and find as much.
+
+    Both have 12 trials; the screened one may measure a part of them by the slow estimator.
+    """
+    dear, best = {True: 0, False: 0}, {True: 0.0, False: 0.0}
+    for seed in range(4):
+        for is_screened in (True, False):
+            folder = tmp_path / f"{seed}-{is_screened}"
+            folder.mkdir()
+            search = screened_search(folder, share=0.3, trials=12, seed=seed)
+            related = {"quick": Made(metric="y", asked=[]), "slow": Made(metric="y", asked=[])}
+            items = search.objectives.items[0 if is_screened else 1 :]
+            search = replace(search, estimators=related, objectives=Objectives(items))
+            history = searched(search, strategy)
+            assert len(history) == 12
+            dear[is_screened] += len(related["slow"].asked)
+            best[is_screened] += best_or_fail(search, history).value("slow")
+    assert dear[True] <= 0.8 * dear[False]
+    assert best[True] >= best[False] - 0.1
+
+
+def spec_with(**objectives: Any) -> dict[str, Any]:
+    given = tables()
+    given["estimators"] = {
+        "quick": {"name": "trained", "iterations": 2},
+        "iou": {"name": "trained", "iterations": 8},
+        "parameters": {},
+    }
+    given["objectives"] = {"iou": "max", **objectives}
+    return given
+
+
+def test_a_run_with_workers_screens_and_keeps_it(tmp_path: Path) -> None:
+    given = spec_with(quick={"among_best": "50%"})
+    given["budget"] = {"trials": 4}
+    given["execution"] = {"isolate": True}
+    finished = session.run(given, runs=tmp_path / "runs")
+    kept = Storage(finished.folder / "history.sqlite").history()
+    bars = [t.measurements["quick"].details.get(BAR) for t in kept]
+    assert bars[0] is None
+    assert all(bar is not None for bar in bars[1:])
+    for t, bar in zip(kept, bars, strict=True):
+        goes_on = bar is None or t.value("quick") >= bar
+        assert t.status is (Status.COMPLETE if goes_on else Status.SCREENED)
+    assert f"{Screen(0.5, 'max').asked()}" in (finished.folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("objectives", "told"),
+    [
+        ({"quick": {"among_best": 1.5}}, "objectives.quick.among_best: 1.5 is no share"),
+        ({"quick": {"among_best": "1/3"}}, "objectives.quick.among_best: '1/3' is no share"),
+        ({"quick": {"among_best": "5 ms"}}, "objectives.quick.among_best: '5 ms' is no share"),
+        ({"quick": {"among_best": "0%"}}, "objectives.quick.among_best: '0%' is no share"),
+        ({"quick": {"among_best": "30% of all_conv"}}, "is no share of the trials"),
+        (
+            {"iou": {"goal": "max", "among_best": 0.5}},
+            "objectives.iou.among_best: nothing is measured after iou, so it spares nothing; "
+            "estimators run in this order: parameters, quick, iou",
+        ),
+    ],
+)
+def test_a_screen_that_is_none_is_refused(
+    objectives: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError, match="objectives") as caught:
+        load(spec_with(**objectives), tmp_path).search(tmp_path)
+    assert told in str(caught.value)
+
+
+def test_the_estimate_knows_how_many_go_on(tmp_path: Path) -> None:
+    def seconds(**objectives: Any) -> tuple[float, float]:
+        experiment = load(spec_with(**objectives), tmp_path)
+        found = estimate(experiment.search(tmp_path), experiment.strategy)
+        return found.trial_seconds, found.reference_seconds
+
+    one, reference = seconds(quick={"among_best": 0.25})
+    # 2 steps for every trial, 8 for a quarter of them; a reference takes all 10.
+    assert one / reference == pytest.approx(4 / 10)
+    one, reference = seconds()
+    assert one == reference
+
+
+def test_objectives_are_kept_with_their_screens(tmp_path: Path) -> None:
+    items = (Objective("quick", screen=Screen(0.25, "min")), Objective("iou", "max"))
+    write_json(tmp_path / "objectives.json", [asdict(item) for item in items])
+    assert read_json(tmp_path / "objectives.json", tuple[Objective, ...]) == items
