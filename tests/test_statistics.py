@@ -8,7 +8,13 @@ import random
 import pytest
 
 from nasengine.runs.result import Comparison
-from nasengine.statistics import agreement, difference, t_interval
+from nasengine.statistics import (
+    agreement,
+    bootstrap_interval,
+    difference,
+    spearman_interval,
+    t_interval,
+)
 from nasengine.trial import Measurement, Metric
 
 CASES = 1000
@@ -46,8 +52,19 @@ def test_what_does_not_vary_and_one_value_have_no_interval(paired: bool) -> None
     alone = difference([2.0], [1.0, 1.5], paired=False)
     assert alone.value == 0.75
     assert all(math.isnan(bound) for bound in (alone.low, alone.high, *alone.bootstrap))
-    # What rounding leaves behind is no spread: 0.6 - 0.5 is not quite 1.0 - 0.9.
-    assert math.isnan(t_interval([0.6, 1.0], [0.5, 0.9], paired=True)[0])
+    # What rounding leaves behind is no spread: 0.3 - 0.2 is not quite 0.8 - 0.7.
+    assert math.isnan(t_interval([0.3, 0.8], [0.2, 0.7], paired=True)[0])
+
+
+@pytest.mark.parametrize(("paired", "margin"), [(True, 0.196), (False, 0.277)])
+def test_the_bootstrap_leaves_out_a_fortieth_on_either_side(paired: bool, margin: float) -> None:
+    """Of a hundred values its interval is the normal one, whose 1.96 is not the 1.64 of 90%."""
+    first = [1.0] * 50 + [3.0] * 50
+    second = [5.0] * 100 if paired else [value + 4 for value in first]
+    found = bootstrap_interval(first, second, paired=paired)
+    middle = -3.0 if paired else -4.0
+    assert found == pytest.approx((middle - margin, middle + margin), abs=0.015)
+    assert found == bootstrap_interval(first, second, paired=paired)
 
 
 def test_agreement_without_a_spread_or_a_value_has_none() -> None:
@@ -55,6 +72,19 @@ def test_agreement_without_a_spread_or_a_value_has_none() -> None:
     some = agreement([1.0, 1.0, 3.0], [0.0, 1.0, 2.0])
     assert some["mean_relative_error"] == 0.25, "of what is not 0"
     assert math.isnan(agreement([1.0, 2.0], [0.0, 0.0])["mean_relative_error"])
+
+
+def test_equal_values_share_their_ranks() -> None:
+    """Spearman of mean ranks; Kendall's tau-b: 5 pairs in order, of 5 and of 6 that can be."""
+    found = agreement([1.0, 1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0])
+    assert found["spearman"] == pytest.approx(4.5 / math.sqrt(4.5 * 5))
+    assert found["kendall"] == pytest.approx(5 / math.sqrt(5 * 6))
+
+
+def test_few_pairs_and_a_perfect_ranking_have_no_interval() -> None:
+    assert all(map(math.isnan, (*spearman_interval(0.8, 3), *spearman_interval(-1.0, 10))))
+    low, high = spearman_interval(-0.8, 4)
+    assert -1 < low < -0.8 < high < 1
 
 
 def test_a_verdict_over_two_seeds_asks_for_more_than_a_plain_gain() -> None:
@@ -76,3 +106,4 @@ def test_a_relative_error_is_called_one() -> None:
     assert agreement([2.0, 4.0, 9.0], [1.0, 2.0, 3.0])["mean_relative_error"] == pytest.approx(
         4 / 3
     )
+    assert agreement([-1.5, -2.2], [-1.0, -2.0])["mean_relative_error"] == pytest.approx(0.3)
