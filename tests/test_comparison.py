@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from nasengine.studies.comparison import Row, baseline_of, rows
+from nasengine.studies.comparison import Row, baseline_of, confidence_of, rows
 from nasengine.studies.comparison_notes import notes
 from nasengine.studies.comparison_table import header, lines, write_comparison
 from nasengine.studies.summary import Summary, settings_of
@@ -172,6 +172,22 @@ def test_intervals_hold_together_over_the_rows() -> None:
     assert among.split("[")[1].startswith("-"), "what five comparisons show is less"
     text = " ".join(notes(many, baseline_of(many, None)))
     assert "all 5 together: each has 99.0% (Bonferroni)" in text
+
+
+def test_a_row_without_a_gain_makes_no_interval_wider() -> None:
+    def under(width: str, summary: Summary) -> Summary:
+        return replace(summary, setting={**summary.setting, "space.width": width})
+
+    one = [
+        found(s, seed, iou=v * (1 + seed))
+        for s, v in (("random", 0.1), ("darts", 0.3))
+        for seed in (0, 1)
+    ]
+    failed = [under("8", found("random", 0)), under("8", found("darts", 0, iou=0.5))]
+    table = rows([*(under("4", run) for run in one), *failed])
+    baseline = baseline_of(table, None)
+    assert confidence_of(table, baseline) == 0.95
+    assert "Bonferroni" not in " ".join(notes(table, baseline))
 
 
 GAIN = "gain over random [95% interval]"

@@ -230,11 +230,16 @@ def gain(row: Row, baseline: Row, metric: str, confidence: float = 0.95) -> Gain
     return Gain(found, len(pairs), wins, ties, paired)
 
 
+def compared(table: Sequence[Row], baseline: Baseline) -> list[tuple[Row, Row]]:
+    """Return the rows that have a gain, each with what it is held against."""
+    metric = judged(table)
+    pairs = [(row, other) for row in table if (other := baseline.of(row)) is not None]
+    return [(row, other) for row, other in pairs if row.values(metric) and other.values(metric)]
+
+
 def confidence_of(table: Sequence[Row], baseline: Baseline) -> float:
     """Return the confidence of each t interval with which all of them hold in 95% (Bonferroni)."""
-    metric = judged(table)
-    compared = [row for row in table if row.values(metric) and baseline.of(row) is not None]
-    return 1 - 0.05 / max(1, len(compared))
+    return 1 - 0.05 / max(1, len(compared(table, baseline)))
 
 
 def judged(table: Sequence[Row]) -> str:

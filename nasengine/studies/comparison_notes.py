@@ -9,6 +9,7 @@ from nasengine.quantities import format_duration
 from nasengine.studies.comparison import (
     Baseline,
     Row,
+    compared,
     confidence_of,
     gain,
     goals_of,
@@ -58,11 +59,11 @@ def _fronts(table: Sequence[Row]) -> str:
 
 
 def _intervals(table: Sequence[Row], baseline: Baseline) -> Iterator[str]:
-    against = [(row, other) for row in table if (other := baseline.of(row)) is not None]
-    gains = [found for pair in against if (found := gain(*pair, judged(table))) is not None]
+    pairs = compared(table, baseline)
+    gains = [found for pair in pairs if (found := gain(*pair, judged(table))) is not None]
     if not gains:
         return
-    if {row.name for _, row in against} - {baseline.name}:
+    if {other.name for _, other in pairs} - {baseline.name}:
         yield f"baseline: the row of {baseline.name} that differs in the strategy alone"
     if all(math.isnan(found.found.low) for found in gains):
         yield "no intervals: they need two seeds of a row, and values that vary"
