@@ -17,7 +17,8 @@ from nasengine.errors import SpecError, StorageError
 from nasengine.runs.storage import Storage
 from nasengine.statistics import difference
 from nasengine.studies import ablation
-from nasengine.studies.ablation import _time_left, load_cell
+from nasengine.studies.ablation import _time_left
+from nasengine.studies.cell_spec import load_cell
 from nasengine.studies.grid import Cell, cells, parse_vary
 
 VARY = ["--vary", "strategy.name=local_search", "--vary", "seed=0..2"]
@@ -321,10 +322,12 @@ def test_a_value_given_twice_is_refused_before_anything_runs(varied: dict[str, l
         cells(tables(), varied)
 
 
-@pytest.mark.parametrize("text", ["strategy.name", "=a", "seed=", "seed=3..1"])
-def test_a_vary_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(SpecError, match="--vary"):
-        parse_vary([text])
+@pytest.mark.parametrize(
+    "texts", [["strategy.name"], ["=a"], ["seed="], ["seed=3..1"], ["seed=0", "seed = 1"]]
+)
+def test_a_vary_that_is_none_is_refused(texts: list[str]) -> None:
+    with pytest.raises(SpecError, match=f"--vary '{texts[-1]}'"):
+        parse_vary(texts)
 
 
 def test_a_wrong_cell_is_refused_before_anything_runs(

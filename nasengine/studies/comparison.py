@@ -11,6 +11,7 @@ from nasengine.metric_names import is_primary
 from nasengine.quantities import format_quantity
 from nasengine.statistics import Difference, deviation, difference, mean
 from nasengine.studies.fronts import VOLUME, with_volumes
+from nasengine.studies.grid import of_strategy
 from nasengine.studies.summary import ABSENT, Summary
 from nasengine.trial import Metric
 
@@ -50,7 +51,7 @@ class Row:
     @property
     def apart_from_strategy(self) -> dict[str, str]:
         """The setting without what is the strategy's."""
-        return {k: v for k, v in self.setting.items() if k.partition(".")[0] != "strategy"}
+        return {k: v for k, v in self.setting.items() if not of_strategy(k)}
 
     def values(self, metric: str) -> list[float]:
         """Return the winners' values in order of seed, where they are measured."""

@@ -65,7 +65,7 @@ def parse_vary(texts: Iterable[str]) -> dict[str, list[Any]]:
     Raises
     ------
     SpecError
-        If one has no key or no value.
+        If one has no key or no value, or a key is given twice.
 
     Examples
     --------
@@ -74,23 +74,32 @@ def parse_vary(texts: Iterable[str]) -> dict[str, list[Any]]:
     """
     varied: dict[str, list[Any]] = {}
     for text in texts:
-        key, equals, values = text.partition("=")
-        numbers = re.fullmatch(r"\s*(\d+)\.\.(\d+)\s*", values)
-        if not equals or not key.strip() or not values.strip():
+        key, equals, values = (part.strip() for part in text.partition("="))
+        if not (key and equals and values):
             raise SpecError(f"--vary {text!r}: key=a,b,c or key=0..4 is needed")
-        varied[key.strip()] = (
-            list(range(int(numbers[1]), int(numbers[2]) + 1))
-            if numbers
-            else [parse_value(value.strip()) for value in values.split(",")]
-        )
-        if not varied[key.strip()]:
+        if key in varied:
+            raise SpecError(f"--vary {text!r}: {key} is varied already; give all its values in one")
+        varied[key] = _values(values)
+        if not varied[key]:
             raise SpecError(f"--vary {text!r}: an empty range")
     return varied
+
+
+def _values(text: str) -> list[Any]:
+    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", text)
+    if numbers:
+        return list(range(int(numbers[1]), int(numbers[2]) + 1))
+    return [parse_value(value.strip()) for value in text.split(",")]
 
 
 def strategy_key(varied: Mapping[str, Any]) -> str:
     """Return the key that strategies are varied by: whole tables, or their names."""
     return "strategy" if "strategy" in varied else "strategy.name"
+
+
+def of_strategy(key: str) -> bool:
+    """Say whether a key path is the strategy's."""
+    return key.partition(".")[0] == "strategy"
 
 
 def cells(

@@ -1,0 +1,97 @@
+"""The spec of a cell: the file's, under what the cell varies; and that of its references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nasengine.errors import SpecError
+from nasengine.runs.composition import in_file, swap
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.spec import Table, override, read_toml
+from nasengine.studies.grid import RANDOM, Cell, of_strategy
+
+
+def load_cell(path: Path, assignments: Sequence[str], cell: Cell) -> Experiment:
+    """Build a cell's experiment; references are measured in runs of their own.
+
+    An override of a setting that another strategy than the spec's does not have is dropped, with
+    a note.
+
+    Raises
+    ------
+    SpecError, PluginError
+        If the spec does not take the cell's values, or a key path leads through a value.
+    """
+    with in_file(path):
+        tables, notes = _composed(path, assignments, cell)
+        tables["references"] = []
+        experiment = Experiment.from_table(tables, path.parent.resolve())
+        return replace(experiment, notes=tuple(notes), source=path)
+
+
+def load_references(path: Path, assignments: Sequence[str], cell: Cell) -> Experiment:
+    """Build the experiment that measures the references, whatever strategy the spec has.
+
+    Raises
+    ------
+    SpecError, PluginError
+        As of `load_cell`.
+    """
+    with in_file(path):
+        tables, _ = _composed(path, assignments, cell)
+        tables["strategy"] = {"name": RANDOM}
+        return replace(Experiment.from_table(tables, path.parent.resolve()), source=path)
+
+
+def _composed(path: Path, assignments: Sequence[str], cell: Cell) -> tuple[Table, list[str]]:
+    """Return the spec's tables with overrides and a cell's values, and what was dropped."""
+    tables = read_toml(path)
+    tables.pop("ablation", None)
+    for key, value in cell.overrides.items():
+        if isinstance(value, Mapping):
+            _place(tables, key, value)
+    tables, asked = override(tables, assignments)
+    before = _strategy_name(tables)
+    for key, value in cell.overrides.items():
+        if not isinstance(value, Mapping):
+            _place(tables, key, value)
+    kept = [*asked, *_paths(cell)]
+    changed = before != _strategy_name(tables) or "strategy" in cell.overrides
+    if changed:
+        kept = [path for path in kept if path not in asked or not of_strategy(path)]
+    swapped = [*asked, *cell.overrides, *(["strategy.name"] if changed else [])]
+    notes = [
+        note
+        for name in dict.fromkeys(swapped)
+        for note in swap(tables, name, kept, path.parent.resolve())
+    ]
+    return tables, notes
+
+
+def _strategy_name(tables: Table) -> Any:
+    strategy = tables.get("strategy")
+    return strategy.get("name") if isinstance(strategy, Mapping) else None
+
+
+def _paths(cell: Cell) -> list[str]:
+    """Return the key paths of a cell's values, of those in tables as well."""
+    return [
+        path
+        for key, value in cell.overrides.items()
+        for path in ([f"{key}.{name}" for name in value] if isinstance(value, Mapping) else [key])
+    ]
+
+
+def _place(tables: Table, path: str, value: Any) -> None:
+    """Put a value, or a table in the place of another, at a key path."""
+    *keys, last = path.split(".")
+    place: Any = tables
+    for key in keys:
+        place = place.setdefault(key, {})
+        if not isinstance(place, dict):
+            raise SpecError(f"ablation.vary.{path}: {key!r} is a value, not a table")
+    place[last] = deepcopy(value)
