@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 import tomli_w
 
+from nasengine import files
+from nasengine.errors import StorageError
 from nasengine.studies.comparison import Row, baseline_of, confidence_of, rows
 from nasengine.studies.comparison_notes import notes
 from nasengine.studies.comparison_table import header, lines, write_comparison
@@ -160,6 +163,23 @@ def test_a_name_is_no_formula_and_no_border(tmp_path: Path) -> None:
     assert (tmp_path / "comparison.png").stat().st_size > 1000
     line = (tmp_path / "comparison.md").read_text().splitlines()[2]
     assert line.replace("\\|", "").count("|") == len(header(table, baseline_of(table, None))) + 1
+
+
+def test_a_plot_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def full(path: Path) -> Iterator[None]:
+        if path.suffix == ".png":
+            raise OSError(28, "No space left on device")
+        yield
+
+    monkeypatch.setattr(files, "durable_write", full)
+    (tmp_path / "comparison.png").write_bytes(b"before")
+    table = rows([found("random", 0, iou=0.5)])
+    with pytest.raises(StorageError, match=r"cannot write .*comparison\.png: No space left"):
+        write_comparison(table, baseline_of(table, None), tmp_path)
+    assert (tmp_path / "comparison.png").read_bytes() == b"before"
 
 
 def test_intervals_hold_together_over_the_rows() -> None:

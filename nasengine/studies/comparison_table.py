@@ -25,6 +25,7 @@ from nasengine.studies.comparison import (
     ranked,
 )
 from nasengine.studies.comparison_notes import notes
+from nasengine.studies.figure import write_figure
 from nasengine.studies.summary import ABSENT, UNMEASURED
 
 SPARE = ("bootstrap",)
@@ -213,7 +214,7 @@ def plot(table: Sequence[Row], path: Path) -> None:
     axes.set_xlabel(f"{name} ({unit})" if unit else name, parse_math=False)
     figure.suptitle("each run, mean and standard deviation", fontsize=10)
     axes.grid(axis="x", alpha=0.3)
-    figure.savefig(path, dpi=150)
+    write_figure(figure, path)
 
 
 FILES = ("comparison.md", "comparison.csv", "runs.csv", "comparison.png")

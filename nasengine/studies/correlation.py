@@ -19,6 +19,7 @@ from nasengine.runs.experiment import Experiment
 from nasengine.runs.run_folder import identity
 from nasengine.search import Search
 from nasengine.statistics import agreement
+from nasengine.studies.figure import write_figure
 from nasengine.trial import Status
 
 FORMAT = 2
@@ -209,4 +210,4 @@ def plot(found: Correlation, units: Sequence[str], path: Path) -> None:
         fontsize=10,
     )
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
+    write_figure(figure, path)
