@@ -93,6 +93,10 @@ def _cosine(start: float, end: float, done: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * done))
 
 
+_CHANGEABLE = ("iterations", "batch", "learning_rate", "weight_decay")
+"""What of a recipe `RecipeSettings` may change."""
+
+
 class RecipeSettings(Plugin):
     """Settings of an estimator that trains: a recipe, and what to change of it."""
 
@@ -112,13 +116,5 @@ class RecipeSettings(Plugin):
 
     def resolved(self) -> Recipe:
         """Return the recipe with the changes that the spec makes to it."""
-        recipe = RECIPES[self.recipe]
-        return replace(
-            recipe,
-            iterations=recipe.iterations if self.iterations is None else self.iterations,
-            batch=recipe.batch if self.batch is None else self.batch,
-            learning_rate=(
-                recipe.learning_rate if self.learning_rate is None else self.learning_rate
-            ),
-            weight_decay=recipe.weight_decay if self.weight_decay is None else self.weight_decay,
-        )
+        changes = {name: getattr(self, name) for name in _CHANGEABLE}
+        return replace(RECIPES[self.recipe], **{k: v for k, v in changes.items() if v is not None})
