@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nasengine.batches import Batches
 from nasengine.early_stopping import EarlyStopping
 from nasengine.errors import EstimationFailed, Interrupted
-from nasengine.evaluation import evaluate, evaluating, predict
+from nasengine.evaluation import evaluate, evaluating, predict, score
 from nasengine.passes import Precision
 from nasengine.randomness import random_state, set_random_state, torch_seed
 from nasengine.recipe import RECIPES, Recipe, RecipeSettings, one_cycle
@@ -390,3 +390,14 @@ def test_predict_is_the_network_in_evaluation_mode(tmp_path: Path) -> None:
     with evaluating(net):
         torch.testing.assert_close(outputs, net(inputs))
     assert not outputs.is_inference()
+    assert predict(net.double(), inputs.double(), "cpu").dtype is torch.float32
+
+
+def test_outputs_that_are_not_finite_are_no_score(tmp_path: Path) -> None:
+    task = tiny_search(folder=tmp_path).task
+    targets = torch.zeros(2, 4, 4, dtype=torch.int64)
+    outputs = torch.zeros(2, 1, 4, 4)
+    assert score(outputs, targets, task)["loss"] > 0
+    outputs[1, 0, 0, 0] = math.nan
+    with pytest.raises(EstimationFailed, match="NaN or infinity on held-out samples"):
+        score(outputs, targets, task)
