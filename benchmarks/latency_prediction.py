@@ -51,7 +51,7 @@ def main() -> None:
     with _engines.measuring(search, setup):
         for number, architecture in enumerate(drawn):
             network = build_network(space.graph, architecture)
-            runs["network", number] = _engines.prepare(network, search.task.input_shape, setup)
+            runs["network", number] = _engines.prepare(network, setup, search.task.input_shape)
         now = _timing.clock(given.device)
         for taken in _timing.rounds(runs, now, [1] * given.repeats):
             work.record(taken)

@@ -21,11 +21,11 @@ class PlainSupernet(nn.Module):
         super().__init__()
         self.graph = graph
         for node in graph.nodes:
-            into, out = graph.channels[node.name]
+            channels = graph.channels[node.name]
             if node.kind == "operation":
-                setattr(self, node.name, node.factory(into, out))
+                setattr(self, node.name, node.factory(*channels))
             elif node.kind == "slot":
-                candidates = {name: make(into, out) for name, make in node.candidates.items()}
+                candidates = {name: make(*channels) for name, make in node.candidates.items()}
                 setattr(self, node.name, nn.ModuleDict({"candidates": nn.ModuleDict(candidates)}))
 
     def forward(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
@@ -40,9 +40,7 @@ class PlainSupernet(nn.Module):
             elif node.kind == "slot":
                 candidates = getattr(self, node.name)["candidates"].values()
                 shares = weights[node.decision]
-                value = sum(
-                    w * block(inputs[0]) for w, block in zip(shares, candidates, strict=True)
-                )
+                value = sum(w * block(*inputs) for w, block in zip(shares, candidates, strict=True))
             elif node.kind == "concat":
                 value = torch.cat(inputs, 1)
             elif node.kind == "add":

@@ -188,7 +188,7 @@ def again(search: Search, found: list[Met], table: LatencyTable, repeats: int) -
     with _engines.measuring(search, setup):
         runs = {
             key: _engines.prepare(
-                build_network(search.space.graph, architecture), search.task.input_shape, setup
+                build_network(search.space.graph, architecture), setup, search.task.input_shape
             )
             for key, architecture in networks.items()
         }

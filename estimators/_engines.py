@@ -20,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nasengine.errors import EstimationFailed, PluginError, origin
 from nasengine.files import machine_folder
+from nasengine.network import calling
 from nasengine.randomness import torch_seed
 
 from ._heap import kept_heap
@@ -75,10 +76,19 @@ def measuring(search: Search, setup: Setup) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def prepare(network: nn.Module, shape: Sequence[int], setup: Setup) -> Callable[[], object]:
-    """Return a call that runs a network once on a batch of samples of a shape (C, H, W).
+def prepare(network: nn.Module, setup: Setup, *shapes: Sequence[int]) -> Callable[[], object]:
+    """Return a call that runs a network once on a batch of samples.
 
     Call it, and this, inside `measuring`.
+
+    Parameters
+    ----------
+    network
+        A network, or a module of one.
+    setup
+        How it is run.
+    *shapes
+        (C, H, W) of a sample, or of each of several that it is called with.
 
     Raises
     ------
@@ -88,22 +98,38 @@ def prepare(network: nn.Module, shape: Sequence[int], setup: Setup) -> Callable[
         If the engine is not installed.
     """
     with torch_seed(0, "latency", "input") as generator:
-        x = torch.rand((setup.batch, *shape), generator=generator).to(setup.device)
+        inputs = [
+            _laid_out(torch.rand((setup.batch, *shape), generator=generator), setup)
+            for shape in shapes
+        ]
     network = network.eval().to(setup.device)
     if setup.fold_batch_norm:
-        network = fold(network)
-    if setup.channels_last and x.ndim == 4:
+        network = fold(network, len(shapes))
+    if setup.channels_last and any(x.ndim == 4 for x in inputs):
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        x = x.contiguous(memory_format=torch.channels_last)
     if setup.engine == "onnxruntime":
-        return _onnxruntime(network, x, setup)
+        return _onnxruntime(network, inputs, setup)
     if setup.engine == "compile":
-        return _compiled(network, x)
-    return lambda: network(x)
+        return _compiled(network, inputs)
+    return lambda: network(*inputs)
 
 
-def fold(network: nn.Module) -> nn.Module:
+def _laid_out(x: Tensor, setup: Setup) -> Tensor:
+    x = x.to(setup.device)
+    if setup.channels_last and x.ndim == 4:
+        return x.contiguous(memory_format=torch.channels_last)
+    return x
+
+
+def fold(network: nn.Module, inputs: int = 1) -> nn.Module:
     """Return a copy in which each batch norm is part of the convolution that it alone reads.
+
+    Parameters
+    ----------
+    network
+        A network, or a module of one.
+    inputs
+        How many tensors it is called with.
 
     Raises
     ------
@@ -111,7 +137,7 @@ def fold(network: nn.Module) -> nn.Module:
         If the network's control flow depends on its data, so that no graph can be read from it.
     """
     try:
-        traced = fx.symbolic_trace(copy.deepcopy(network))
+        traced = fx.symbolic_trace(calling(copy.deepcopy(network), inputs))
     except Exception as error:
         raise EstimationFailed(
             f"latency: fold_batch_norm cannot trace the network: {type(error).__name__}: {error}"
@@ -150,16 +176,16 @@ def _folds(traced: fx.GraphModule, before: fx.Node, node: fx.Node) -> bool:
     )
 
 
-def _compiled(network: nn.Module, x: Tensor) -> Callable[[], object]:
-    compiled: Callable[[Tensor], object] = torch.compile(network, dynamic=False)
+def _compiled(network: nn.Module, inputs: Sequence[Tensor]) -> Callable[[], object]:
+    compiled: Callable[..., object] = torch.compile(network, dynamic=False)
     try:
-        compiled(x)
+        compiled(*inputs)
     except Exception as error:
         line = str(error).strip().splitlines()[:1]
         raise EstimationFailed(
             f"latency: torch.compile failed: {type(error).__name__}: {''.join(line)}"
         ) from error
-    return lambda: compiled(x)
+    return lambda: compiled(*inputs)
 
 
 def require_onnxruntime(device: str) -> Any:
@@ -190,19 +216,23 @@ def _provider(device: str) -> str:
     return "CPUExecutionProvider" if device == "cpu" else "CUDAExecutionProvider"
 
 
-def _onnxruntime(network: nn.Module, x: Tensor, setup: Setup) -> Callable[[], object]:
+def _onnxruntime(
+    network: nn.Module, inputs: Sequence[Tensor], setup: Setup
+) -> Callable[[], object]:
     onnxruntime = require_onnxruntime(setup.device)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = setup.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    model = _exported(network.cpu(), x.cpu().contiguous())
+    inputs = [x.cpu().contiguous() for x in inputs]
+    model = _exported(network.cpu(), inputs)
     session = onnxruntime.InferenceSession(model, options, [_provider(setup.device)])
-    feed = {session.get_inputs()[0].name: x.cpu().contiguous().numpy()}
+    # Inputs that a module does not use are among them.
+    feed = {given.name: x.numpy() for given, x in zip(session.get_inputs(), inputs, strict=True)}
     return lambda: session.run(None, feed)
 
 
-def _exported(network: nn.Module, x: Tensor) -> bytes:
+def _exported(network: nn.Module, inputs: Sequence[Tensor]) -> bytes:
     """Export by the dynamo exporter, which prints and warns as it goes."""
     try:
         # Tensors made under inference_mode cannot be exported.
@@ -215,7 +245,9 @@ def _exported(network: nn.Module, x: Tensor) -> bytes:
             warnings.simplefilter("ignore")
             # It says for every export that torchvision is not installed.
             logging.getLogger("torch.onnx._internal.exporter._registration").setLevel("ERROR")
-            program = torch.onnx.export(network, (x.clone(),), dynamo=True, verbose=False)
+            program = torch.onnx.export(
+                network, tuple(x.clone() for x in inputs), dynamo=True, verbose=False
+            )
     except Exception as error:
         raise EstimationFailed(
             f"latency: the network cannot be exported to ONNX: {origin(error)}"

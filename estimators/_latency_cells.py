@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
 from nasengine import moves
 from nasengine.canonical import meanings
@@ -24,8 +24,15 @@ if TYPE_CHECKING:
     from nasengine.graph import Factory
     from nasengine.search import Search
 
-Same = tuple["Factory", int, int, Shape]
-"""Cells with the same factory, channels and shape take the same time."""
+Same = tuple["Factory", tuple[int, ...], tuple[Shape, ...]]
+"""Cells with the same factory, channels and shapes take the same time."""
+
+
+class _Call(nn.Module):
+    """What a call costs that computes nothing."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0]
 
 
 @dataclass
@@ -54,24 +61,24 @@ class Work:
 
     def prepare(self, setup: Setup) -> dict[Hashable, Callable[[], object]]:
         """Build every module and make it a call."""
-        modules: dict[Hashable, tuple[nn.Module, Shape]] = {}
+        modules: dict[Hashable, tuple[nn.Module, tuple[Shape, ...]]] = {}
         seed = self.search.seed
         for same, ((slot, name), *_) in self.cells.items():
-            factory, channels_in, channels_out, shape = same
+            factory, channels, shapes = same
             where = f"slot {slot!r}, candidate {name!r}"
             with torch_seed(seed, "latency", slot, name):
-                modules[same] = (make_module(where, factory, channels_in, channels_out), shape)
-            modules["call", shape] = (nn.Identity(), shape)
+                modules[same] = (make_module(where, factory, *channels), shapes)
+            modules["call", shapes] = (_Call(), shapes)
         for number, (architecture, _) in enumerate(self.table.probes):
             network = probe_network(self.search, number, architecture)
-            modules["probe", number] = (network, self.search.task.input_shape)
+            modules["probe", number] = (network, (self.search.task.input_shape,))
         with measuring(self.search, setup):
-            return {key: prepare(module, shape, setup) for key, (module, shape) in modules.items()}
+            return {key: prepare(module, setup, *given) for key, (module, given) in modules.items()}
 
     def record(self, taken: Mapping[Hashable, list[float]]) -> None:
         """Keep one round's readings; candidates without the cost of the call itself."""
         for same, cells in self.cells.items():
-            call = median(taken["call", same[3]])
+            call = median(taken["call", same[-1]])
             for cell in cells:
                 self.table.cells[cell] += [reading - call for reading in taken[same]]
         for number, (_, readings) in enumerate(self.table.probes):
@@ -86,7 +93,7 @@ def work(search: Search, table: LatencyTable) -> Work:
         if not is_cut(search.space, slot, name):
             same = (
                 factory,
-                *search.space.graph.channels[slot.name],
+                search.space.graph.channels[slot.name],
                 search.shapes.into[slot.name],
             )
             cells.setdefault(same, []).append((slot.name, name))

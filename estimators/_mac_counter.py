@@ -205,18 +205,18 @@ class MacCounter(UncompiledMode):  # type: ignore[no-untyped-call]
             self.uncounted[str(func)] += 1
 
 
-def count_macs(module: nn.Module, shape: Sequence[int]) -> MacCounter:
+def count_macs(module: nn.Module, *shapes: Sequence[int]) -> MacCounter:
     """Count one forward pass of one sample.
 
     Parameters
     ----------
     module
         A module on the meta device, in eval mode.
-    shape
-        (C, H, W) of the sample.
+    *shapes
+        (C, H, W) of the sample, or of each of several that the module is called with.
     """
-    x = torch.empty((1, *shape), device="meta")
+    inputs = [torch.empty((1, *shape), device="meta") for shape in shapes]
     counter = MacCounter()
     with torch.no_grad(), MetaShapes(), counter:
-        module(x)
+        module(*inputs)
     return counter

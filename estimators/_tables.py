@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from nasengine.search import Search
     from nasengine.space import SearchSpace
 
-Count = Callable[[nn.Module, Shape], int]
-"""Counts something of a module on the meta device, for a sample of shape (C, H, W)."""
+Count = Callable[..., int]
+"""Counts something of a module on the meta device, given it and the shape (C, H, W) of a sample,
+or of each of several that it is called with."""
 
 
 def meta_network(search: Search, architecture: Mapping[str, str]) -> fx.GraphModule:
@@ -36,13 +37,12 @@ def counted_table(search: Search, unit: str, count: Count) -> CostTable:
     """Count every candidate in every slot, and what is left of a whole network.
 
     A connection that is cut costs nothing: `simplify` takes it out. Candidates of one factory at
-    one shape are counted once.
+    the same shapes are counted once.
     """
     costs = {slot.name: dict[str, float]() for slot in search.space.graph.slots}
-    seen: dict[tuple[Factory, int, int, Shape], int] = {}
+    seen: dict[tuple[Factory, tuple[int, ...], tuple[Shape, ...]], int] = {}
     for slot, name, factory in fillings(search.space):
-        into = search.shapes.into[slot.name]
-        what = (factory, *search.space.graph.channels[slot.name], into)
+        what = (factory, search.space.graph.channels[slot.name], search.shapes.into[slot.name])
         if what not in seen:
             seen[what] = _counted(search, slot, name, factory, count)
         costs[slot.name][name] = float(seen[what])
@@ -69,10 +69,9 @@ def _cuttable(search: Search, count: Count) -> dict[str, dict[str, float]]:
         elif node.kind == "operation" and node.name not in always:
             assert node.factory is not None
             module = _on_meta(graph, node, node.factory, f"operation {node.name!r}")
-            into = [shapes.out[source] for source in node.inputs]
-            found["operations"][node.name] = float(count(_Reading(module, into[1:]), into[0]))
+            found["operations"][node.name] = float(count(module, *shapes.into[node.name]))
         elif node.kind == "slot" and "zero" in (meaning[node.name, c] for c in node.candidates):
-            found["zeros"][node.name] = float(count(Zero(), shapes.into[node.name]))
+            found["zeros"][node.name] = float(count(Zero(), *shapes.into[node.name]))
     return found
 
 
@@ -94,19 +93,6 @@ class _Sum(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + x
-
-
-class _Reading(nn.Module):
-    """An operation that reads further tensors, of these shapes."""
-
-    def __init__(self, module: nn.Module, further: Sequence[Shape]) -> None:
-        super().__init__()
-        self.module, self.further = module, further
-
-    def forward(self, x: Tensor) -> Tensor:
-        others = [x.new_empty((x.shape[0], *shape)) for shape in self.further]
-        result: Tensor = self.module(x, *others)
-        return result
 
 
 def fillings(space: SearchSpace) -> list[tuple[Node, str, Factory]]:
@@ -139,7 +125,7 @@ def _counted(search: Search, slot: Node, name: str, factory: Factory, count: Cou
     where = f"slot {slot.name!r}, candidate {name!r}"
     module = _on_meta(search.space.graph, slot, factory, where)
     try:
-        return count(module, search.shapes.into[slot.name])
+        return count(module, *search.shapes.into[slot.name])
     except SpecError as error:
         raise SpecError(f"{where}: {error}") from error
 

@@ -83,7 +83,7 @@ def _run(search: Search, setup: Setup) -> _timing.Run:
         failed = EstimationFailed("latency: the space has no network to time")
         for number, architecture in enumerate(probes(search)):
             try:
-                kept[key] = prepare(probe_network(search, number, architecture), shape, setup)
+                kept[key] = prepare(probe_network(search, number, architecture), setup, shape)
                 break
             except EstimationFailed as error:
                 failed = error

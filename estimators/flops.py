@@ -66,10 +66,10 @@ class Flops(Estimator):
 
         return counted_table(search, "MACs", self._count)
 
-    def _count(self, module: nn.Module, shape: Sequence[int]) -> int:
+    def _count(self, module: nn.Module, *shapes: Sequence[int]) -> int:
         from ._mac_counter import count_macs
 
-        counter = count_macs(module, shape)
+        counter = count_macs(module, *shapes)
         if counter.uncounted and not self.allow_uncounted:
             raise SpecError(_no_formula(counter.uncounted))
         return counter.macs.total()

@@ -98,7 +98,7 @@ class Latency(Estimator):
         setup = self.setup(search)
         network = candidate.network("latency")
         with _engines.measuring(search, setup):
-            run = _engines.prepare(network, search.task.input_shape, setup)
+            run = _engines.prepare(network, setup, search.task.input_shape)
             unit = None
             if self.yardstick:
                 unit = _yardstick.yardstick(search, setup, self.repeats, self.seconds)

@@ -46,4 +46,4 @@ class Parameters(Estimator):
         """Count the parameters of each candidate in each slot."""
         from ._tables import counted_table
 
-        return counted_table(search, "parameters", lambda module, _: count_parameters(module))
+        return counted_table(search, "parameters", lambda module, *_: count_parameters(module))

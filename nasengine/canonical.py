@@ -7,17 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Literal
 from weakref import WeakKeyDictionary
-
-from torch import nn
 
 from nasengine.graph import Factory, SpaceGraph
 from nasengine.meta_shapes import made_cheaply
-from nasengine.operations import Zero
+from nasengine.operations import Meaning, meaning_of
 from nasengine.shapes import make_module
-
-Meaning = Literal["zero", "identity", "module"]
 
 _meanings: WeakKeyDictionary[SpaceGraph, dict[tuple[str, str], Meaning]] = WeakKeyDictionary()
 
@@ -27,23 +22,17 @@ def meanings(graph: SpaceGraph) -> Mapping[tuple[str, str], Meaning]:
     found = _meanings.get(graph)
     if found is None:
         found = {}
-        seen: dict[tuple[Factory, int, int], Meaning] = {}
+        seen: dict[tuple[Factory, tuple[int, ...]], Meaning] = {}
         for slot in graph.slots:
-            into, out = graph.channels[slot.name]
+            channels = graph.channels[slot.name]
             for name, factory in {**slot.candidates, **slot.baselines}.items():
-                if (factory, into, out) not in seen:
+                if (factory, channels) not in seen:
                     where = f"slot {slot.name!r}, candidate {name!r}"
-                    make = partial(make_module, where, factory, into, out)
-                    seen[factory, into, out] = _meaning(made_cheaply(make))
-                found[slot.name, name] = seen[factory, into, out]
+                    make = partial(make_module, where, factory, *channels)
+                    seen[factory, channels] = meaning_of(made_cheaply(make))
+                found[slot.name, name] = seen[factory, channels]
         _meanings[graph] = found
     return found
-
-
-def _meaning(module: nn.Module) -> Meaning:
-    if isinstance(module, Zero):
-        return "zero"
-    return "identity" if type(module) is nn.Identity else "module"
 
 
 def simplify(graph: SpaceGraph, architecture: Mapping[str, str]) -> dict[str, tuple[str, ...]]:

@@ -18,8 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from nasengine.canonical import Meaning, meanings
+from nasengine.canonical import meanings
 from nasengine.graph import Factory, Kind, Node, SpaceGraph
+from nasengine.operations import Meaning
 
 _LIMIT = 65_536  # certificates kept for one region
 _LEAVES = 512  # orders tried for one region before giving up on recognising its symmetries
@@ -366,7 +367,7 @@ def _between_cuts(graph: SpaceGraph) -> Iterator[tuple[str, list[str]]]:
 
 def _fillings(graph: SpaceGraph) -> dict[str, dict[str, Filling]]:
     meaning = meanings(graph)
-    numbers: dict[tuple[Factory, int, int], int] = {}
+    numbers: dict[tuple[Factory, tuple[int, ...]], int] = {}
     found: dict[str, dict[str, Filling]] = {}
     for node in graph.nodes:
         if node.kind != "slot":
@@ -375,7 +376,7 @@ def _fillings(graph: SpaceGraph) -> dict[str, dict[str, Filling]]:
             continue
         found[node.name] = row = {}
         for name, factory in {**node.candidates, **node.baselines}.items():
-            what = (factory, *graph.channels[node.name])
+            what = (factory, graph.channels[node.name])
             label = str(numbers.setdefault(what, len(numbers)))
             row[name] = (label, meaning[node.name, name])
     return found

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     import networkx as nx
     from torch import nn
 
-Factory = Callable[[int, int], "nn.Module"]
-"""Makes a module from (channels in, channels out)."""
+Factory = Callable[..., "nn.Module"]
+"""Makes a module from the channels of each tensor that the module is called with, then those out:
+(channels in, channels out) where one node is read."""
 
 Kind = Literal["input", "operation", "slot", "add", "concat", "output"]
 
@@ -40,7 +41,7 @@ class Node:
     inputs
         Names of the nodes it reads, in order.
     out
-        Channels out; None means as many as come in.
+        Channels out; None means as many as the first input has.
     factory
         The module of an operation.
     candidates
@@ -72,6 +73,16 @@ class SpaceGraph:
 
     Sources are the nodes that earlier calls returned, or names (also of nodes still to come).
 
+    Attributes
+    ----------
+    decisions
+        Decision to its choices.
+    channels
+        Node to the channels of each input, then those out: what its factories are called with.
+        A sum or concatenation has those of its result alone, twice.
+    order
+        The nodes' names in topological order, once finished.
+
     Examples
     --------
     >>> from torch import nn
@@ -84,6 +95,22 @@ class SpaceGraph:
     {'stem': ('conv',)}
     >>> graph.channels["stem"]
     (3, 8)
+
+    A slot that reads several nodes has candidates that are called with several tensors:
+
+    >>> class Gated(nn.Module):
+    ...     def __init__(self, deep, skip, out):
+    ...         super().__init__()
+    ...         self.gate, self.end = nn.Conv2d(deep, skip, 1), nn.Conv2d(skip, out, 1)
+    ...     def forward(self, deep, skip):
+    ...         return self.end(skip * self.gate(deep).sigmoid())
+    >>> graph = SpaceGraph()
+    >>> x = graph.input(3)
+    >>> y = graph.operation("wide", x, lambda i, o: nn.Conv2d(i, o, 1), out=8)
+    >>> _ = graph.output(graph.slot("fuse", [y, x], {"gated": Gated}, out=4))
+    >>> graph.finish()
+    >>> graph.channels["fuse"]
+    (8, 3, 4)
     """
 
     def __init__(self) -> None:
@@ -92,7 +119,7 @@ class SpaceGraph:
 
         self.dag: nx.DiGraph[str] = nx.DiGraph()
         self.decisions: dict[str, tuple[str, ...]] = {}
-        self.channels: dict[str, tuple[int, int]] = {}
+        self.channels: dict[str, tuple[int, ...]] = {}
         self.order: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Node:
@@ -122,14 +149,15 @@ class SpaceGraph:
     ) -> Node:
         """Add a fixed module; with several sources it is called with several tensors.
 
-        `factory` gets the channels in (of the first source) and out (by default as many).
+        `factory` gets the channels of each source, then those out (by default as many as the first
+        source has).
         """
         return self._add(Node(name, "operation", _names(sources), out, factory))
 
     def slot(
         self,
         name: str,
-        source: Source,
+        sources: Source | Sequence[Source],
         choices: Mapping[str, Factory],
         out: int | None = None,
         *,
@@ -142,12 +170,13 @@ class SpaceGraph:
         ----------
         name
             The slot's name.
-        source
-            The node that it reads.
+        sources
+            The node that it reads, or several in order: each candidate is called with as many
+            tensors, and its factory with the channels of each, then those out.
         choices
             The candidates by name; every one must give the same output shape.
         out
-            Channels out; by default as many as come in.
+            Channels out; by default as many as the first source has.
         shares
             The name of a decision that several slots follow, such as a repeated cell's edge; by
             default the slot decides for itself.
@@ -157,7 +186,7 @@ class SpaceGraph:
         node = Node(
             name,
             "slot",
-            _names(source),
+            _names(sources),
             out,
             None,
             _by_name(choices, f"slot {name!r}: choices"),
@@ -251,11 +280,6 @@ class SpaceGraph:
                 raise SpaceError(f"node {node.name!r} ({node.kind}) reaches no output")
             if node.kind == "slot" and not node.candidates:
                 raise SpaceError(f"slot {node.name!r} has no candidates")
-            if node.kind == "slot" and len(node.inputs) != 1:
-                raise SpaceError(
-                    f"slot {node.name!r} reads {len(node.inputs)} nodes; it takes one, such as "
-                    f"their graph.concat or graph.add"
-                )
         reached = nx.descendants(self.dag, start) | {start}
         for node in self.nodes:
             if node.name not in reached:
@@ -263,12 +287,13 @@ class SpaceGraph:
 
     def _infer_channels(self) -> None:
         for node in self.nodes:
-            into = [self.channels[source][1] for source in node.inputs]
+            into = [self.channels[source][-1] for source in node.inputs] or [node.out or 0]
             if node.kind == "add" and len(set(into)) > 1:
                 listed = ", ".join(f"{s} has {c}" for s, c in zip(node.inputs, into, strict=True))
                 raise SpaceError(f"add {node.name!r} sums unequal channels: {listed}")
-            first = sum(into) if node.kind == "concat" else (into or [node.out or 0])[0]
-            self.channels[node.name] = (first, first if node.out is None else node.out)
+            if node.kind in ("add", "concat"):
+                into = into[:1] if node.kind == "add" else [sum(into)]
+            self.channels[node.name] = (*into, into[0] if node.out is None else node.out)
 
     def _collect_decisions(self) -> None:
         owner: dict[str, str] = {}

@@ -13,7 +13,7 @@ from nasengine.canonical import simplify
 from nasengine.graph import Node, SpaceGraph
 from nasengine.shapes import make_module
 
-Fill = Callable[[fx.Graph, Node, fx.Node, Mapping[str, fx.Node]], fx.Node]
+Fill = Callable[[fx.Graph, Node, tuple[fx.Node, ...], Mapping[str, fx.Node]], fx.Node]
 """Puts what fills a slot into an fx graph, given what the slot reads and the further inputs."""
 
 
@@ -40,14 +40,27 @@ def build_network(graph: SpaceGraph, architecture: Mapping[str, str]) -> fx.Grap
     """
     modules: dict[str, nn.Module] = {}
 
-    def fill(built: fx.Graph, slot: Node, x: fx.Node, _: Mapping[str, fx.Node]) -> fx.Node:
+    def fill(
+        built: fx.Graph, slot: Node, inputs: tuple[fx.Node, ...], _: Mapping[str, fx.Node]
+    ) -> fx.Node:
         choice = architecture[slot.decision]
         factory = (slot.candidates if choice in slot.candidates else slot.baselines)[choice]
         where = f"slot {slot.name!r}, candidate {choice!r}"
         modules[slot.name] = make_module(where, factory, *graph.channels[slot.name])
-        return built.call_module(slot.name, (x,))
+        return built.call_module(slot.name, inputs)
 
     return assemble(graph, simplify(graph, architecture), fill, modules, "Network")
+
+
+def calling(module: nn.Module, inputs: int) -> fx.GraphModule:
+    """Return a network that is one module, called with so many tensors.
+
+    What takes any number of tensors is traced by their number here.
+    """
+    built = fx.Graph()
+    read = tuple(built.placeholder(f"x{index}") for index in range(inputs))
+    built.output(built.call_module("called", read))
+    return fx.GraphModule({"called": module}, built)
 
 
 def assemble(
@@ -80,7 +93,7 @@ def assemble(
     further: dict[str, fx.Node] = {}
     for node_name, sources in reads.items():
         node = graph[node_name]
-        inputs = [values[source] for source in sources]
+        inputs = tuple(values[source] for source in sources)
         if node.kind == "input":
             values[node_name] = built.placeholder(node_name)
             further.update({name: built.placeholder(name) for name in further_inputs})
@@ -88,11 +101,11 @@ def assemble(
             assert node.factory is not None
             where = f"operation {node_name!r}"
             modules[node_name] = make_module(where, node.factory, *graph.channels[node_name])
-            values[node_name] = built.call_module(node_name, tuple(inputs))
+            values[node_name] = built.call_module(node_name, inputs)
         elif node.kind == "slot":
-            values[node_name] = fill(built, node, inputs[0], further)
+            values[node_name] = fill(built, node, inputs, further)
         elif node.kind == "concat":
-            values[node_name] = built.call_function(torch.cat, (inputs, 1))
+            values[node_name] = built.call_function(torch.cat, (list(inputs), 1))
         elif node.kind == "add":
             values[node_name] = reduce(
                 lambda a, b: built.call_function(operator.add, (a, b)), inputs

@@ -13,12 +13,16 @@ from torch.nn.parameter import is_lazy
 from nasengine.errors import SpaceError
 from nasengine.graph import Factory, Node, SpaceGraph
 from nasengine.meta_shapes import MetaShapes, made_cheaply
+from nasengine.operations import meaning_of
 from nasengine.randomness import kept_generators
 
 Shape = tuple[int, ...]
 """A sample's shape, without the batch: (C, H, W) or (C,)."""
 
 _BATCH = 2
+_CALLED_WITH = (
+    "; where several nodes are read, a factory is called with the channels of each, then those out"
+)
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,12 @@ class Shapes:
     Parameters
     ----------
     into
-        Node to the shape of the first tensor that it reads.
+        Node to the shapes of the tensors that it reads, in order.
     out
         Node to the shape that it gives.
     """
 
-    into: Mapping[str, Shape]
+    into: Mapping[str, tuple[Shape, ...]]
     out: Mapping[str, Shape]
 
 
@@ -57,7 +61,7 @@ def infer_shapes(graph: SpaceGraph, input_shape: Shape) -> Shapes:
     _check_names(graph)
     try:
         return _infer(graph, tuple(input_shape))
-    except _UnequalShapes as error:
+    except _ShapesUnfit as error:
         raise SpaceError(f"{error}{_sizes_that_fit(graph, tuple(input_shape))}") from None
 
 
@@ -84,8 +88,8 @@ def _check_names(graph: SpaceGraph) -> None:
                 )
 
 
-class _UnequalShapes(SpaceError):
-    """A merge whose inputs differ; another input size may help."""
+class _ShapesUnfit(SpaceError):
+    """Several inputs that do not go together; another input size may help."""
 
 
 def _sizes_that_fit(graph: SpaceGraph, shape: Shape) -> str:
@@ -113,7 +117,7 @@ def _infer(graph: SpaceGraph, input_shape: Shape) -> Shapes:
             inputs = [values[source] for source in node.inputs]
             values[node.name] = _value(graph, node, inputs, input_shape, seen)
     out = {name: tuple(value.shape[1:]) for name, value in values.items()}
-    into = {node.name: out[node.inputs[0]] for node in graph.nodes if node.inputs}
+    into = {node.name: tuple(out[source] for source in node.inputs) for node in graph.nodes}
     return Shapes(into, out)
 
 
@@ -124,11 +128,11 @@ def _value(
     shape: Shape,
     seen: dict[object, Tensor],
 ) -> Tensor:
-    channels_in, channels_out = graph.channels[node.name]
+    channels = graph.channels[node.name]
     if node.kind == "input":
-        if shape[0] != channels_out:
+        if shape[0] != channels[-1]:
             raise SpaceError(
-                f"input {node.name!r} has {channels_out} channels in the space, "
+                f"input {node.name!r} has {channels[-1]} channels in the space, "
                 f"and the task's images have {shape[0]}"
             )
         return torch.empty((_BATCH, *shape), device="meta")
@@ -140,17 +144,10 @@ def _value(
         assert node.factory is not None
         where = f"operation {node.name!r}"
         alone = all(graph.dag.out_degree(source) == 1 for source in node.inputs)
-        return _applied(where, node.factory, channels_in, channels_out, inputs, seen, alone=alone)
+        return _applied(where, node.factory, channels, inputs, seen, alone=alone)
     every = {**node.candidates, **node.baselines}
     outputs = {
-        name: _applied(
-            f"slot {node.name!r}, candidate {name!r}",
-            factory,
-            channels_in,
-            channels_out,
-            inputs,
-            seen,
-        )
+        name: _applied(f"slot {node.name!r}, candidate {name!r}", factory, channels, inputs, seen)
         for name, factory in every.items()
     }
     if len({tuple(value.shape) for value in outputs.values()}) > 1:
@@ -171,14 +168,13 @@ def _merged(node: Node, inputs: Sequence[Tensor]) -> Tensor:
             f"{source} has {_text(value.shape[1:])}"
             for source, value in zip(node.inputs, inputs, strict=True)
         )
-        raise _UnequalShapes(f"{node.kind} {node.name!r} merges unequal shapes: {listed}") from None
+        raise _ShapesUnfit(f"{node.kind} {node.name!r} merges unequal shapes: {listed}") from None
 
 
 def _applied(
     where: str,
     factory: Factory,
-    channels_in: int,
-    channels_out: int,
+    channels: tuple[int, ...],
     inputs: Sequence[Tensor],
     seen: dict[object, Tensor],
     *,
@@ -189,13 +185,13 @@ def _applied(
     One that is not `alone` must leave its inputs as they are, for others read them.
     """
     shapes = tuple(tuple(value.shape) for value in inputs)
-    what = (factory, channels_in, channels_out, shapes, alone)
+    what = (factory, channels, shapes, alone)
     if what in seen:
         return seen[what]
     into = ", ".join(_text(value.shape[1:]) for value in inputs)
 
     def make() -> nn.Module:
-        return make_module(where, factory, channels_in, channels_out)
+        return make_module(where, factory, *channels)
 
     module, other = made_cheaply(make), made_cheaply(make)
     _check_new(where, module, other)
@@ -206,6 +202,8 @@ def _applied(
             value = module.eval()(*inputs)
     except Exception as error:
         reason = _reason(make, inputs, error)
+        if len(inputs) > 1:
+            raise _ShapesUnfit(f"{where}: does not take inputs of {into}: {reason}") from error
         raise SpaceError(f"{where}: does not take an input of {into}: {reason}") from error
     if not isinstance(value, Tensor):
         raise SpaceError(f"{where}: returns {type(value).__name__}, and a Tensor is needed")
@@ -214,10 +212,10 @@ def _applied(
             f"{where}: overwrites its input, which others read; "
             f"work on a copy, such as nn.ReLU() in place of nn.ReLU(inplace=True)"
         )
-    if value.ndim < 2 or value.shape[0] != _BATCH or value.shape[1] != channels_out:
+    if value.ndim < 2 or value.shape[0] != _BATCH or value.shape[1] != channels[-1]:
         raise SpaceError(
             f"{where}: gives {_text(value.shape[1:])} from {into}, "
-            f"and {channels_out} channels out are declared"
+            f"and {channels[-1]} channels out are declared"
         )
     seen[what] = value
     return value
@@ -273,26 +271,34 @@ def _reason(make: Callable[[], nn.Module], inputs: Sequence[Tensor], error: Exce
     )
 
 
-def make_module(where: str, factory: Factory, channels_in: int, channels_out: int) -> nn.Module:
-    """Call a factory.
+def make_module(where: str, factory: Factory, *channels: int) -> nn.Module:
+    """Call a factory with the channels of each input, then those out.
 
     Raises
     ------
     SpaceError
-        If it raises, or returns something that is no module.
+        If it raises, or returns something that is no module, or one that takes one tensor where
+        several are read.
     """
+    *into, out = channels
     try:
-        module = factory(channels_in, channels_out)
+        module = factory(*channels)
     except SpaceError as error:
         raise SpaceError(f"{where}: {error}") from error
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
+        several = len(into) > 1 and isinstance(error, TypeError)
         raise SpaceError(
-            f"{where}: its factory raised for {channels_in} channels in and {channels_out} out: "
-            f"{reason}"
+            f"{where}: its factory raised for {' and '.join(map(str, into))} channels in and {out} "
+            f"out: {reason}{_CALLED_WITH * several}"
         ) from error
     if not isinstance(module, nn.Module):
         raise SpaceError(f"{where}: its factory returned {type(module).__name__}, not an nn.Module")
+    if len(into) > 1 and meaning_of(module) != "module":
+        raise SpaceError(
+            f"{where}: {type(module).__name__} takes one tensor, and {len(into)} nodes are read; "
+            f"a module of yours takes {len(into)}, and may return the one that is to pass"
+        )
     return module
 
 

@@ -69,7 +69,7 @@ class MixedOperation(nn.Module):
 
     Shape
     -----
-    (N, C_in, H, W) and a `Mixture` to (N, C_out, H', W').
+    (N, C_in, H, W), or several tensors, and a `Mixture` to (N, C_out, H', W').
     """
 
     def __init__(self, candidates: Mapping[str, nn.Module]) -> None:
@@ -78,18 +78,18 @@ class MixedOperation(nn.Module):
         self.scaled: dict[str, ScaledNorm] = {}
         self.skipped: set[str] = set()
 
-    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
-        """Return the sum of weight x candidate(x) over the active candidates."""
+    def forward(self, *inputs: Tensor, mixture: Mixture) -> Tensor:
+        """Return the sum of weight x candidate(*inputs) over the active candidates."""
         names = list(self.candidates)
         active = range(len(names)) if mixture.active is None else mixture.active
         # What nothing keeps comes first: the others are added to it in place.
         order = sorted(active, key=lambda index: not self._ends_in_norm(names[index]))
         first, *others = [i for i in order if names[i] not in self.skipped] or order[:1]
-        total, left = self._output(names[first], x, mixture, mixture.weights[first])
+        total, left = self._output(names[first], inputs, mixture, mixture.weights[first])
         is_own = left is not None or self._ends_in_norm(names[first])
         total = total if left is None else total * left.to(total.dtype)
         for index in others:
-            term, left = self._output(names[index], x, mixture, mixture.weights[index])
+            term, left = self._output(names[index], inputs, mixture, mixture.weights[index])
             # Of the wider type whichever comes first, as a sum is.
             is_own = is_own and torch.promote_types(total.dtype, term.dtype) is total.dtype
             if left is None:
@@ -106,17 +106,17 @@ class MixedOperation(nn.Module):
         return name in self.scaled and not self.scaled[name].through_relu
 
     def _output(
-        self, name: str, x: Tensor, mixture: Mixture, weight: Tensor
+        self, name: str, inputs: tuple[Tensor, ...], mixture: Mixture, weight: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Return a candidate's output and the weight that it is still to be multiplied by."""
         candidate, scaled = self.candidates[name], self.scaled.get(name)
         if scaled is None or (scaled.through_relu and not mixture.positive):
-            return candidate(x), weight
+            return candidate(*inputs), weight
         norm: Any = candidate.get_submodule(scaled.norm)
         norm.scale = weight
         try:
             # A forward that passes its norm by, as some do by chance, leaves the weight there.
-            return candidate(x), norm.scale
+            return candidate(*inputs), norm.scale
         finally:
             norm.scale = None
 
@@ -144,10 +144,11 @@ class PartialOperation(MixedOperation):
         super().__init__(candidates)
         self.part = part
 
-    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
-        """Return the channels, a part of them mixed, shuffled."""
+    def forward(self, *inputs: Tensor, mixture: Mixture) -> Tensor:
+        """Return the channels of one tensor, a part of them mixed, shuffled."""
+        (x,) = inputs
         through = x.shape[1] // self.part
-        mixed = super().forward(x[:, :through].contiguous(), mixture)
+        mixed = super().forward(x[:, :through].contiguous(), mixture=mixture)
         joined = torch.cat((mixed, x[:, through:].to(mixed.dtype)), 1)
         return torch.channel_shuffle(joined, self.part)
 
@@ -160,8 +161,8 @@ class Supernet(nn.Module):
     graph
         A finished graph.
     part
-        One channel in so many goes through the candidates, in every slot; each keeps its input's
-        shape, and its channels can be divided by it.
+        One channel in so many goes through the candidates, in every slot; each reads one node and
+        keeps its shape, and its channels can be divided by it.
 
     Attributes
     ----------
@@ -177,17 +178,21 @@ class Supernet(nn.Module):
         modules: dict[str, nn.Module] = {}
 
         def fill(
-            built: fx.Graph, slot: Node, x: fx.Node, mixtures: Mapping[str, fx.Node]
+            built: fx.Graph,
+            slot: Node,
+            inputs: tuple[fx.Node, ...],
+            mixtures: Mapping[str, fx.Node],
         ) -> fx.Node:
-            into, out = (channels // part for channels in graph.channels[slot.name])
+            channels = [count // part for count in graph.channels[slot.name]]
             candidates = {
-                name: make_module(f"slot {slot.name!r}, candidate {name!r}", factory, into, out)
+                name: make_module(f"slot {slot.name!r}, candidate {name!r}", factory, *channels)
                 for name, factory in slot.candidates.items()
             }
             modules[slot.name] = (
                 MixedOperation(candidates) if part == 1 else PartialOperation(candidates, part)
             )
-            return built.call_module(slot.name, (x, mixtures[f"mix_{slot.decision}"]))
+            mixture = mixtures[f"mix_{slot.decision}"]
+            return built.call_module(slot.name, inputs, {"mixture": mixture})
 
         further = [f"mix_{decision}" for decision in self.decisions]
         reads = {node.name: node.inputs for node in graph.nodes}

@@ -194,11 +194,12 @@ class Darts(Strategy):
             return
         for slot in search.space.graph.slots:
             into, out = search.shapes.into[slot.name], search.shapes.out[slot.name]
-            if into != out or out[0] % self.partial_channels:
+            if into != (out,) or out[0] % self.partial_channels:
+                shapes = ["x".join(map(str, shape)) for shape in (out, *into)]
                 raise SpecError(
-                    f"partial_channels: {self.partial_channels} needs slots that keep their "
-                    f"input's shape, with channels that it divides; slot {slot.name!r} makes "
-                    f"{'x'.join(map(str, out))} of {'x'.join(map(str, into))}"
+                    f"partial_channels: {self.partial_channels} needs slots that read one node "
+                    f"and keep its shape, with channels that it divides; slot {slot.name!r} makes "
+                    f"{shapes[0]} of {' and '.join(shapes[1:])}"
                 )
 
     def workload(self, search: Search) -> Workload:  # noqa: ARG002

@@ -42,7 +42,9 @@ class NniSpace(ModelSpace):  # type: ignore[misc]
         super().__init__()
         modules: dict[str, nn.Module] = {}
 
-        def fill(built: fx.Graph, slot: Node, x: fx.Node, _: Mapping[str, fx.Node]) -> fx.Node:
+        def fill(
+            built: fx.Graph, slot: Node, inputs: tuple[fx.Node, ...], _: Mapping[str, fx.Node]
+        ) -> fx.Node:
             candidates = [
                 make_module(
                     f"slot {slot.name!r}, candidate {name!r}", factory, *graph.channels[slot.name]
@@ -50,7 +52,7 @@ class NniSpace(ModelSpace):  # type: ignore[misc]
                 for name, factory in slot.candidates.items()
             ]
             modules[slot.name] = LayerChoice(candidates, label=slot.decision)
-            return built.call_module(slot.name, (x,))
+            return built.call_module(slot.name, inputs)
 
         reads = {node.name: node.inputs for node in graph.nodes}
         self.network = assemble(graph, reads, fill, modules, "NniNetwork")

@@ -39,7 +39,7 @@ def identity(channels_in: int, channels_out: int) -> nn.Module:
 class Joined(nn.Module):
     """Reads two tensors of unequal channels."""
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(self, channels_in: int, of_gate: int, channels_out: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels_in, channels_out, 1)
 

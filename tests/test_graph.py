@@ -99,11 +99,6 @@ def baseline_twice(graph):
     graph.output(graph.slot("block", x, {"conv": conv}, baselines={"conv": conv}))
 
 
-def two_read(graph):
-    x = graph.input(3)
-    graph.output(graph.slot("block", [x, graph.slot("other", x, {"conv": conv})], {"conv": conv}))
-
-
 def late(graph):
     blocks = {f"k{k}": lambda i, o: nn.Conv2d(i, o, k, padding=k // 2) for k in (1, 3)}  # noqa: B023
     graph.slot("block", graph.input(3), blocks)
@@ -136,7 +131,6 @@ WIRINGS = [
         "a space has one output, this one has 0; graph.output(...) wires it",
         [],
     ),
-    (two_read, "slot 'block' reads 2 nodes; it takes one, such as their graph.concat", []),
     (late, "slot 'block': the candidates 'k1' and 'k3' are the same function, which reads k", []),
     (
         late_in_a_module,

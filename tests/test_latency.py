@@ -329,9 +329,9 @@ def test_every_way_of_running_gives_the_same_output(search, changes):
     setup = dataclasses.replace(EAGER, **changes)
     with measuring(search, EAGER):
         plain = dataclasses.replace(EAGER, batch=setup.batch)
-        expected = prepare(network, (3, 16, 16), plain)()
+        expected = prepare(network, plain, (3, 16, 16))()
     with measuring(search, setup):
-        got = prepare(network, (3, 16, 16), setup)()
+        got = prepare(network, setup, (3, 16, 16))()
     got = torch.from_numpy(got[0]) if isinstance(got, list) else got
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 

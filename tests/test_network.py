@@ -49,7 +49,7 @@ def test_an_operation_may_read_several_nodes():
         def define(self, graph):
             x = graph.input(2)
             first = graph.slot("first", x, {"conv": lambda i, o: nn.Conv2d(i, o, 1)})
-            graph.output(graph.operation("difference", [first, x], lambda i, o: Difference()))
+            graph.output(graph.operation("difference", [first, x], lambda *_: Difference()))
 
     space = Subtracting()
     network = build_network(space.graph, {"first": "conv"})

@@ -48,13 +48,13 @@ def one_hot(decisions, architecture):
 def test_mixes_by_weight():
     mixed = MixedOperation({"a": Counting(1.0), "b": Counting(10.0)})
     x = torch.ones(1, 1, 2, 2)
-    assert torch.equal(mixed(x, Mixture(torch.tensor([0.5, 0.25]))), x * 3.0)
+    assert torch.equal(mixed(x, mixture=Mixture(torch.tensor([0.5, 0.25]))), x * 3.0)
 
 
 def test_runs_active_candidates_only():
     a, b = Counting(1.0), Counting(10.0)
     x = torch.ones(1, 1, 2, 2)
-    out = MixedOperation({"a": a, "b": b})(x, Mixture(torch.tensor([0.5, 2.0]), (1,)))
+    out = MixedOperation({"a": a, "b": b})(x, mixture=Mixture(torch.tensor([0.5, 2.0]), (1,)))
     assert torch.equal(out, x * 20.0)
     assert (a.calls, b.calls) == (0, 1)
 
@@ -100,5 +100,5 @@ def test_the_type_of_a_sum_is_the_wider_one_in_any_order(order):
     modules = {"identity": nn.Identity(), "conv": nn.Conv2d(3, 3, 1)}
     mixed = MixedOperation({name: modules[name] for name in order})
     with torch.autocast("cpu", torch.bfloat16):
-        found = mixed(torch.randn(1, 3, 4, 4), Mixture(torch.ones(2)))
+        found = mixed(torch.randn(1, 3, 4, 4), mixture=Mixture(torch.ones(2)))
     assert found.dtype is torch.float32

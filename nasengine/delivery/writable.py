@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from torch import fx, nn
+from torch import nn
 
 from nasengine.delivery.checked import ExportFailed
 from nasengine.delivery.source import Source, rebuilt
 from nasengine.graph import Factory, SpaceGraph
 from nasengine.meta_shapes import made_on_meta, on_meta
+from nasengine.network import calling
 from nasengine.shapes import make_module
 
 
@@ -43,16 +44,13 @@ def _blocks(graph: SpaceGraph) -> Iterator[tuple[str, str, Factory, int]]:
         if node.factory is not None:
             yield node.name, "the operation", node.factory, len(node.inputs)
         for name, factory in node.candidates.items():
-            yield node.name, f"the candidate {name!r}", factory, 1
+            yield node.name, f"the candidate {name!r}", factory, len(node.inputs)
 
 
 def _why_not(module: nn.Module, inputs: int) -> str:
     """Return why a network that holds a module cannot be written; empty where it can be."""
-    graph = fx.Graph()
-    read = tuple(graph.placeholder(f"x{index}") for index in range(inputs))
-    graph.output(graph.call_module("held", read))
     try:
-        network = fx.GraphModule({"held": module}, graph)
+        network = calling(module, inputs)
         with on_meta():
             rebuilt(network, Source.of(network))
     except ExportFailed as error:

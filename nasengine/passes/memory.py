@@ -29,7 +29,7 @@ class SlotMemory:
     Parameters
     ----------
     kept
-        Bytes that it keeps for the backward pass, beside its input.
+        Bytes that it keeps for the backward pass, beside its inputs.
     gradients
         Bytes of its weights' gradients that are held until the step is taken: `StepsInBackward`
         lets those of large weights go at once.
@@ -204,7 +204,8 @@ class _Count:
 
     def _entering(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            self.keep(inputs[0])  # Kept also where the slot is computed again.
+            for tensor in inputs:  # Kept also where the slot is computed again.
+                self.keep(tensor)
             self.gradients[name] = sum(_held_gradient(p) for p in module.parameters())
             self._slot = name
 

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nasengine.supernet import MixedOperation
+from nasengine.supernet import MixedOperation, Mixture
 
 
 class RecomputedOperation(nn.Module):
-    """A mixed operation that keeps its input alone for the backward pass.
+    """A mixed operation that keeps its inputs alone for the backward pass.
 
     Parameters
     ----------
@@ -31,16 +30,16 @@ class RecomputedOperation(nn.Module):
         self.candidates = mixed.candidates
         self._mixed = [mixed]  # In a list: a second registration would double every name.
 
-    def forward(self, x: Tensor, mixture: Any) -> Tensor:
+    def forward(self, *inputs: Tensor, mixture: Mixture) -> Tensor:
         """Return what the mixed operation returns."""
         mixed = self._mixed[0]
         if not self.training:
-            return mixed(x, mixture)  # type: ignore[no-any-return]
+            return mixed(*inputs, mixture=mixture)  # type: ignore[no-any-return]
         before = [buffer.clone() for buffer in mixed.buffers()]
         return checkpoint(  # type: ignore[no-any-return]
             mixed,
-            x,
-            mixture,
+            *inputs,
+            mixture=mixture,
             use_reentrant=False,
             context_fn=lambda: (nullcontext(), _with_buffers(mixed, before)),
         )

@@ -64,7 +64,7 @@ def copy_weights(supernet: Supernet, network: fx.GraphModule, architecture: Arch
         there = supernet.network.get_submodule(name)
         if isinstance(there, MixedOperation):
             decision = next(
-                str(node.args[1]).removeprefix("mix_")
+                str(node.kwargs["mixture"]).removeprefix("mix_")
                 for node in supernet.network.graph.nodes
                 if node.op == "call_module" and node.target == name
             )

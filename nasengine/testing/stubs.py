@@ -223,7 +223,7 @@ def tiny_task(space: SearchSpace, size: int = 16, samples: int = 8) -> Task:
 
     start = next(node.name for node in space.graph.nodes if node.kind == "input")
     end = next(node.name for node in space.graph.nodes if node.kind == "output")
-    channels = space.graph.channels[start][1]
+    channels = space.graph.channels[start][-1]
     out = infer_shapes(space.graph, (channels, size, size)).out[end]
     if len(out) == 1:
         return TinyClassification(channels=channels, size=size, classes=out[0], samples=samples)
