@@ -12,7 +12,7 @@ from nasengine.plugin import SpecPath
 from nasengine.randomness import derive_seed
 from nasengine.task import DataSource, Samples, Splits
 
-from .splits import Share, SomeShare, check_disjoint, joined, split_by_group
+from .splits import Share, SomeShare, check_disjoint, joined, split_by_kind
 
 SPLITS = ("train", "validation", "test")
 
@@ -149,20 +149,14 @@ class ClassFolders(DataSource):
             )
 
     def _divide(self, labels: list[int], digests: list[str], seed: int) -> dict[str, list[int]]:
-        """Split each class on its own, so that each has its share in every split."""
+        """Split each class on its own; the same pixels in two classes are refused later."""
         seed = seed if self.split_seed is None else self.split_seed
-        splits: dict[str, list[int]] = {name: [] for name in SPLITS}
-        for label, name in enumerate(self.names):
-            members = [index for index, other in enumerate(labels) if other == label]
-            try:
-                parts = split_by_group(
-                    joined([digests[index] for index in members]),
-                    self.validation,
-                    self.test,
-                    derive_seed(seed, "class_folders", name),
-                )
-            except DataError as error:
-                raise DataError(f"{self.root / name}: {error}") from error
-            for split, part in parts.items():
-                splits[split] += [members[index] for index in part]
-        return splits
+        classes = [self.names[label] for label in labels]
+        groups = joined(
+            [f"{label} {digest}" for label, digest in zip(labels, digests, strict=True)]
+        )
+        seeds = {name: derive_seed(seed, "class_folders", name) for name in self.names}
+        try:
+            return split_by_kind(classes, groups, self.validation, self.test, seeds)
+        except DataError as error:
+            raise DataError(f"{self.root}: {error}") from error

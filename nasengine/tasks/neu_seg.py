@@ -16,7 +16,7 @@ from nasengine.plugin import SpecPath
 from nasengine.randomness import derive_seed
 from nasengine.task import DataSource, Splits
 
-from .splits import Share, SomeShare, check_disjoint, joined, read_csv, split_by_group
+from .splits import Share, SomeShare, check_disjoint, joined, read_csv, split_by_kind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,24 +128,15 @@ class NeuSeg(DataSource):
         return chosen
 
     def _divide(self, rows: list[_Row], loaded: Loaded, seed: int) -> dict[str, list[int]]:
-        """Split each defect on its own, so that each has its share in every split."""
+        """Split each defect on its own."""
         groups = self._groups(rows, loaded)
-        splits: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
-        for defect in sorted({row.defect for row in rows}):
-            # A group goes where its first image does, should it hold several defects.
-            members = [i for i, group in enumerate(groups) if rows[group].defect == defect]
-            try:
-                parts = split_by_group(
-                    [groups[index] for index in members],
-                    self.validation,
-                    self.test,
-                    derive_seed(seed, "neu_seg", defect),
-                )
-            except DataError as error:
-                raise DataError(f"{self.root}: {defect}: {error}") from error
-            for name, part in parts.items():
-                splits[name] += [members[index] for index in part]
-        return splits
+        # A group goes where its first image does, should it hold several defects.
+        defects = [rows[group].defect for group in groups]
+        seeds = {defect: derive_seed(seed, "neu_seg", defect) for defect in DEFECTS}
+        try:
+            return split_by_kind(defects, groups, self.validation, self.test, seeds)
+        except DataError as error:
+            raise DataError(f"{self.root}: {error}") from error
 
     def _groups(self, rows: list[_Row], loaded: Loaded) -> list[int]:
         keys = [[row.group for row in rows], list(loaded.digests)]

@@ -124,6 +124,50 @@ def split_by_group(
     return {name: sorted(indices) for name, indices in splits.items()}
 
 
+def split_by_kind(
+    kinds: Sequence[str],
+    groups: Sequence[int],
+    validation: int | float,
+    test: int | float,
+    seeds: Mapping[str, int],
+) -> dict[str, list[int]]:
+    """Divide the samples of each kind on their own, so that each has its share in every split.
+
+    Parameters
+    ----------
+    kinds
+        The kind of each sample, such as its class.
+    groups, validation, test
+        As of `split_by_group`; the shares are of each kind, and no group holds two kinds.
+    seeds
+        Kind to the seed of its shuffle, in the order in which the splits have them; a kind
+        without samples is passed over.
+
+    Raises
+    ------
+    DataError
+        As of `split_by_group`, naming the kind.
+
+    Examples
+    --------
+    >>> splits = split_by_kind("aabb", [0, 1, 2, 3], 0.5, 0, {"a": 0, "b": 0})
+    >>> [sorted("aabb"[index] for index in splits[name]) for name in ("train", "validation")]
+    [['a', 'b'], ['a', 'b']]
+    """
+    splits: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+    for kind, seed in seeds.items():
+        members = [index for index, other in enumerate(kinds) if other == kind]
+        if not members:
+            continue
+        try:
+            parts = split_by_group([groups[index] for index in members], validation, test, seed)
+        except DataError as error:
+            raise DataError(f"{kind}: {error}") from error
+        for split, part in parts.items():
+            splits[split] += [members[index] for index in part]
+    return splits
+
+
 def check_disjoint(
     splits: Mapping[str, Sequence[int]],
     names: Sequence[str],
