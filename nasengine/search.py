@@ -161,6 +161,14 @@ class Search:
         """Where strategies keep their checkpoints."""
         return make_folder(self.folder / "checkpoints")
 
+    def has_cost_table(self, key: str) -> bool:
+        """Say whether an estimator's cost table is at hand: counted, or timed in this run."""
+        estimator = self.estimators[key]
+        return estimator.has_table and (estimator.counts or self._table_file(key).is_file())
+
+    def _table_file(self, key: str) -> Path:
+        return self.folder / "tables" / f"{key}.json"
+
     def cost_table(self, key: str) -> CostTable:
         """Return an estimator's cost table; measured once a run, kept in its folder.
 
@@ -175,7 +183,7 @@ class Search:
             raise SpecError(f"no estimator {key!r}; {did_you_mean(key, self.estimators)}")
         tables: dict[str, CostTable] = self._tables
         if key not in tables:
-            path = self.folder / "tables" / f"{key}.json"
+            path = self._table_file(key)
             if path.is_file():
                 tables[key] = read_cost_table(path)
                 _check_slots(tables[key], self.space, path)

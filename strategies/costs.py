@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from nasengine.errors import ArchitectureError, SpecError, did_you_mean
+from nasengine.machine import busy
 from nasengine.plugin import changed
 from nasengine.quantities import format_quantity, parse_quantity
 
@@ -275,6 +276,12 @@ def _resolve(key: str, goal: CostGoal, search: Search, limit: float | None) -> C
     asked = [(where, str(text), value) for text, value in zip(given, targets, strict=True)]
     if limit is not None:
         asked.append((f"objectives.{key}.at_most", cost.text(limit), limit))
+    _refuse_unreachable(cost, asked)
+    return cost
+
+
+def _refuse_unreachable(cost: Cost, asked: Sequence[tuple[str, str, float]]) -> None:
+    """Refuse limits (where they are asked for, as what, and as a number) that nothing meets."""
     low, high = cost.range
     for place, text, value in asked:
         if value < (low if cost.counts else low / _FAR):
@@ -282,7 +289,6 @@ def _resolve(key: str, goal: CostGoal, search: Search, limit: float | None) -> C
                 f"{place}: {text} is below every architecture of the space, which range from "
                 f"{cost.text(low)} to {cost.text(high)}"
             )
-    return cost
 
 
 def _target(given: float | str, where: str, key: str, search: Search) -> float:

@@ -12,9 +12,11 @@ from test_spec import STUBS, load, tables
 from nasengine.cli import main
 from nasengine.errors import EstimationFailed, SpecError
 from nasengine.estimator import Candidate, Estimator
+from nasengine.estimators.parameters import Parameters
 from nasengine.moves import enumerate_all
 from nasengine.objectives import Objective, Objectives
-from nasengine.runs.feasibility import SAMPLES, metric_range
+from nasengine.runs import feasibility
+from nasengine.runs.feasibility import SAMPLES, measure_few, metric_range
 from nasengine.search import Search
 from nasengine.spaces.light_sdi import LightSDI
 from nasengine.testing.stubs import tiny_search
@@ -131,6 +133,79 @@ def test_networks_that_cannot_be_measured_are_left_out() -> None:
 
 def test_nothing_dear_is_asked() -> None:
     assert refused(Timed(), Objective("firsts", at_most=-1.0)) == []
+
+
+class Slow(Firsts):
+    """The same, measured; what it took is a clock's."""
+
+    effort = 1
+    clock: Any = None
+
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
+        self.clock.append(self.clock[-1] + 4.0)
+        return super().measure(candidate)
+
+
+def few(estimator: Slow, monkeypatch: pytest.MonkeyPatch, **estimators: Estimator) -> Any:
+    search = tiny_search(
+        LightSDI(width=2, classes=1), estimators={**estimators, "firsts": estimator}
+    )
+    monkeypatch.setattr(feasibility.time, "monotonic", lambda: estimator.clock[-1])
+    return measure_few(search, "firsts", ["unet"])
+
+
+def test_what_is_timed_is_told_of_by_a_few_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ends of what is counted first, the references soon: dear ones end it."""
+    found = few(Slow(clock=[0.0]), monkeypatch, parameters=Parameters())
+    assert [list(found.references), len(found.networks), found.reason] == [["unet"], 2, ""]
+    monkeypatch.setattr(feasibility, "MEASURED_SECONDS", 1000.0)
+    found = few(Slow(clock=[0.0]), monkeypatch, parameters=Parameters())
+    told = found.range("firsts")
+    assert len(found.networks) == 6 and told.smallest <= told.median <= told.largest
+    assert not told.exact and found.range("nothing") is None
+    holes = few(Slow(clock=[0.0], hole="cutconnect"), monkeypatch, parameters=Parameters())
+    assert holes.reason == "a hole" and 0 < len(holes.networks) < 6
+
+
+PACE = """
+from nasengine import Estimator, Measurement, Metric
+class Pace(Estimator):
+    def metrics(self, search):
+        return (Metric("pace", "ms", "min"), Metric("p90", "ms", "min"))
+    def measure(self, candidate):
+        count = sum(len(choice) for choice in candidate.architecture.values())
+        return {"pace": Measurement(1.0 * count), "p90": Measurement(2.0 * count)}
+"""
+
+
+def test_check_tells_what_every_limited_metric_comes_to_or_why_it_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nasengine.machine.os.getloadavg", lambda: (7.0, 1.0, 1.0))
+    monkeypatch.setattr("nasengine.machine.os.cpu_count", lambda: 2)
+    (tmp_path / "pace.py").write_text(PACE)
+    table = tables()
+    table["estimators"] |= {
+        "pace": {"name": "pace.py:Pace"},
+        "iou": {"name": "trained", "iterations": 1},
+    }
+    table["objectives"] = {
+        "iou": {"goal": "max", "at_least": 0.1},
+        "pace": {"at_most": "10 ms"},
+        "pace.p90": {"at_most": "80% of big"},
+    }
+    load(table, tmp_path)
+    assert main(["check", "spec.toml"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "iou: known only once networks are trained" in lines
+    (pace,) = [line for line in lines if line.startswith("pace: ")]
+    assert pace == (
+        "pace: 8.00 ms to 18.00 ms, half of the networks below 13.00 ms, big 12.00 ms "
+        "(3 networks, measured here under a load of 7.0 on 2 cores, 1 of them within the limit)"
+    )
+    (p90,) = [line for line in lines if line.startswith("pace.p90: ")]
+    assert "16.00 ms to 36.00 ms" in p90 and "within" not in p90
 
 
 def test_run_refuses_before_there_is_a_folder(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nasengine.metric_names import is_primary
+from nasengine.machine import busy
+from nasengine.metric_names import estimator_of, is_primary, own_name
 from nasengine.objectives import Objective
 from nasengine.quantities import format_bytes, format_duration, format_quantity
 from nasengine.runs.experiment import Experiment
-from nasengine.runs.feasibility import metric_range
+from nasengine.runs.feasibility import Few, measure_few, metric_range, predicted_range
 from nasengine.runs.goals import known_metrics
 from nasengine.runs.result import compare
 from nasengine.runs.run import Outcome
@@ -73,7 +73,7 @@ def _show_front(console: Console, outcome: Outcome, folder: Path) -> None:
     front = sorted(outcome.front, key=lambda t: (*objectives.losses(t), t.number))
     step = -(-len(front) // MOST_OF_FRONT)
     shown = [t for place, t in enumerate(front) if place % step == 0 or t.number == winner]
-    count = f"{len(front)} networks" if len(front) > 1 else "1 network"
+    count = _networks(len(front))
     part = f", {len(shown)} shown" if len(shown) < len(front) else ""
     table = Table(
         title=f"the front: {count} that no other beats in everything{part}", title_justify="left"
@@ -127,8 +127,8 @@ def check_facts(experiment: Experiment, search: Search) -> dict[str, Any]:
     space = experiment.space
     costs = {
         key: _cost_facts(search, key, experiment.references)
-        for key, estimator in experiment.estimators.items()
-        if estimator.has_table and estimator.counts
+        for key in experiment.estimators
+        if search.has_cost_table(key)
     }
     end = next(node.name for node in space.graph.nodes if node.kind == "output")
     units = known_metrics(search)
@@ -148,6 +148,7 @@ def check_facts(experiment: Experiment, search: Search) -> dict[str, Any]:
         ],
         "references": list(experiment.references),
         "costs": costs,
+        "limited": _limited_facts(experiment, search, but=costs),
         "budget": experiment.spec.budget.model_dump(exclude_none=True),
         "estimate": _estimate_facts(experiment, search),
     }
@@ -195,19 +196,78 @@ def _estimate_facts(experiment: Experiment, search: Search) -> dict[str, float] 
 
 
 def _cost_facts(search: Search, key: str, references: Sequence[str]) -> dict[str, Any]:
-    table, found = search.cost_table(key), metric_range(search, key)
+    table, counts = search.cost_table(key), search.estimators[key].counts
+    found = metric_range(search, key) if counts else predicted_range(search, key)
     assert found is not None  # What counts and has a table has a range.
     return {
         "unit": table.unit,
         **asdict(found),
+        "how": "" if counts else f"as its table predicts, timed{busy()}",
         "references": {name: table.predict(search.space.reference(name)) for name in references},
     }
 
 
-def _busy() -> str:
-    """Say that the machine has other work to do, where it has: times are as long as that makes."""
-    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count() or 1
-    return f" under a load of {load:.1f} on {cores} cores" if load > cores else ""
+def _limited_facts(
+    experiment: Experiment, search: Search, but: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """Return what limited metrics without a table come to, or why that is not known."""
+    limited = [
+        metric
+        for metric, wanted in experiment.spec.objectives.items()
+        if isinstance(wanted, GoalTable) and (wanted.at_most, wanted.at_least) != (None, None)
+    ]
+    facts: dict[str, dict[str, Any]] = {}
+    few: dict[str, Few] = {}
+    for metric in (metric for metric in limited if metric not in but):
+        key = estimator_of(metric)
+        estimator, counted = search.estimators[key], metric_range(search, metric)
+        unit = known_metrics(search)[metric].unit
+        if counted is not None:
+            facts[metric] = {"unit": unit, **asdict(counted), "how": ""}
+        elif estimator.effort > 1:
+            facts[metric] = {"unknown": "known only once networks are trained"}
+        else:
+            few[key] = few.get(key) or measure_few(search, key, experiment.references)
+            facts[metric] = {"unit": unit, **_few_facts(search, metric, few[key])}
+    return facts
+
+
+def _few_facts(search: Search, metric: str, few: Few) -> dict[str, Any]:
+    """Return what a metric came to of a few networks that were measured."""
+    own = own_name(metric, search.estimators[estimator_of(metric)].metrics(search)[0].name)
+    found = few.range(own)
+    if found is None:
+        return {"unknown": f"no network could be measured: {few.reason or 'it has no value'}"}
+    values = few.values(own)
+    limit = next((each for each in search.objectives.limits if each.metric == metric), None)
+    met = sum(limit.violation(value) == 0 for value in values) if limit else None
+    failed = f"; of others: {few.reason}" if few.reason else ""
+    within = "" if met is None else f", {met or 'none'} of them within the limit"
+    return {
+        **asdict(found),
+        "references": {name: held[own] for name, held in few.references.items() if own in held},
+        "how": f"{_networks(len(values))}, measured here{busy()}{within}{failed}",
+    }
+
+
+def _networks(count: int) -> str:
+    return "1 network" if count == 1 else f"{count} networks"
+
+
+def _range_line(name: str, found: Mapping[str, Any]) -> str:
+    """Say what a metric comes to over the space, or why that is not known."""
+    if "unknown" in found:
+        return f"{name}: {found['unknown']}"
+    low, middle, high = (
+        format_quantity(found[key], found["unit"]) for key in ("smallest", "median", "largest")
+    )
+    beside = "".join(
+        f", {reference} {format_quantity(value, found['unit'])}"
+        for reference, value in found.get("references", {}).items()
+    )
+    how = f" ({found['how']})" if found["how"] else ""
+    spread = f"{low} to {high}, half of the networks below {middle}" if low != high else low
+    return f"{name}: {spread}{beside}{how}"
 
 
 def show_check(console: Console, facts: Mapping[str, Any], notes: Sequence[str]) -> None:
@@ -225,15 +285,8 @@ def show_check(console: Console, facts: Mapping[str, Any], notes: Sequence[str])
             for o in facts["objectives"]
         ),
     ]
-    for name, cost in facts["costs"].items():
-        beside = "".join(
-            f", {reference} {format_quantity(value, cost['unit'])}"
-            for reference, value in cost["references"].items()
-        )
-        low, middle, high = (
-            format_quantity(cost[key], cost["unit"]) for key in ("smallest", "median", "largest")
-        )
-        lines.append(f"{name}: {low} to {high}, half of the networks below {middle}{beside}")
+    ranges = {**facts["costs"], **facts["limited"]}
+    lines += [_range_line(name, found) for name, found in ranges.items()]
     expected = facts["estimate"]
     if expected:
         said = {
@@ -246,7 +299,7 @@ def show_check(console: Console, facts: Mapping[str, Any], notes: Sequence[str])
         ]
         lines.append(
             f"roughly {format_duration(expected['seconds'])} of training on this machine"
-            f"{_busy()} ({', '.join(parts)}), "
+            f"{busy()} ({', '.join(parts)}), "
             f"about {format_bytes(expected['bytes'])} of activations in a step"
         )
     lines += facts.get("files", [])

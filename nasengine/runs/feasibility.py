@@ -1,6 +1,7 @@
 """Which values the space's networks have, and whether anything can meet the limits asked for.
 
-Only estimators that count (`Estimator.counts`) are asked: nothing is timed, nothing trained.
+Limits are refused by estimators that count (`Estimator.counts`): nothing is timed, nothing
+trained. What is timed is told of, by a few networks.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from statistics import median
 
 from nasengine.architecture import Architecture
 from nasengine.canonical import meanings
-from nasengine.errors import SpecError
+from nasengine.errors import InputError, Interrupted, SpecError, StorageError
 from nasengine.estimator import Candidate
+from nasengine.guard import describe, guarded
 from nasengine.metric_names import estimator_of, is_primary, own_name
 from nasengine.moves import enumerate_all, neighbours, sample
 from nasengine.quantities import format_quantity
@@ -25,7 +27,11 @@ SAMPLES = 300
 SECONDS = 1.0
 """Samples are no more than these, and take no longer; 20 are taken however long it takes."""
 
+MEASURED_SECONDS = 10.0
+"""No network is measured for a range when it has taken so long."""
+
 _LEAST = 20
+_MEASURED = 4  # networks drawn, beside the cheapest and the dearest
 _STARTS = 3
 
 Value = Callable[[Architecture], float | None]
@@ -76,6 +82,89 @@ def metric_range(search: Search, name: str) -> Range | None:
     """
     value = counted_value(search, name)
     return None if value is None else _range(search, name, value)
+
+
+def predicted_range(search: Search, key: str) -> Range:
+    """Return what a cost comes to by its table, where that was timed: as good as predictions."""
+    predict = search.cost_table(key).predict
+    drawn = [value for _, value in _drawn(search, key, predict)]
+    every = [*drawn, *map(predict, _ends(search, key))]
+    return Range(min(every), median(drawn), max(every), exact=False)
+
+
+@dataclass(frozen=True)
+class Few:
+    """What an estimator measured of a few networks: by its own names of metrics.
+
+    Parameters
+    ----------
+    networks
+        Of the space.
+    references
+        Reference networks, by name.
+    reason
+        Why one could not be measured; empty where all could.
+    """
+
+    networks: Sequence[Mapping[str, float]]
+    references: Mapping[str, Mapping[str, float]]
+    reason: str = ""
+
+    def values(self, metric: str) -> list[float]:
+        """Return a metric of the space's networks."""
+        return [found[metric] for found in self.networks if metric in found]
+
+    def range(self, metric: str) -> Range | None:
+        """Return what a metric ranges over; None where it has no value."""
+        values = self.values(metric)
+        return Range(min(values), median(values), max(values), exact=False) if values else None
+
+
+def measure_few(search: Search, key: str, references: Sequence[str]) -> Few:
+    """Measure a few networks by one estimator, for some seconds, however long the first takes.
+
+    Those are the cheapest and the dearest by another metric that is counted, the references, and
+    some that are drawn.
+    """
+    known = {reference: search.space.reference(reference) for reference in references}
+    first, *others = (("", architecture) for architecture in _telling(search, key))
+    networks = [first, *known.items(), *others]
+    few: list[Mapping[str, float]] = []
+    found: dict[str, Mapping[str, float]] = {}
+    reason, started = "", time.monotonic()
+    with search.reporter.progress(f"what {key} ranges over", len(networks)) as progress:
+        for reference, architecture in networks:
+            if few and time.monotonic() - started > MEASURED_SECONDS:
+                break
+            search.pause_point()
+            try:
+                values = _values(search, key, architecture)
+            except (InputError, StorageError, Interrupted):
+                raise
+            except Exception as error:  # noqa: BLE001 a candidate may raise anything
+                reason = describe(error)
+            else:
+                if reference:
+                    found[reference] = values
+                else:
+                    few.append(values)
+            progress.advance()
+    return Few(few, found, reason)
+
+
+def _values(search: Search, key: str, architecture: Architecture) -> dict[str, float]:
+    with guarded(search.seed, "range", key):
+        found = search.estimators[key].measure(Candidate(architecture, search, "range", {}))
+    return {name: m.value for name, m in found.items() if math.isfinite(m.value)}
+
+
+def _telling(search: Search, key: str) -> list[Architecture]:
+    """Return networks that show a range: the ends of what is counted, and some drawn."""
+    tabled = [name for name in search.estimators if has_table(search, name)]
+    ends = _ends(search, tabled[0]) if tabled else []
+    rng = search.stream("range", key)
+    drawn = [sample(search.space.decisions, rng) for _ in range(_MEASURED)]
+    return list(dict.fromkeys([*ends, *drawn]))
 
 
 def counted_value(search: Search, name: str) -> Value | None:
@@ -145,16 +234,23 @@ def _ends_of_table(search: Search, name: str, value: Value) -> list[float]:
 
     A network may cost less than the table says, where what a cut leaves without use falls away.
     """
-    table = search.cost_table(name)
-    rows, ends = table.per_decision(), []
-    for pick in (min, max):
-        chosen = {
-            decision: pick(choices, key=lambda c, d=decision: rows.get(d, {}).get(c, 0.0))  # type: ignore[misc]
-            for decision, choices in search.space.decisions.items()
-        }
-        architecture = Architecture(chosen)
-        ends += [table.predict(architecture), value(architecture)]
+    predict = search.cost_table(name).predict
+    ends = [v for end in _ends(search, name) for v in (predict(end), value(end))]
     return [end for end in ends if end is not None]
+
+
+def _ends(search: Search, name: str) -> list[Architecture]:
+    """Return the network of the cheapest choices by a cost table, and that of the dearest."""
+    rows = search.cost_table(name).per_decision()
+    return [
+        Architecture(
+            {
+                decision: pick(choices, key=lambda c, d=decision: rows.get(d, {}).get(c, 0.0))  # type: ignore[misc]
+                for decision, choices in search.space.decisions.items()
+            }
+        )
+        for pick in (min, max)
+    ]
 
 
 def _drawn(search: Search, name: str, value: Value) -> Iterator[tuple[Architecture, float]]:
