@@ -134,8 +134,14 @@ def test_mistakes_in_folders_are_named(root: Path) -> None:
     (root / "hole").mkdir()
     fails(source(root, names=("good", "crack", "hole")), "hole: no images found")
     (root / "hole").rmdir()
-    (root / "good/0.png").write_bytes(b"no image")
-    fails(source(root), "good/0.png: not an image")
+    for name in ("good/0.png", "crack/1.png"):
+        (root / name).write_bytes(b"no image")
+    fails(source(root), "good/0.png: not an image", "crack/1.png: not an image")
+
+
+def test_what_was_read_is_told(root: Path) -> None:
+    (fact,) = source(root, size=8).load(seed=0).facts
+    assert fact.endswith("10 of 12 x 9; brought to 8 x 8, squashed where the ratio differs")
 
 
 @pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", "../b"], ["a", ".."], ["a", "b/c"]])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,6 +14,9 @@ from nasengine.randomness import derive_seed
 from nasengine.task import DataSource, Samples, Splits
 
 from .splits import Share, SomeShare, check_disjoint, joined, split_by_kind
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SPLITS = ("train", "validation", "test")
 
@@ -80,27 +84,16 @@ class ClassFolders(DataSource):
         Raises
         ------
         DataError
-            Naming the file and what is wrong with it.
+            Naming the files and what is wrong with each, the first of them if they are many.
         """
-        import numpy as np
         import torch
 
-        from .images import Reader
-
-        stated = self._is_divided
-        listed = self._listed(SPLITS if stated else ("",))
-        reader = Reader((self.size, self.size), self.channels, self.max_pixels)
-        inputs = np.empty((len(listed), *self.shape), dtype=np.float32)
-        digests = []
-        for index, (_, path, _) in enumerate(listed):
-            inputs[index], _, digest = reader.image(path)
-            digests.append(digest)
+        listed = self._listed(SPLITS if self._is_divided else ("",))
+        inputs, digests, fact = self._read([path for _, path, _ in listed])
         labels = torch.tensor([label for _, _, label in listed])
-        if stated:
-            splits = {
-                name: [i for i, (split, _, _) in enumerate(listed) if split == name]
-                for name in SPLITS
-            }
+        if self._is_divided:
+            stated = [split for split, _, _ in listed]
+            splits = {name: [i for i, s in enumerate(stated) if s == name] for name in SPLITS}
         else:
             splits = self._divide(labels.tolist(), digests, seed)
         names = [str(path.relative_to(self.root)) for _, path, _ in listed]
@@ -108,13 +101,33 @@ class ClassFolders(DataSource):
 
         def samples(indices: list[int]) -> Samples:
             chosen = tuple(names[index] for index in indices)
-            return Samples(torch.from_numpy(inputs[indices]), labels[indices], chosen)
+            return Samples(inputs[indices], labels[indices], chosen)
 
         return Splits(
             train=samples(splits["train"]),
             validation=samples(splits["validation"]),
             test=samples(splits["test"]) if splits["test"] else None,
+            facts=(fact,),
         )
+
+    def _read(self, paths: list[Path]) -> tuple[Tensor, list[str], str]:
+        """Return the images (N, C, H, W), their digests, and what there is to say of them."""
+        import numpy as np
+        import torch
+
+        from .images import Reader, read_each, sizes_text
+
+        reader = Reader((self.size, self.size), self.channels, self.max_pixels)
+        inputs = np.empty((len(paths), *self.shape), dtype=np.float32)
+        digests, sizes = [""] * len(paths), Counter[tuple[int, int]]()
+
+        def read(index: int) -> None:
+            inputs[index], size, digests[index] = reader.image(paths[index])
+            sizes[size] += 1
+
+        read_each(len(paths), read)
+        fact = f"images, width x height: {sizes_text(sizes, reader.size)}"
+        return torch.from_numpy(inputs), digests, fact
 
     @property
     def _is_divided(self) -> bool:

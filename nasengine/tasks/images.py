@@ -9,7 +9,8 @@ import hashlib
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,9 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, A
 _BROKEN = (*_DAMAGE, struct.error, zlib.error, MemoryError)
 _SIXTEEN = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
 
+
+_MOST_WRONG = 10
+"""Files with something wrong after which no more are read."""
 
 MaskResize = Literal["nearest", "cover"]
 """How a mask is brought to another size."""
@@ -154,6 +158,47 @@ def _is_blurred(values: NDArray[np.int32]) -> bool:
 
 def _scaled(values: NDArray[Any], size: tuple[int, int], how: Image.Resampling) -> NDArray[Any]:
     return np.asarray(Image.fromarray(values).resize(size[::-1], how))
+
+
+def read_each(count: int, read: Callable[[int], None]) -> None:
+    """Read files by their index; what is wrong with each is told at once.
+
+    Raises
+    ------
+    DataError
+        Of all that `read` raised, a line each, the first of them if they are many.
+    """
+    wrong: list[str] = []
+    for index in range(count):
+        try:
+            read(index)
+        except DataError as error:
+            wrong.append(str(error))
+        if len(wrong) == _MOST_WRONG:
+            wrong.append(f"{index + 1} of {count} images were read; the rest was not tried")
+            break
+    if wrong:
+        raise DataError("\n".join(wrong))
+
+
+def sizes_text(sizes: Counter[tuple[int, int]], size: tuple[int, int]) -> str:
+    """Say which sizes (H, W) files have, how many each, and what they are brought to.
+
+    Examples
+    --------
+    >>> sizes_text(Counter({(32, 64): 3}), (32, 32))
+    '3 of 64 x 32; brought to 32 x 32, squashed where the ratio differs'
+    """
+    height, width = size
+    told = [f"{count} of {w} x {h}" for (h, w), count in sizes.most_common(5)]
+    if len(sizes) > 5:
+        told.append(f"{len(sizes) - 5} other sizes")
+    text = ", ".join(told)
+    if set(sizes) == {size}:
+        return text
+    squashed = any(h * width != w * height for h, w in sizes)
+    text += f"; brought to {width} x {height}"
+    return f"{text}, squashed where the ratio differs" if squashed else text
 
 
 @contextmanager

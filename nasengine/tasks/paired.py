@@ -14,14 +14,10 @@ from numpy.typing import NDArray
 from nasengine.errors import DataError
 from nasengine.task import IGNORED, Samples, Splits
 
-from .images import Reader
+from .images import Reader, read_each, sizes_text
 
 ToClasses = Callable[[NDArray[np.int64], Path], NDArray[np.int64]]
 """Turns a mask's values into class indices, or raises a DataError that names the file."""
-
-
-_MOST_WRONG = 10
-"""Files with something wrong after which no more are read."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +98,8 @@ class Loaded:
 
     def facts(self) -> tuple[str, ...]:
         """Say what the files hold."""
-        height, width = self.reader.size
-        sizes = [f"{count} of {w} x {h}" for (h, w), count in self.sizes.most_common(5)]
-        if len(self.sizes) > 5:
-            sizes.append(f"{len(self.sizes) - 5} other sizes")
-        found = f"images, width x height: {', '.join(sizes)}"
+        found = f"images, width x height: {sizes_text(self.sizes, self.reader.size)}"
         if set(self.sizes) != {self.reader.size}:
-            squashed = any(h * width != w * height for h, w in self.sizes)
-            found += f"; brought to {width} x {height}" + (
-                ", squashed where the ratio differs" if squashed else ""
-            )
             found += f", masks by mask_resize = {self.reader.mask_resize!r}"
         return (found, f"mask values: {listed(self.values)}")
 
@@ -160,21 +148,12 @@ def read_pairs(pairs: Sequence[Pair], reader: Reader, to_classes: ToClasses) -> 
     inputs = np.empty((len(pairs), reader.channels, *reader.size), dtype=np.float32)
     targets = np.zeros((len(pairs), *reader.size), dtype=np.int64)
     loaded = Loaded(pairs, reader, inputs, targets)
-    wrong: list[str] = []
-    for index, pair in enumerate(pairs):
-        try:
-            _read_pair(loaded, index, pair, to_classes)
-        except DataError as error:
-            wrong.append(str(error))
-        if len(wrong) == _MOST_WRONG:
-            wrong.append(f"{index + 1} of {len(pairs)} images were read; the rest was not tried")
-            break
-    if wrong:
-        raise DataError("\n".join(wrong))
+    read_each(len(pairs), lambda index: _read_pair(loaded, index, to_classes))
     return loaded
 
 
-def _read_pair(loaded: Loaded, index: int, pair: Pair, to_classes: ToClasses) -> None:
+def _read_pair(loaded: Loaded, index: int, to_classes: ToClasses) -> None:
+    pair = loaded.pairs[index]
     loaded.inputs[index], size, digest = loaded.reader.image(pair.image)
     loaded.digests.append(digest)
     loaded.sizes[size] += 1
