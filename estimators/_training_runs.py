@@ -84,18 +84,25 @@ def train_once(settings: Trained, candidate: Candidate, search: Search, seed: in
     )
     # With several seeds, those already trained must not be trained again after a resume.
     training.run(search, keep=settings.seeds > 1)
+    held_out = {"": validation} if test is None else {"": validation, "test_": test}
+    values, per_sample = _measured(network, held_out, search, primary)
+    values["seconds"] = training.seconds
+    return Run(values, per_sample, training.step, _weights(network))
+
+
+def _measured(
+    network: nn.Module, held_out: Mapping[str, Samples], search: Search, primary: str
+) -> tuple[dict[str, float], dict[str, tuple[float | None, ...]]]:
+    """Return the metrics on each split by its prefix, and the primary one of each sample."""
     values: dict[str, float] = {}
     per_sample: dict[str, tuple[float | None, ...]] = {}
-    for prefix, samples in (("", validation), ("test_", test)):
-        if samples is None:
-            continue
+    for prefix, samples in held_out.items():
         outputs = predict(network, samples.inputs, search.device)
         found = score(outputs, samples.targets, search.task)
         values.update({f"{prefix}{name}": value for name, value in found.items()})
         if len(samples) <= _PER_SAMPLE_LIMIT:
             per_sample[f"{prefix}{primary}"] = _each(outputs, samples, search, primary)
-    values["seconds"] = training.seconds
-    return Run(values, per_sample, training.step, _weights(network))
+    return values, per_sample
 
 
 def deliver(run: Run, candidate: Candidate) -> None:
