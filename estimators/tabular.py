@@ -17,6 +17,7 @@ from nasengine.architecture import Architecture
 from nasengine.errors import ArchitectureError, EstimationFailed, SpecError
 from nasengine.estimator import Candidate, Estimator
 from nasengine.plugin import SpecPath
+from nasengine.quantities import format_size
 from nasengine.trial import Direction, Measurement, Metric
 
 if TYPE_CHECKING:
@@ -185,7 +186,9 @@ class Tabular(Estimator):
                 f"{self.file}: {len(foreign)} of {len(keys)} rows are no architectures of the "
                 f"space, such as {foreign[0]!r}"
             )
-        search.reporter.note(f"{self.file}: {len(self.rows)} of {space.size} have a row")
+        search.reporter.note(
+            f"{self.file}: {len(self.rows)} of {format_size(space.size)} have a row"
+        )
 
     def _missing(self, search: Search) -> list[str]:
         from nasengine.moves import enumerate_all

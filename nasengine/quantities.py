@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 
 from nasengine.errors import SpecError, did_you_mean
 
@@ -76,7 +77,14 @@ class Quantity:
     scaled: bool = False
     text: str = ""
 
-    def to(self, unit: str, *, where: str, reference_value: float | None = None) -> float:
+    def to(
+        self,
+        unit: str,
+        *,
+        where: str,
+        reference_value: float | None = None,
+        references: Iterable[str] = (),
+    ) -> float:
         """Return the value in a metric's unit.
 
         Parameters
@@ -87,6 +95,8 @@ class Quantity:
             The key path, for errors.
         reference_value
             The reference network's value in `unit`, where the quantity is relative to one.
+        references
+            Names that a percentage could be of, for errors.
 
         Raises
         ------
@@ -111,9 +121,16 @@ class Quantity:
             return self.value
         if self.dimension == dimension:
             return self.value / size
+        allowed = f"a number or one in {unit or '%'}"
+        if self.dimension == RATIO and (names := list(references)):
+            whole = f"{self.value * 100:g}% of {names[0]}"
+            others = f" (or of {', '.join(names[1:])})" if names[1:] else ""
+            raise SpecError(
+                f"{where}: {self.text!r} of what? {whole!r}{others} is of a reference of the "
+                f"space; or give {allowed}"
+            )
         raise SpecError(
-            f"{where}: {self.text!r} is no value in {unit or 'a ratio'}; "
-            f"give a number or one in {unit or '%'}"
+            f"{where}: {self.text!r} is no value in {unit or 'a ratio'}; give {allowed}"
         )
 
 
@@ -167,8 +184,9 @@ def parse_quantity(given: object, *, where: str, unit: str = COUNT) -> Quantity:
     units = {**_own_units(unit), **UNITS}
     found = re.sub(r"\s+", " ", rest.strip())
     if found not in units:
-        near = _nearest(found, units, "" if unit in UNITS else unit)
-        raise SpecError(f"{where}: {text!r:.80}: unknown unit {found!r:.40}; {near}")
+        meant = _meant(value, found)
+        near = meant or f"unknown unit {found!r:.40}; {_nearest(found, units, unit)}"
+        raise SpecError(f"{where}: {text!r:.80}: {near}")
     dimension, size = units[found]
     return Quantity(_finite(value * size, text, where), dimension, scaled=found != "", text=text)
 
@@ -190,10 +208,30 @@ def _finite(value: float | str, given: object, where: str) -> float:
     return number
 
 
+def _meant(value: float, rest: str) -> str:
+    """Say how a share of a reference, or a decimal comma, is written; empty for other text.
+
+    Examples
+    --------
+    >>> _meant(60, "% unet"), _meant(0.5, "of unet"), _meant(1, ",5 ms")[-8:]
+    ("did you mean '60% of unet'?", "did you mean '50% of unet'?", "'1.5 ms'")
+    """
+    if re.match(r",\d", rest):
+        return f"a decimal point is needed: '{value:g}.{rest[1:]}'"
+    share = re.match(r"(%|percent\b|of\b)", rest)
+    if share is None:
+        return ""
+    percent = value * 100 if share.group() == "of" and value <= 1 else value
+    words = [w for w in re.findall(r"[A-Za-z_]\w*", rest) if w not in ("of", "percent", "the")]
+    return f"did you mean '{percent:g}% of {'_'.join(words) or 'NAME'}'?"
+
+
 def _nearest(unit: str, units: Iterable[str], own: str) -> str:
-    guess = did_you_mean(unit, [name for name in units if name]).partition("?")
+    names = [name for name in units if name and name == name.strip()]
+    guess = did_you_mean(unit, names).partition("?")
     start = f"{guess[0]}? Allowed" if guess[1] else "allowed"
-    return f"{start}: {own}{', ' if own else ''}{_SUGGESTED}"
+    own = "" if own in UNITS else f"{own}, "
+    return f"{start}: {own}{_SUGGESTED}"
 
 
 def format_count(value: float) -> str:
@@ -209,6 +247,19 @@ def format_count(value: float) -> str:
         if abs(value) >= size * 0.999995:
             return f"{value / size:.2f}{prefix}"
     return f"{value:.0f}" if float(value).is_integer() else _digits(value, "")
+
+
+def format_size(architectures: int) -> str:
+    """Write how many architectures a space has: all digits as far as they are read.
+
+    Examples
+    --------
+    >>> format_size(1_953_125), format_size(5**200)
+    ('1,953,125', '6.2e139')
+    """
+    if architectures < 10**12:
+        return f"{architectures:,}"
+    return f"{Decimal(architectures):.1e}".replace("+", "")
 
 
 def format_bytes(value: float) -> str:

@@ -287,8 +287,14 @@ def _refuse_unreachable(cost: Cost, asked: Sequence[tuple[str, str, float]]) -> 
         if value < (low if cost.counts else low / _FAR):
             raise SpecError(
                 f"{place}: {text} is below every architecture of the space, which range from "
-                f"{cost.text(low)} to {cost.text(high)}"
+                f"{cost.text(low)} to {cost.text(high)}{'' if cost.counts else _timed()}"
             )
+
+
+def _timed() -> str:
+    """Say where times are those of a machine that has other work to do."""
+    under = busy()
+    return f", timed{under}: on a quiet machine they take less" if under else ""
 
 
 def _target(given: float | str, where: str, key: str, search: Search) -> float:
@@ -301,4 +307,9 @@ def _target(given: float | str, where: str, key: str, search: Search) -> float:
         except ArchitectureError as error:
             raise SpecError(f"{where}: {error}") from error
         reference_value = table.predict(reference)
-    return quantity.to(table.unit, where=where, reference_value=reference_value)
+    return quantity.to(
+        table.unit,
+        where=where,
+        reference_value=reference_value,
+        references=search.space.references(),
+    )

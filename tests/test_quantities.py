@@ -14,6 +14,7 @@ from nasengine.quantities import (
     format_count,
     format_duration,
     format_quantity,
+    format_size,
     parse_quantity,
 )
 
@@ -69,13 +70,13 @@ def test_reads_a_share_of_a_reference() -> None:
         ("8 gib", "did you mean 'GiB'"),
         ("2 GFLOPS", "did you mean 'GFLOPs'"),
         ("5 MS", "did you mean 'ms'"),
-        ("1,5 GFLOPs", "unknown unit"),
+        ("1,5 GFLOPs", "a decimal point"),
         ("5 ms 3", "unknown unit"),
         ("nan", "does not begin with a number"),
         ("-3% of unet", "above 0"),
         ("0% of unet", "above 0"),
-        ("60% of", "unknown unit"),
-        ("60 of unet", "unknown unit"),
+        ("60% of", "60% of NAME"),
+        ("60 of unet", "60% of unet"),
         ("1e999", "finite"),
         ("1e308 G", "finite"),
         (10**400, "finite"),
@@ -100,6 +101,42 @@ def test_refuses_what_is_no_quantity_and_names_the_key(bad: object, message: str
 def test_refuses_another_dimension(text: str, unit: str) -> None:
     with pytest.raises(SpecError, match="is no value in"):
         parse_quantity(text, where=KEY).to(unit, where=KEY)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("60%unet", "did you mean '60% of unet'?"),
+        ("60 percent of the unet", "did you mean '60% of unet'?"),
+        ("0.6 of unet", "did you mean '60% of unet'?"),
+        ("60% of", "did you mean '60% of NAME'?"),
+        ("1,5 ms", "a decimal point is needed: '1.5 ms'"),
+        ("5 GMac", "did you mean 'GMACs'"),
+    ],
+)
+def test_says_what_may_be_meant(text: str, meant: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(meant)):
+        parse_quantity(text, where=KEY)
+
+
+def test_a_percentage_of_nothing_names_the_references_it_may_be_of() -> None:
+    share = parse_quantity("70%", where=KEY)
+    with pytest.raises(SpecError) as caught:
+        share.to("parameters", where=KEY, references=["unet", "single_u"])
+    assert str(caught.value) == (
+        f"{KEY}: '70%' of what? '70% of unet' (or of single_u) is of a reference of the space; "
+        f"or give a number or one in parameters"
+    )
+    assert share.to("", where=KEY, references=["unet"]) == pytest.approx(0.7)
+
+
+def test_a_large_space_is_told_in_two_digits_and_a_small_one_exactly() -> None:
+    assert format_size(10**12 - 1) == "999,999,999,999"
+    assert [format_size(n) for n in (10**12, 995 * 10**300, 7**5000)] == [
+        "1.0e12",
+        "1.0e303",
+        "3.1e4225",
+    ]
 
 
 @given(st.text(max_size=40))

@@ -164,7 +164,7 @@ def test_a_table_of_another_space_is_refused_for_a_large_space_too(tmp_path):
     rng = random.Random(0)
     own = [space.format(sample(space.decisions, rng)) for _ in range(30)]
     (told,) = checked(tmp_path, space, own)
-    assert told.startswith("note ") and "30 of 262144 have a row" in told
+    assert told.startswith("note ") and "30 of 262,144 have a row" in told
     with pytest.raises(SpecError, match=r"none of 3 rows .* has 'x0', and the space writes 'slot_"):
         checked(tmp_path, space, ["x0", "x1", "slot_0=c"])
     warning, _ = checked(tmp_path, space, ["x0", *own])

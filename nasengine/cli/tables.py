@@ -16,7 +16,7 @@ from rich.text import Text
 from nasengine.machine import busy
 from nasengine.metric_names import estimator_of, is_primary, own_name
 from nasengine.objectives import Objective
-from nasengine.quantities import format_bytes, format_duration, format_quantity
+from nasengine.quantities import format_bytes, format_duration, format_quantity, format_size
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.feasibility import Few, measure_few, metric_range, predicted_range
 from nasengine.runs.goals import known_metrics
@@ -276,7 +276,7 @@ def show_check(console: Console, facts: Mapping[str, Any], notes: Sequence[str])
     into, out = ("x".join(str(size) for size in space[key]) for key in ("input", "output"))
     lines = [
         *notes,
-        f"space {space['name']}: {space['architectures']:,} architectures, "
+        f"space {space['name']}: {format_size(space['architectures'])} architectures, "
         f"{space['decisions']} decisions in {space['slots']} slots; {into} to {out}",
         f"device: {facts['device']}",
         "objectives: "

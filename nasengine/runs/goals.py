@@ -129,7 +129,7 @@ def _limit(
         return None
     quantity = parse_quantity(given, where=where, unit=unit)
     if not quantity.reference:
-        return quantity.to(unit, where=where)
+        return quantity.to(unit, where=where, references=search.space.references())
     known = search.space.references()
     if quantity.reference not in known:
         near = nearest_reference(quantity.reference, known)
