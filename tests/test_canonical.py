@@ -38,7 +38,29 @@ def zero(_in, _out):
     return Zero()
 
 
+class Blend(nn.Module):
+    """Reads several, in an order that counts; with `of`, only so many of them."""
+
+    def __init__(self, *channels, of=None):
+        super().__init__()
+        *into, out = channels
+        self.convs = nn.ModuleList(conv(count, out) for count in into[:of])
+        self.norm = nn.BatchNorm2d(out)
+
+    def forward(self, *inputs):
+        read = inputs[: len(self.convs)]
+        found = [
+            conv(x) * (1 + n) for n, (conv, x) in enumerate(zip(self.convs, read, strict=True))
+        ]
+        return self.norm(sum(found[1:], found[0]))
+
+
+def first(*channels):
+    return Blend(*channels, of=1)
+
+
 FACTORIES = {"conv": conv, "tanh": scaled, "skip": identity, "none": zero}
+FACTORIES |= {"blend": Blend, "first": first}
 CHOICES = (
     ("conv", "skip", "none"),
     ("conv", "none"),
@@ -46,6 +68,7 @@ CHOICES = (
     ("skip", "tanh"),
     ("skip", "none"),
 )
+FUSIONS = (("blend", "first"), ("blend",))
 
 
 class Wired(SearchSpace):
@@ -58,10 +81,10 @@ class Wired(SearchSpace):
         nodes = [graph.input(CHANNELS)]
         for number, (kind, sources, choices) in enumerate(self.rows):
             read = [nodes[source] for source in sources]
-            if kind == "slot":
+            if kind in ("slot", "fusion"):
                 found = {name: FACTORIES[name] for name in choices}
-                share = self.shares[number] if self.shares else None
-                node = graph.slot(f"slot_{number}", read[0], found, shares=share)
+                share = f"{self.shares[number]}_{kind}" if self.shares else None
+                node = graph.slot(f"slot_{number}", read, found, shares=share)
             elif kind == "operation":
                 node = graph.operation(f"op_{number}", read[0], conv)
             elif kind == "concat":
@@ -80,11 +103,12 @@ class Wired(SearchSpace):
 def spaces(draw):
     rows = []
     for number in range(draw(st.integers(3, 9))):
-        kind = draw(st.sampled_from(["slot"] * 5 + ["add"] * 3 + ["concat", "operation"]))
-        several = kind in ("add", "concat")
+        kinds = ["slot"] * 5 + ["fusion"] * 2 + ["add"] * 3 + ["concat", "operation"]
+        kind = draw(st.sampled_from(kinds))
+        several = kind in ("add", "concat", "fusion")
         sources = st.integers(max(0, number - 3), number)
         read = draw(st.lists(sources, min_size=2 if several else 1, max_size=3 if several else 1))
-        choices = draw(st.sampled_from(CHOICES))
+        choices = draw(st.sampled_from(FUSIONS if kind == "fusion" else CHOICES))
         rows.append((kind, tuple(read), tuple(choices)))
     return Wired(rows=tuple(rows))
 
@@ -164,10 +188,10 @@ def test_two_keys_are_equal_exactly_when_the_networks_are(space):
 @settings(max_examples=25)
 @given(spaces())
 def test_networks_of_one_key_compute_the_same_with_the_same_weights(space):
-    x = torch.randn(2, CHANNELS, 3, 3)
+    x = torch.randn(2, CHANNELS, 3, 3).double()
     first = {}
     for architecture in some(space, 12):
-        network = build_network(space.graph, architecture)
+        network = build_network(space.graph, architecture).double()
         key, graph = space.key(architecture), reduced(space, architecture)
         if key not in first:
             first[key] = network, graph
@@ -183,8 +207,11 @@ def test_networks_of_one_key_compute_the_same_with_the_same_weights(space):
 @given(spaces(), st.lists(st.integers(0, 1), min_size=9, max_size=9))
 def test_shared_decisions_never_merge_what_differs(space, groups):
     """Where slots share a choice a key may miss a symmetry; it never invents one."""
-    rows = tuple((kind, read, ("conv", "skip", "none")) for kind, read, _ in space.rows)
-    shared = Wired(rows=rows, shares=tuple(f"group_{group}" for group in groups))
+    choices = {"fusion": ("blend", "first")}
+    rows = [
+        (kind, read, choices.get(kind, ("conv", "skip", "none"))) for kind, read, _ in space.rows
+    ]
+    shared = Wired(rows=tuple(rows), shares=tuple(f"group_{group}" for group in groups))
     found = [(shared.key(a), reduced(shared, a)) for a in some(shared)]
     for (key, graph), (other_key, other) in itertools.combinations(found, 2):
         if key == other_key:
@@ -311,5 +338,24 @@ def some_one(space):
 def test_the_order_of_a_concatenation_counts():
     choices = ("conv", "tanh")
     space = Wired(rows=(("slot", (0,), choices), ("slot", (0,), choices), ("concat", (1, 2), ())))
+    keys = {space.key(architecture) for architecture in moves.enumerate_all(space.decisions)}
+    assert len(keys) == 4
+
+
+def test_the_order_of_what_a_slot_reads_counts():
+    choices = ("conv", "tanh")
+    rows = (("slot", (0,), choices), ("slot", (0,), choices), ("fusion", (1, 2), ("blend",)))
+    space = Wired(rows=rows)
+    keys = {space.key(architecture) for architecture in moves.enumerate_all(space.decisions)}
+    assert len(keys) == 4
+
+
+def test_a_slot_of_several_reads_the_zeros_of_a_cut_connection():
+    """As a concatenation does: what they are made of is built, and counts."""
+    rows = (("slot", (0,), ("conv", "none")), ("fusion", (1, 0), ("blend", "first")))
+    space = Wired(rows=rows)
+    for architecture in moves.enumerate_all(space.decisions):
+        network = build_network(space.graph, architecture)
+        assert [name for name, _ in network.named_children()] == ["slot_0", "slot_1"]
     keys = {space.key(architecture) for architecture in moves.enumerate_all(space.decisions)}
     assert len(keys) == 4

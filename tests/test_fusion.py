@@ -1,9 +1,12 @@
 """Slots that read several nodes, from their checks to what is delivered."""
 
+import copy
 import re
 
 import pytest
 import torch
+from hypothesis import given, settings
+from test_canonical import CHANNELS, some, spaces
 from torch import nn
 from torch.nn import functional as F
 
@@ -11,18 +14,22 @@ from nasengine.delivery.picture_layout import panels
 from nasengine.delivery.source import Source, rebuilt
 from nasengine.delivery.writable import not_writable
 from nasengine.errors import SpaceError, SpecError
+from nasengine.estimator import Estimator
 from nasengine.estimators.flops import Flops
 from nasengine.estimators.latency import Latency
 from nasengine.estimators.parameters import Parameters
+from nasengine.estimators.zero_cost_proxies import PROXIES
 from nasengine.graph import SpaceGraph
 from nasengine.history import History
 from nasengine.moves import enumerate_all
 from nasengine.network import build_network
 from nasengine.operations import Zero
+from nasengine.passes import PASSES, Precision, prepare, recompute_slots
+from nasengine.plugin import build
 from nasengine.space import SearchSpace
 from nasengine.strategies.darts import Darts
-from nasengine.supernet import MixedOperation, Mixture
-from nasengine.testing.spaces import SearchSpaceContract
+from nasengine.supernet import MixedOperation, Mixture, Supernet
+from nasengine.testing.spaces import SearchSpaceContract, copy_weights, one_hot
 from nasengine.testing.stubs import tiny_candidate, tiny_search
 
 
@@ -62,9 +69,11 @@ class Gate(nn.Module):
         super().__init__()
         self.gate = nn.Conv2d(deep, 1, 1)
         self.end = nn.Conv2d(skip, out, 1)
+        self.norm = nn.BatchNorm2d(out)
 
     def forward(self, deep, skip):
-        return self.end(skip * F.interpolate(self.gate(deep).sigmoid(), skip.shape[2:]))
+        weights = F.interpolate(self.gate(deep).sigmoid(), skip.shape[2:])
+        return self.norm(self.end(skip * weights))
 
 
 class DeepOnly(nn.Module):
@@ -272,6 +281,56 @@ def test_a_mixture_runs_what_is_active_on_all_inputs():
     torch.testing.assert_close(mixed(*inputs, mixture=Mixture(weights, (2,))), parts[2])
 
 
+def loss_and_gradients(supernet, x, weights):
+    given = x.clone().requires_grad_()
+    alphas = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
+    mixtures = {n: Mixture(torch.softmax(alpha, 0), positive=True) for n, alpha in alphas.items()}
+    output = Precision("fp32", "cpu").run(supernet, given, mixtures)
+    output.square().mean().backward()
+    return [output.detach(), given.grad, *(alpha.grad for alpha in alphas.values())]
+
+
+@settings(max_examples=25)
+@given(spaces())
+def test_every_space_mixes_what_it_builds_prepared_and_recomputed_too(space):
+    plain = Supernet(space.graph).double()
+    x = torch.randn(3, CHANNELS, 3, 3).double()
+    for architecture in some(space, 4):
+        network = build_network(space.graph, architecture).double().eval()
+        copy_weights(plain, network, architecture)
+        torch.testing.assert_close(plain.eval()(x, one_hot(space, architecture)), network(x))
+    weights = {name: torch.randn(len(c)).double() for name, c in space.decisions.items()}
+    passed = prepare(copy.deepcopy(plain.train()))
+    again = copy.deepcopy(passed)
+    assert recompute_slots(again) == len(space.graph.slots)
+    expected = loss_and_gradients(plain, x, weights)
+    for other in (passed, again):
+        torch.testing.assert_close(loss_and_gradients(other, x, weights), expected)
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_a_pass_changes_nothing(name):
+    plain = Supernet(Fused().graph).double()
+    passed = copy.deepcopy(plain)
+    applied = {"conv_bias": 6, "inplace_relu": 4, "fold_weights": 6, "skip_zeros": 1}
+    assert PASSES[name](passed) >= applied.get(name, 0)
+    x = torch.randn(2, 3, 8, 8).double()
+    weights = {name: torch.randn(len(c)).double() for name, c in plain.decisions.items()}
+    found = [loss_and_gradients(supernet, x, weights) for supernet in (plain, passed)]
+    torch.testing.assert_close(found[1], found[0])
+
+
+@settings(max_examples=25)
+@given(spaces())
+def test_every_space_costs_what_its_tables_say(space):
+    for estimator in (Parameters(), Flops()):
+        search = tiny_search(space, estimators={"cost": estimator})
+        table = estimator.table(search)
+        for architecture in some(space, 6):
+            (found,) = estimator.measure(tiny_candidate(search, architecture)).values()
+            assert table.predict(architecture) == found.value
+
+
 def test_the_order_of_what_is_read_makes_another_network():
     class Either(SearchSpace):
         """Two branches, and their sum the one way or, in another place, the other."""
@@ -311,18 +370,39 @@ def test_tables_predict_every_network(kind):
     assert all(len(set(row.values())) == 4 for row in rows)
 
 
-@pytest.mark.parametrize("engine", ["eager", "onnxruntime"])
-@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize(
+    ("engine", "fold"), [("eager", False), ("eager", True), ("onnxruntime", False)]
+)
 def test_candidates_are_timed_with_all_that_they_read(engine, fold, tmp_path):
     if engine == "onnxruntime":
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
     latency = Latency(repeats=2, engine=engine, fold_batch_norm=fold, seconds=0.01)
-    search = tiny_search(Fused(), estimators={"latency": latency}, folder=tmp_path)
+    choices = {"sum": Sum, "deep": DeepOnly}
+    search = tiny_search(fused(choices), estimators={"latency": latency}, folder=tmp_path)
     table = latency.table(search)
-    assert set(table.costs["fuse_2"]) == set(FUSIONS)
-    assert set(table.costs["last"]) == {"sum", "pair", "big"}
-    assert sum(table.costs["last"].values()) > 0
+    assert set(table.costs["fuse"]) == set(choices)
+    assert sum(table.costs["fuse"].values()) > 0
+
+
+@pytest.mark.parametrize(
+    "settings_of_it",
+    [
+        {"name": "memory"},
+        {"name": "trained", "iterations": 2, "batch": 2},
+        {"name": "one_shot", "iterations": 2, "batch": 2, "recalibration": 1},
+        *({"name": "zero_cost", "proxy": proxy} for proxy in PROXIES),
+    ],
+    ids=lambda given: given.get("proxy", given["name"]),
+)
+def test_every_estimator_measures_fusions(settings_of_it):
+    estimator = build(Estimator, settings_of_it, where="estimator")
+    search = search_of(it=estimator)
+    estimator.check(search)
+    for fuse in ("gate", "deep"):
+        whole = {"stem": "conv", "middle": "conv", "side": "skip", "fuse": fuse, "last": "sum"}
+        found = estimator.measure(tiny_candidate(search, search.space.architecture(whole)))
+        assert found and set(found) <= {metric.name for metric in estimator.metrics(search)}
 
 
 def test_partial_channels_are_of_slots_that_read_one_node():
@@ -342,7 +422,7 @@ def test_partial_channels_are_of_slots_that_read_one_node():
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "changes",
     [
         {},
         {"paths": 1},
@@ -352,10 +432,10 @@ def test_partial_channels_are_of_slots_that_read_one_node():
     ],
     ids=str,
 )
-def test_darts_searches_fusions(settings):
+def test_darts_searches_fusions(changes):
     search = search_of(parameters=Parameters())
-    settings = {"iterations": 4, "arch_every": 2, "batch": 2, **settings}
-    strategy = Darts.model_validate(settings | {"cost": {"parameters": {"beta": 0.1}}})
+    few = {"iterations": 4, "arch_every": 2, "batch": 2, "cost": {"parameters": {"beta": 0.1}}}
+    strategy = Darts.model_validate(few | changes)
     strategy.check(search)
     (found,) = strategy.propose(History(), 1, search)
     assert set(found) == set(search.space.decisions)

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from test_fusion import Fused
 from torch import nn
 
 from nasengine.errors import Interrupted, PluginError, RunFolderError, SearchFailed, SpecError
@@ -87,7 +88,7 @@ def spaces():
 
 
 ALL_SPACES = pytest.mark.parametrize(
-    "space", [*spaces(), BranchedSpace()], ids=lambda space: type(space).__name__
+    "space", [*spaces(), BranchedSpace(), Fused()], ids=lambda space: type(space).__name__
 )
 
 

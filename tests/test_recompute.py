@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_fusion import Fused
 from torch import nn
 
 from nasengine.errors import SpecError
@@ -88,12 +89,14 @@ def kept_bytes(supernet, shape, precision):
     return sum(kept.values())
 
 
+@pytest.mark.parametrize(
+    "space", [light_sdi.LightSDI(width=4), Fused(width=32)], ids=["sdi", "fused"]
+)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_what_is_counted_is_what_a_step_keeps(precision):
-    run, shape = Precision(precision, "cpu"), (2, 3, 32, 32)
-    graph = light_sdi.LightSDI(width=4).graph
+def test_what_is_counted_is_what_a_step_keeps(precision, space):
+    run, shape, graph = Precision(precision, "cpu"), (2, 3, 32, 32), space.graph
     memory = step_memory(lambda: Supernet(graph), shape, run, optimiser_states=1)
-    supernet = supernet_of(light_sdi.LightSDI(width=4), torch.float32)
+    supernet = supernet_of(space, torch.float32)
     weights = sum(p.numel() * 4 for p in supernet.parameters())
     buffers = sum(b.numel() * b.element_size() for b in supernet.buffers())
     in_slots = sum(slot.gradients for slot in memory.slots.values())
