@@ -90,7 +90,7 @@ def kept_bytes(supernet, shape, precision):
 
 
 @pytest.mark.parametrize(
-    "space", [light_sdi.LightSDI(width=4), Fused(width=32)], ids=["sdi", "fused"]
+    "space", [light_sdi.LightSDI(width=4), Fused(width=24)], ids=["sdi", "fused"]
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_what_is_counted_is_what_a_step_keeps(precision, space):
