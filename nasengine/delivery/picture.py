@@ -173,7 +173,7 @@ def _paint(
             _slot(axes, box, graph, architecture, colours, pale=box.name in dead)
             if panel.title:  # a cell has other channels in other places
                 continue
-            out = graph.channels[box.name][1]
+            out = graph.channels[box.name][-1]
             axes.text(box.right + 0.05, box.y + 0.15, str(out), **_font(6.5, _WIRE, at="left"))
         else:
             _fixed(axes, box)
