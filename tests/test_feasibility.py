@@ -157,7 +157,7 @@ def few(estimator: Slow, monkeypatch: pytest.MonkeyPatch, **estimators: Estimato
 def test_what_is_timed_is_told_of_by_a_few_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ends of what is counted first, the references soon: dear ones end it."""
     found = few(Slow(clock=[0.0]), monkeypatch, parameters=Parameters())
-    assert [list(found.references), len(found.networks), found.reason] == [["unet"], 2, ""]
+    assert [list(found.references), len(found.networks), found.reason] == [["unet"], 3, ""]
     monkeypatch.setattr(feasibility, "MEASURED_SECONDS", 1000.0)
     found = few(Slow(clock=[0.0]), monkeypatch, parameters=Parameters())
     told = found.range("firsts")

@@ -28,7 +28,7 @@ SECONDS = 1.0
 """Samples are no more than these, and take no longer; 20 are taken however long it takes."""
 
 MEASURED_SECONDS = 10.0
-"""No network is measured for a range when it has taken so long."""
+"""No network is measured for a range when those after the first have taken so long."""
 
 _LEAST = 20
 _MEASURED = 4  # networks drawn, beside the cheapest and the dearest
@@ -121,20 +121,21 @@ class Few:
 
 
 def measure_few(search: Search, key: str, references: Sequence[str]) -> Few:
-    """Measure a few networks by one estimator, for some seconds, however long the first takes.
+    """Measure a few networks by one estimator, for some seconds.
 
     Those are the cheapest and the dearest by another metric that is counted, the references, and
-    some that are drawn.
+    some that are drawn. The first may take as long as it takes: an estimator may get to know the
+    machine by it.
     """
     known = {reference: search.space.reference(reference) for reference in references}
     first, *others = (("", architecture) for architecture in _telling(search, key))
     networks = [first, *known.items(), *others]
     few: list[Mapping[str, float]] = []
     found: dict[str, Mapping[str, float]] = {}
-    reason, started = "", time.monotonic()
+    reason, end = "", math.inf
     with search.reporter.progress(f"what {key} ranges over", len(networks)) as progress:
         for reference, architecture in networks:
-            if few and time.monotonic() - started > MEASURED_SECONDS:
+            if few and time.monotonic() > end:
                 break
             search.pause_point()
             try:
@@ -148,6 +149,7 @@ def measure_few(search: Search, key: str, references: Sequence[str]) -> Few:
                     found[reference] = values
                 else:
                     few.append(values)
+            end = min(end, time.monotonic() + MEASURED_SECONDS)
             progress.advance()
     return Few(few, found, reason)
 
