@@ -11,7 +11,7 @@ class Climb(Strategy):
     """Changes that may turn out to be measured already before it draws anything new."""
 
     def propose(self, history, count, search):
-        """Return one architecture; none when the search is finished."""
+        """Return architectures; none when the search is finished."""
         rng = search.stream("climb", len(history))
         unseen = Unseen(history, search, rng)
         best = search.objectives.best(history)
@@ -19,5 +19,4 @@ class Climb(Strategy):
             return unseen.samples(count)
         decisions = search.space.decisions
         changed = (mutate(best.architecture, decisions, rng) for _ in range(self.tries))
-        found = unseen.first(changed) or unseen.sample()
-        return [] if found is None else [found]
+        return unseen.samples(count, lambda: changed)

@@ -8,7 +8,7 @@ canonical key (`SearchSpace.key`) and count as one. What is known beforehand to 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -50,10 +50,10 @@ class Unseen:
 
     Examples
     --------
-    In a strategy, the first of some mutants that is new, else anything that is::
+    In a strategy, for each proposal the first of some mutants that is new, else anything that is::
 
         unseen = Unseen(history, search, rng)
-        architecture = unseen.first(mutants) or unseen.sample()
+        return unseen.samples(count, lambda: islice(walk(best, decisions, rng), TRIES))
     """
 
     def __init__(self, history: History, search: Search, rng: random.Random) -> None:
@@ -108,15 +108,21 @@ class Unseen:
         ]
         return self.first([self._rng.choice(left)] if left else [])
 
-    def samples(self, count: int) -> list[Architecture]:
-        """Take and return up to `count` unseen architectures, as `sample` does."""
-        found = []
-        for _ in range(count):
-            architecture = self.sample()
-            if architecture is None:
-                break
-            found.append(architecture)
-        return found
+    def samples(
+        self, count: int, prefer: Callable[[], Iterable[Architecture]] = tuple
+    ) -> list[Architecture]:
+        """Take and return up to `count` unseen architectures; fewer when no more are left.
+
+        Parameters
+        ----------
+        count
+            How many.
+        prefer
+            Called for each of them: the candidates of which the first unseen one is taken. Where
+            there is none, as by default, `sample` draws one.
+        """
+        every = iter(lambda: self.first(prefer()) or self.sample(), None)
+        return list(islice(every, count))
 
     def _changed(self) -> Iterator[Architecture]:
         """Yield what random architectures become by changes that each break the limits less."""

@@ -58,13 +58,7 @@ class Evolution(Strategy):
         several = len(search.objectives.goals) > 1
         breed = self._nsga2 if several else self._regularised
         children = breed(history, search, rng)
-        found: list[Architecture] = []
-        for _ in range(count):
-            child = unseen.first(islice(children, TRIES)) or unseen.sample()
-            if child is None:
-                break
-            found.append(child)
-        return found
+        return unseen.samples(count, lambda: islice(children, TRIES))
 
     def check(self, search: Search) -> None:
         """Refuse a setting of the other form, and warn of a budget that ends before a child.

@@ -9,6 +9,7 @@ drawn so many times as often as it can be written in ways, and proposed once.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -44,15 +45,13 @@ class Random(Strategy):
         from .strata import Strata
 
         strata = Strata(search.cost_table(self.stratify).per_decision(), search.space.decisions)
-        found: list[Architecture] = []
-        for number in range(len(history), len(history) + count):
-            wanted = int(van_der_corput(number) * self.strata)
-            draws: Iterator[Architecture] = strata.draws(wanted, self.strata, TRIES, rng)
-            architecture = unseen.first(draws) or unseen.sample()
-            if architecture is None:
-                break
-            found.append(architecture)
-        return found
+        places = map(van_der_corput, itertools.count(len(history)))
+
+        def draws() -> Iterator[Architecture]:
+            stratum = int(next(places) * self.strata)
+            return strata.draws(stratum, self.strata, TRIES, rng)
+
+        return unseen.samples(count, draws)
 
     def check(self, search: Search) -> None:
         """Refuse a cost that is not additive, or that nothing estimates, and strata of none.
