@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -20,12 +21,13 @@ from nasengine.batches import Batches
 from nasengine.early_stopping import EarlyStopping
 from nasengine.errors import EstimationFailed, Interrupted
 from nasengine.evaluation import evaluate, evaluating, predict, score
+from nasengine.optimisers import set_rates
 from nasengine.passes import Precision
 from nasengine.randomness import random_state, set_random_state, torch_seed
 from nasengine.recipe import RECIPES, Recipe, RecipeSettings, one_cycle
 from nasengine.reporter import Progress, Reporter
 from nasengine.search import Search
-from nasengine.testing.stubs import tiny_search
+from nasengine.testing.stubs import TinySegmentation, tiny_search
 from nasengine.training import Training, make_optimiser
 
 RECIPE = replace(RECIPES["adamw"], iterations=12, batch=4)
@@ -161,6 +163,109 @@ def test_a_curve_has_up_to_fifty_points(iterations: int, tmp_path: Path) -> None
     job.run(search)
     assert min(iterations, 25) <= len(job.curve) <= 50
     assert job.curve[-1][0] == iterations
+
+
+def test_a_point_of_the_curve_is_the_mean_since_the_last(tmp_path: Path) -> None:
+    search = tiny_search(folder=tmp_path)
+    losses: list[float] = []
+
+    class Listening(Reporter):
+        @contextmanager
+        def progress(self, description: str, total: int, done: int = 0) -> Iterator[Progress]:
+            class Kept(Progress):
+                def advance(self, steps: int = 1, **facts: float | str) -> None:
+                    losses.append(float(facts["loss"]))
+
+            yield Kept()
+
+    recipe = replace(RECIPE, iterations=60)
+    whole = training(search, tmp_path / "whole", recipe)
+    whole.run(replace(search, reporter=Listening()))
+    pairs = zip(losses[::2], losses[1::2], strict=True)
+    assert whole.curve == [(2 * n, (a + b) / 2) for n, (a, b) in enumerate(pairs, start=1)]
+    with pytest.raises(Crash):
+        training(search, tmp_path, recipe, save_seconds=0.0).run(
+            replace(search, reporter=CrashAt(6))
+        )
+    resumed = training(search, tmp_path, recipe)
+    resumed.run(search)
+    assert resumed.curve == whole.curve
+
+
+def test_a_training_that_is_done_is_read_again_without_a_step(tmp_path: Path) -> None:
+    search = tiny_search(folder=tmp_path)
+    done = training(search, tmp_path)
+    done.run(search, keep=True)
+
+    class Refusing(Reporter):
+        def progress(self, description: str, total: int, done: int = 0) -> NoReturn:
+            raise AssertionError("nothing is left to do")
+
+    again = training(search, tmp_path)
+    again.run(replace(search, reporter=Refusing()), keep=True)
+    assert same(done.network, again.network)
+    assert again.curve == done.curve
+
+
+def test_the_loss_of_several_passes_is_their_mean(tmp_path: Path) -> None:
+    search = tiny_search(folder=tmp_path)
+    found = []
+    for count in (1, 3):
+
+        def passes(
+            net: nn.Module, inputs: Tensor, step: int, run: Precision, count: int = count
+        ) -> Iterator[Tensor]:
+            return (run.run(net, inputs) for _ in range(count))
+
+        job = training(search, tmp_path / str(count), replace(RECIPE, iterations=1), passes=passes)
+        job.network = nn.Sequential(nn.Conv2d(3, 1, 1))
+        nn.init.constant_(job.network[0].weight, 0.1)
+        nn.init.zeros_(job.network[0].bias)
+        job.run(search)
+        found.append(job.curve[0][1])
+    assert found[1] == pytest.approx(found[0])
+
+
+class Augmenting(TinySegmentation):
+    """Scales its samples at random."""
+
+    def augment(
+        self, inputs: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return the samples, brighter or darker."""
+        return inputs * torch.rand(len(inputs), 1, 1, 1, generator=generator), targets
+
+
+def test_what_augmentation_draws_is_gone_on_with(tmp_path: Path) -> None:
+    plain = tiny_search(folder=tmp_path)
+    search = replace(plain, task=Augmenting())
+    whole = training(search, tmp_path / "whole")
+    whole.run(search)
+    with pytest.raises(Crash):
+        training(search, tmp_path, save_seconds=0.0).run(replace(search, reporter=CrashAt(5)))
+    resumed = training(search, tmp_path)
+    resumed.run(search)
+    assert same(whole.network, resumed.network)
+    without = training(plain, tmp_path / "without")
+    without.run(plain)
+    assert not same(whole.network, without.network), "what is trained on is augmented"
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, PAPER], ids=["adamw", "paper"])
+def test_rates_are_set_in_every_group(recipe: Recipe) -> None:
+    optimiser = make_optimiser(nn.Conv2d(3, 1, 1), recipe)
+    optimiser.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
+    set_rates(optimiser, 0.5, 0.25)
+    for group in optimiser.param_groups:
+        assert group["lr"] == 0.5
+        assert group["betas"] == (0.25, 0.999) if recipe is RECIPE else group["momentum"] == 0.25
+
+
+def test_a_rise_starts_the_patience_anew() -> None:
+    scores = iter([1.0, 0.0, 2.0, 0.0, 2.0])
+    stopping = EarlyStopping(lambda _: next(scores), every=1, patience=2)
+    assert [stopping.look(nn.Linear(1, 1)) for _ in range(5)] == [False] * 4 + [True]
+    assert stopping.best == 2.0
 
 
 def test_a_network_without_parameters_is_named(tmp_path: Path) -> None:
