@@ -96,6 +96,21 @@ def test_one_seed_in_common_makes_no_pairs() -> None:
     assert (cells["bootstrap"], cells["wins"]) == ("-", "1/1")
 
 
+def test_lower_is_better_where_the_goal_is_a_minimum() -> None:
+    runs = [
+        replace(found(setting, seed, "flops iou", iou=0.5, flops=flops + seed), goals=("flops",))
+        for setting, flops in (("random", 7.0), ("darts", 5.0), ("other", 7.0))
+        for seed in (1, 0)
+    ]
+    unmeasured = replace(found("unet (reference)", 0, "flops"), goals=("flops",))
+    table = rows([unmeasured, *runs])
+    cells = told(table)
+    assert list(cells) == ["darts", "random", "other", "unet (reference)"]
+    assert list(table[1].runs) == [1, 0] and table[1].values("flops") == [7.0, 8.0]
+    assert (cells["darts"][GAIN], cells["darts"]["wins"]) == ("+2", "2/2")
+    assert (cells["other"][GAIN], cells["other"]["wins"]) == ("+0", "0/2 (2 level)")
+
+
 def test_every_value_stands_under_its_own_title() -> None:
     table = rows(
         [
