@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sqlite3
 from pathlib import Path
@@ -16,6 +17,9 @@ from nasengine.cli import main
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.run import run
 from nasengine.runs.run_folder import RunFolder
+from nasengine.runs.spec import read_toml
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture
@@ -392,3 +396,29 @@ def test_check_says_when_its_times_are_those_of_a_busy_machine(
     example = Path(__file__).parents[1] / "examples" / "light_sdi.toml"
     assert main(["check", str(example)]) == 0
     assert ("on this machine under a load of 7.0 on 2 cores" in capsys.readouterr().out) is said
+
+
+def test_examples_are_listed_and_copied_with_what_belongs_to_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["example"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()[:-1]]
+    assert listed == sorted([p.stem for p in EXAMPLES.glob("*.toml")] + ["device_table"])
+    for name in listed:
+        assert main(["example", name, "-o", str(tmp_path / name)]) == 0
+        spec = shlex.split(capsys.readouterr().out.splitlines()[-1])[-1]
+        assert read_toml(Path(spec))["name"].replace("-", "_") == name
+    own = {path.name for path in (tmp_path / "my_space").iterdir()}
+    assert own == {"my_space.toml", "my_space.py"}
+    assert (tmp_path / "device_table" / "device_table" / "one_thread.json").is_file()
+
+
+def test_an_example_overwrites_nothing_and_its_nearest_name_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_space.py").write_text("mine")
+    assert main(["example", "my_space", "-o", str(tmp_path)]) == 2
+    assert "my_space.py: is there already; name another folder with -o" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["my_space.py"]
+    assert main(["example", "my_spac"]) == 2
+    assert "no example 'my_spac'; did you mean 'my_space'?" in capsys.readouterr().err

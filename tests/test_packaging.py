@@ -126,6 +126,10 @@ def test_every_plugin_is_there(kind: str, checkout: Path, built: Path, tmp_path:
     listed = run(python.parent / "nasengine", "list", cwd=tmp_path)
     missing = [name for names in declared().values() for name in names if name not in listed]
     assert missing == []
+    for name in ("my_space", "device_table"):
+        told = run(python.parent / "nasengine", "example", name, cwd=tmp_path)
+        spec = told.splitlines()[-1].removeprefix("nasengine run ")
+        run(python.parent / "nasengine", "check", spec, cwd=tmp_path)
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
@@ -135,6 +139,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"nasengine"}
+    examples = {f"nasengine/{p.relative_to(ROOT)}" for p in (ROOT / "examples").rglob("*.*")}
+    assert {name for name in examples if not name.endswith(".pyc")} <= set(names)
     for part in ("spaces", "strategies", "estimators"):
         sources = {path.name for path in (ROOT / part).glob("*.py")}
         packed = {name.rpartition("/")[2] for name in names if f"nasengine/{part}/" in name}

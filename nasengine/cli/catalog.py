@@ -51,10 +51,10 @@ def list_plugins(options: argparse.Namespace, _: threading.Event) -> int:
     for kind, plugins in listed.items():
         print(kind)
         for name, about in plugins.items():
-            _print_wrapped(f"  {name:18} ", about["summary"])
+            print_wrapped(f"  {name:18} ", about["summary"])
             for setting, told in about.get("settings", {}).items():
                 text = " ".join(filter(None, [told["about"], _sentence(told["allowed"])]))
-                _print_wrapped(f"    {setting} = {told['default']}  ", text)
+                print_wrapped(f"    {setting} = {told['default']}  ", text)
     if not wanted:
         print("settings: nasengine list NAME, or a whole kind: nasengine list strategies")
     return 0
@@ -95,7 +95,7 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
-def _print_wrapped(head: str, text: str) -> None:
+def print_wrapped(head: str, text: str) -> None:
     """Print text behind its head, as wide as the terminal; further lines stand further in."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
     indent = " " * (len(head) - len(head.lstrip()) + 4)

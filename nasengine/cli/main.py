@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 
 from nasengine.cli.parser import BAD_INPUT, make_parser
 from nasengine.errors import InputError, Interrupted, NasengineError
@@ -101,36 +102,27 @@ class _Signals:
 
 Command = Callable[[argparse.Namespace, threading.Event], int]
 
+_COMMANDS = {
+    "ablate": "compare:ablate",
+    "check": "commands:check",
+    "compare": "compare:compare",
+    "correlate": "studies:correlate",
+    "example": "examples:example",
+    "export": "export:export",
+    "latency-table": "studies:write_table",
+    "list": "catalog:list_plugins",
+    "measure": "commands:measure",
+    "report": "report:report",
+    "resume": "commands:resume",
+    "run": "commands:run",
+    "schema": "catalog:print_schema",
+}
+"""Command to the module here and its function; imported only when it is asked for."""
+
 
 def _command(name: str) -> Command:
-    if name in ("list", "schema"):
-        from nasengine.cli import catalog
-
-        return {"list": catalog.list_plugins, "schema": catalog.print_schema}[name]
-    if name in ("ablate", "compare"):
-        from nasengine.cli import compare
-
-        return {"ablate": compare.ablate, "compare": compare.compare}[name]
-    if name == "report":
-        from nasengine.cli.report import report
-
-        return report
-    if name == "export":
-        from nasengine.cli.export import export
-
-        return export
-    if name in ("latency-table", "correlate"):
-        from nasengine.cli import studies
-
-        return {"latency-table": studies.write_table, "correlate": studies.correlate}[name]
-    from nasengine.cli import commands
-
-    found: Command = {
-        "run": commands.run,
-        "resume": commands.resume,
-        "check": commands.check,
-        "measure": commands.measure,
-    }[name]
+    module, _, function = _COMMANDS[name].partition(":")
+    found: Command = getattr(import_module(f"nasengine.cli.{module}"), function)
     return found
 
 

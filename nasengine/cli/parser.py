@@ -158,6 +158,12 @@ def _add_catalog(commands: Commands) -> None:
     listing.add_argument("--json", action="store_true", help="print JSON")
     commands.add_parser("schema", help="the spec's JSON Schema, for completion in editors")
 
+    example = commands.add_parser("example", help="the examples: a list, or one copied to here")
+    example.add_argument("name", nargs="?", metavar="NAME", help="which one to copy")
+    example.add_argument(
+        "-o", "--output", type=Path, default=Path(), help="the folder to copy it to (this one)"
+    )
+
 
 def _takes_spec(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", type=Path, metavar="SPEC", help="the TOML file")
