@@ -13,7 +13,7 @@ import pytest
 import tomli_w
 
 from nasengine import files
-from nasengine.errors import StorageError
+from nasengine.errors import InputError, StorageError
 from nasengine.studies.comparison import Row, baseline_of, confidence_of, rows
 from nasengine.studies.comparison_notes import notes
 from nasengine.studies.comparison_table import header, lines, write_comparison
@@ -87,6 +87,16 @@ def test_seeds_are_paired_where_both_were_measured() -> None:
     assert cells["wins"] == "2/2"
     # By position, the seed without a value would have shifted every pair.
     assert cells["gain over random [95% interval]"].startswith("+0.11 [")
+    back = told(table, "darts")["random"]
+    assert back["wins"] == "0/2" and back["gain over darts [95% interval]"].startswith("-0.11 [")
+
+
+def test_runs_that_do_not_compare_are_refused() -> None:
+    first = found("random", 0, iou=0.5)
+    with pytest.raises(InputError, match="random-0 and random-0: the same setting and seed twice"):
+        rows([first, first])
+    with pytest.raises(InputError, match="different goals"):
+        rows([first, replace(found("darts", 0, "flops", flops=3.0), goals=("flops",))])
 
 
 def test_one_seed_in_common_makes_no_pairs() -> None:
