@@ -9,7 +9,6 @@ from torch import nn
 
 from nasengine.errors import SearchFailed, SpecError
 from nasengine.history import History
-from nasengine.reporter import Reporter
 from nasengine.search import Budget
 from nasengine.space import SearchSpace
 from nasengine.strategies.alphas import derive
@@ -20,29 +19,10 @@ from nasengine.strategies.gradient_search import GradientSearch
 from nasengine.strategies.search_steps import SearchSteps
 from nasengine.supernet import Mixture
 from nasengine.task import Samples
-from nasengine.testing.stubs import TinySegmentation, TinySpace, tiny_search
+from nasengine.testing.stubs import Kept, TinySegmentation, TinySpace, tiny_search
 from nasengine.trial import Trial
 
 parameters = pytest.importorskip("nasengine.estimators.parameters")
-
-
-class Kept(Reporter):
-    """Keeps what it is told."""
-
-    def __init__(self):
-        self.records, self.notes, self.warnings = [], [], []
-
-    def record(self, kind, facts):
-        self.records.append((kind, facts))
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def warn(self, text):
-        self.warnings.append(text)
-
-    def of(self, kind):
-        return [facts for name, facts in self.records if name == kind]
 
 
 def make_search(space=None, task=None, **more):

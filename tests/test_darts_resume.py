@@ -15,7 +15,7 @@ from nasengine.history import History
 from nasengine.reporter import Progress, Reporter
 from nasengine.strategies.darts import Darts
 from nasengine.strategies.gradient_search import GradientSearch
-from nasengine.testing.stubs import tiny_search
+from nasengine.testing.stubs import Kept, tiny_search
 
 parameters = pytest.importorskip("nasengine.estimators.parameters")
 
@@ -48,16 +48,6 @@ class Reaping(Reporter):
                     outer.reap()
 
         yield Counted()
-
-
-class Warned(Reporter):
-    """Keeps the warnings."""
-
-    def __init__(self):
-        self.warnings = []
-
-    def warn(self, text):
-        self.warnings.append(text)
 
 
 def die():
@@ -166,7 +156,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
         strategy().propose(History(), 1, make_search(tmp_path, Reaping(6, die)))
     path = tmp_path / "checkpoints" / "darts.safetensors"
     path.write_bytes(path.read_bytes()[:-50])
-    told = Warned()
+    told = Kept()
     result = GradientSearch(strategy(), make_search(tmp_path, told)).run()
     assert len(told.warnings) == 1
     assert "darts.safetensors: " in told.warnings[0]

@@ -30,7 +30,6 @@ from nasengine.guard import MAX_REASON, describe, guarded
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import build
 from nasengine.randomness import stream
-from nasengine.reporter import Reporter
 from nasengine.runs.engine import Engine, best_or_fail, measure
 from nasengine.runs.execution import Job
 from nasengine.runs.experiment import Experiment
@@ -40,8 +39,8 @@ from nasengine.runs.storage import Storage
 from nasengine.search import Search
 from nasengine.space import SearchSpace
 from nasengine.strategy import Strategy
-from nasengine.testing.stubs import tiny_search
-from nasengine.trial import Measurement, Metric, Status, Trial
+from nasengine.testing.stubs import Kept, tiny_search
+from nasengine.trial import Measurement, Metric, Status
 
 
 class BrokenError(Exception):
@@ -377,16 +376,6 @@ class Wild(Estimator):
 '''
 
 
-class Heard(Reporter):
-    """Keeps trials."""
-
-    def __init__(self) -> None:
-        self.trials: list[Trial] = []
-
-    def trial(self, trial: Trial) -> None:
-        self.trials.append(trial)
-
-
 WORKED = sorted(STRATEGIES) if os.environ.get("NASENGINE_SLOW") else ["evolution"]
 
 
@@ -405,7 +394,7 @@ def test_in_worker_processes_every_search_finishes(name: str, tmp_path: Path) ->
     table["execution"] = {"workers": 2, "timeout": 8.0}
     table["references"] = []
     (tmp_path / "spec.toml").write_text(tomli_w.dumps(table))
-    heard = Heard()
+    heard = Kept()
     experiment = Experiment.load(tmp_path / "spec.toml")
     with RunFolder.create(tmp_path / "runs", experiment, ["test"]) as folder:
         outcome = run(experiment, folder, heard)

@@ -8,26 +8,16 @@ import pytest
 
 from nasengine.errors import PluginError, SpecError
 from nasengine.plugin import build
-from nasengine.reporter import Reporter
 from nasengine.strategies import nni as module
 from nasengine.strategies.nni import REFUSED, Nni
 from nasengine.strategies.nni_tuners import loss_of
 from nasengine.strategies.random import Random
 from nasengine.strategy import Strategy
 from nasengine.testing.strategies import BranchedSpace, play, search_for, troubled
+from nasengine.testing.stubs import Kept
 from nasengine.trial import Measurement, Status, Trial
 
 pytest.importorskip("nni", reason="the extra nni is not installed")
-
-
-class Notes(Reporter):
-    """Keeps what is noted."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.mark.parametrize("tuner", sorted(REFUSED))
@@ -49,11 +39,11 @@ def test_without_nni_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize(("repeats", "words"), [("ask", "is off"), ("grid", "worse than random")])
 def test_a_run_says_what_follows_a_repeat(repeats: str, words: str) -> None:
-    notes = Notes()
-    search = replace(search_for(BranchedSpace()), reporter=notes)
+    told = Kept()
+    search = replace(search_for(BranchedSpace()), reporter=told)
     play(Nni(repeats=repeats), search, 3)
-    assert len(notes.notes) == 1
-    assert words in notes.notes[0]
+    assert len(told.notes) == 1
+    assert words in told.notes[0]
 
 
 def test_nnis_own_answer_to_a_repeat_is_a_grid_and_ours_is_not() -> None:

@@ -21,24 +21,15 @@ from nasengine.passes import (
 from nasengine.passes.convolutions import PreparedConv2d
 from nasengine.plugin import load_class
 from nasengine.recipe import RECIPES
-from nasengine.reporter import Reporter
 from nasengine.strategies.darts import Darts
 from nasengine.strategies.gradient_search import GradientSearch
 from nasengine.strategy import Strategy
 from nasengine.supernet import Mixture, Supernet
-from nasengine.testing.stubs import tiny_search
+from nasengine.testing.stubs import Kept, tiny_search
 from nasengine.training import Training
 
 light_sdi = pytest.importorskip("nasengine.spaces.light_sdi")
 BF16 = Precision("bf16", "cpu")
-
-
-class Kept(Reporter):
-    def __init__(self):
-        self.warnings = []
-
-    def warn(self, text):
-        self.warnings.append(text)
 
 
 def dilated_depthwise(channels=8, **settings):

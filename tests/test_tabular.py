@@ -19,13 +19,11 @@ from nasengine.estimator import Estimator
 from nasengine.estimators.tabular import Column, Tabular
 from nasengine.moves import enumerate_all, sample
 from nasengine.plugin import build
-from nasengine.reporter import Reporter
 from nasengine.runs.goals import objectives_of
 from nasengine.runs.result import _tests
-from nasengine.search import Search
 from nasengine.spaces.nas_bench_201 import NASBench201
 from nasengine.studies.summary import summarise
-from nasengine.testing.stubs import TinySpace, tiny_candidate, tiny_search
+from nasengine.testing.stubs import Kept, TinySpace, tiny_candidate, tiny_search
 from nasengine.trial import Metric
 
 
@@ -87,19 +85,12 @@ def test_from_a_spec_relative_to_it(tmp_path, search):
 
 
 def test_a_missing_row_is_named_before_and_at_the_measurement(tmp_path, search):
-    class Keeping(Reporter):
-        warnings: list[str] = []
-
-        def warn(self, text):
-            self.warnings.append(text)
-
     gone = rows().pop(0)["arch"]
     estimator = table(write(tmp_path / "t.json", rows()[1:]))
-    estimator.check(Search(**{**vars(search), "reporter": Keeping()}))
-    assert (
-        len(Keeping.warnings) == 1
-        and f"1 of 4 architectures have no row, and will fail: {gone!r}" in Keeping.warnings[0]
-    )
+    reporter = Kept()
+    estimator.check(replace(search, reporter=reporter))
+    (warning,) = reporter.warnings
+    assert f"1 of 4 architectures have no row, and will fail: {gone!r}" in warning
     with pytest.raises(EstimationFailed, match=f"no row has arch = '{gone}'"):
         estimator.measure(tiny_candidate(search))
 
@@ -139,23 +130,12 @@ def _conv(i, o):
     return nn.Conv2d(i, o, 1)
 
 
-class Keeping(Reporter):
-    def __init__(self):
-        self.told = []
-
-    def note(self, text):
-        self.told.append(f"note {text}")
-
-    def warn(self, text):
-        self.told.append(f"warning {text}")
-
-
 def checked(tmp_path, space, keys):
-    """Return what a check of a table of these keys tells."""
-    reporter = Keeping()
+    """Return the warnings and notes of a check of a table of these keys."""
+    reporter = Kept()
     search = replace(tiny_search(space, estimators={}), reporter=reporter)
     table(write(tmp_path / "t.json", [{"arch": key, "val": 1.0} for key in keys])).check(search)
-    return reporter.told
+    return reporter.warnings, reporter.notes
 
 
 def test_a_table_of_another_space_is_refused_for_a_large_space_too(tmp_path):
@@ -163,11 +143,11 @@ def test_a_table_of_another_space_is_refused_for_a_large_space_too(tmp_path):
     assert space.size > 200_000
     rng = random.Random(0)
     own = [space.format(sample(space.decisions, rng)) for _ in range(30)]
-    (told,) = checked(tmp_path, space, own)
-    assert told.startswith("note ") and "30 of 262,144 have a row" in told
+    warnings, (note,) = checked(tmp_path, space, own)
+    assert warnings == [] and "30 of 262,144 have a row" in note
     with pytest.raises(SpecError, match=r"none of 3 rows .* has 'x0', and the space writes 'slot_"):
         checked(tmp_path, space, ["x0", "x1", "slot_0=c"])
-    warning, _ = checked(tmp_path, space, ["x0", *own])
+    (warning,), _ = checked(tmp_path, space, ["x0", *own])
     assert "1 of 31 rows are no architectures of the space, such as 'x0'" in warning
     # Read in another order, they would never be found.
     with pytest.raises(SpecError, match="none of 1 rows"):
@@ -179,7 +159,8 @@ def test_a_space_that_writes_strings_and_reads_none_is_told_of(tmp_path):
         def format(self, architecture):
             return "".join(architecture.values())
 
-    assert "no row is checked" in checked(tmp_path, Writing(), ["abba"])[0]
+    _, (note,) = checked(tmp_path, Writing(), ["abba"])
+    assert "no row is checked" in note
 
 
 def test_the_test_column_judges_and_chooses_nothing(tmp_path):

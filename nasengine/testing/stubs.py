@@ -1,7 +1,8 @@
 """Tiny parts to test a plugin with: no file, no download.
 
-`tiny_search` gives a whole search around any space; `TinySpace`, `TinySegmentation` and
-`TinyClassification` are the smallest parts that every strategy and estimator can work on.
+`tiny_search` gives a whole search around any space, and `Kept` keeps what is told in it;
+`TinySpace`, `TinySegmentation` and `TinyClassification` are the smallest parts that every strategy
+and estimator can work on.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -21,10 +22,11 @@ from nasengine.estimator import Candidate, Estimator
 from nasengine.graph import SpaceGraph
 from nasengine.objectives import Objective, Objectives
 from nasengine.randomness import torch_seed
+from nasengine.reporter import Reporter
 from nasengine.search import Budget, Search
 from nasengine.space import SearchSpace
 from nasengine.task import Samples, Splits, Task
-from nasengine.trial import Measurement, Metric
+from nasengine.trial import Measurement, Metric, Trial
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -215,6 +217,53 @@ class CountingEstimator(Estimator):
             for decision, choices in candidate.search.space.decisions.items()
         )
         return {"firsts": Measurement(float(firsts))}
+
+
+class Kept(Reporter):
+    """Keeps what it is told, to be asked what a part tells.
+
+    Attributes
+    ----------
+    notes, warnings
+        The texts.
+    records
+        (kind, facts).
+    trials
+        Those that ended.
+
+    Examples
+    --------
+    >>> reporter = Kept()
+    >>> replace(tiny_search(), reporter=reporter).reporter.warn("mind the gap")
+    >>> reporter.warnings
+    ['mind the gap']
+    """
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self.records: list[tuple[str, Mapping[str, Any]]] = []
+        self.trials: list[Trial] = []
+
+    def note(self, text: str) -> None:
+        """Keep a note."""
+        self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        """Keep a warning."""
+        self.warnings.append(text)
+
+    def record(self, kind: str, facts: Mapping[str, Any]) -> None:
+        """Keep facts."""
+        self.records.append((kind, facts))
+
+    def trial(self, trial: Trial) -> None:
+        """Keep a trial."""
+        self.trials.append(trial)
+
+    def of(self, kind: str) -> list[Mapping[str, Any]]:
+        """Return the facts of one kind."""
+        return [facts for name, facts in self.records if name == kind]
 
 
 def tiny_task(space: SearchSpace, size: int = 16, samples: int = 8) -> Task:
