@@ -167,6 +167,13 @@ FLOPS = {"name": "flops", "count_zeros": False}
             ["depth=2, width=4", "depth=3, width=8"],
         ),
         (
+            [
+                {"space": {"width": 4}, "task": {"width": 4}},
+                {"space": {"width": 8}, "task": {"width": 9}},
+            ],
+            ["space.width=4, task.width=4", "space.width=8, task.width=9"],
+        ),
+        (
             [{"space": {"prefix": "a"}}, {"space": {"prefix": ""}}, {"space": {}}],
             ["prefix=a", "prefix=''", "no space.prefix"],
         ),
@@ -273,6 +280,31 @@ def test_searches_for_two_goals_are_compared_by_their_whole_fronts(tmp_path: Pat
     assert "the range of iou and flops over all fronts" in notes(table, baseline)[0]
     write_comparison(table, baseline, tmp_path)
     assert VOLUME in (tmp_path / "runs.csv").read_text().splitlines()[0]
+
+
+def test_a_goal_in_which_no_fronts_differ_makes_no_volume_endless() -> None:
+    level = [replace(with_front(s, 0), front=[{"iou": 0.5, "flops": 3.0}]) for s in POINTS]
+    assert [row.mean(VOLUME) for row in rows(level)] == [1.0, 1.0]
+
+
+def test_fronts_of_many_goals_are_too_dear_to_weigh() -> None:
+    goals = ("iou", "flops", "latency", "iou.test_iou")
+    point = dict.fromkeys(goals, 1.0)
+    runs = [
+        replace(found(s, 0, " ".join(goals), **point), goals=goals, front=[point]) for s in POINTS
+    ]
+    assert list(told(rows(runs))["darts"])[2] == "iou"
+
+
+def test_a_row_is_held_against_the_baseline_whatever_settings_its_strategy_has() -> None:
+    def row(strategy: str, population: str, width: str) -> Row:
+        return Row(
+            {"strategy.name": strategy, "strategy.population": population, "space.width": width}
+        )
+
+    table = [row("random", "", w) for w in "48"] + [row("evolution", "5", w) for w in "48"]
+    baseline = baseline_of(table, None)
+    assert [baseline.of(one) for one in table] == [None, None, table[0], table[1]]
 
 
 def test_fronts_are_compared_on_the_test_split_where_all_their_networks_have_it() -> None:

@@ -32,9 +32,9 @@ def with_volumes(summaries: Iterable[Summary]) -> list[Summary]:
     """
     runs = list(summaries)
     columns = columns_of(runs)
-    fronts = {index: points for index, run in enumerate(runs) if (points := _points(run, columns))}
-    if not fronts:
+    if not columns:
         return runs
+    fronts = {index: points for index, run in enumerate(runs) if (points := _points(run, columns))}
     low, span = _range([point for points in fronts.values() for point in points])
     for index, points in fronts.items():
         scaled = [
