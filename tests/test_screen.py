@@ -197,7 +197,9 @@ def test_a_run_with_workers_screens_and_keeps_it(tmp_path: Path) -> None:
     for t, bar in zip(kept, bars, strict=True):
         goes_on = bar is None or t.value("quick") >= bar
         assert t.status is (Status.COMPLETE if goes_on else Status.SCREENED)
-    assert f"{Screen(0.5, 'max').asked()}" in (finished.folder / "report.html").read_text()
+    told = (finished.folder / "report.html").read_text()
+    assert "quick: who goes on, among the best 50% so far" in told
+    assert "iou against quick" in told
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from string import ascii_uppercase
 from nasengine.metric_names import is_primary
 from nasengine.objectives import hypervolume
 from nasengine.quantities import format_duration
+from nasengine.screen import BAR
 from nasengine.trial import Status, Trial
 
 from .charts import Axis, Series, chart
@@ -38,7 +39,9 @@ def search(record: Record) -> Html | None:
         charts += [_front(record, complete, goals[0], other) for other in goals[1:4]]
         charts.append(_hypervolume(record, complete))
     else:
-        charts += [_trade(record, complete, goals[0], cost) for cost in _costs(record)[:4]]
+        beside = dict.fromkeys([*_costs(record)[:4], *record.objectives.screens])
+        charts += [_trade(record, complete, goals[0], metric) for metric in beside]
+    charts += [_screen(record, metric) for metric in record.objectives.screens]
     front = _front_table(record, complete) if len(goals) > 1 else None
     return section("The trials in pictures", grid(charts, "charts"), front)
 
@@ -146,6 +149,24 @@ def _front(record: Record, complete: Sequence[Trial], up: str, across: str) -> H
     note = f"{len(front)} of {len(complete)} complete trials are on the front.{thinned}"
     title = f"Front: {up} against {across}"
     return chart(title, series, _axis(record, across), _axis(record, up), note)
+
+
+def _screen(record: Record, metric: str) -> Html | None:
+    """Draw which trials a screen let on, and what it took."""
+    screen = record.objectives.screens[metric]
+    found = {
+        float(t.number): t.measurements[metric] for t in record.history if metric in t.measurements
+    }
+    held = [(number, m.value) for number, m in found.items() if screen.holds_back(m)]
+    on = [(number, m.value) for number, m in found.items() if not screen.holds_back(m)]
+    bars = [(number, m.details[BAR]) for number, m in found.items() if BAR in m.details]
+    series = [
+        Series("went on", on, 1, "dots"),
+        Series("held back", held, 0, "rings"),
+        Series("what it took", bars, 2, "step"),
+    ]
+    title = f"{metric}: who goes on, {screen.asked()}"
+    return chart(title, series, _TRIAL, _axis(record, metric))
 
 
 def _hypervolume(record: Record, complete: Sequence[Trial]) -> Html | None:
