@@ -378,8 +378,10 @@ def _check_callable(where: str, factory: object) -> None:
 
 def _by_name(choices: object, where: str) -> dict[str, Factory]:
     if not isinstance(choices, Mapping):
+        listed = "; several nodes are read as a list" if isinstance(choices, Node) else ""
         raise SpaceError(
             f"{where} are factories by name, such as {{'conv': conv}}; got {_described(choices)}"
+            f"{listed}"
         )
     for name in choices:
         if not isinstance(name, str):

@@ -317,7 +317,7 @@ def test_partial_channels_run_a_part_through_the_candidates_and_derive_whole_one
     assert next(body.candidates["five"].parameters()).shape == (2, 2, 5, 5)
     weights = Mixture(torch.tensor([0.0, 1.0]))
     x = torch.rand(1, 8, 6, 6)
-    out = body(x, weights)
+    out = body(x, mixture=weights)
     # Groups of channels are interleaved: the two that went through stand first and fifth.
     passed = [c for c in range(8) if any(torch.equal(out[0, c], x[0, k]) for k in range(2, 8))]
     assert passed == [1, 2, 3, 5, 6, 7]

@@ -41,7 +41,7 @@ MISTAKES: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "an unknown argument": (
         lambda g: g.slot("s", g.input(3), TWO, channels=8),
-        "'channels'; graph.slot takes name, source, choices, out, shares, baselines",
+        "'channels'; graph.slot takes name, sources, choices, out, shares, baselines",
     ),
     "an unknown method": (
         lambda g: g.slots_("s"),
@@ -54,6 +54,11 @@ MISTAKES: dict[str, tuple[Callable[[Any], object], str]] = {
     "a source that is none": (
         lambda g: g.slot("s", 3, TWO),
         "what is read is a node, the name of one, or a list of these; got int 3",
+    ),
+    "several sources that are no list": (
+        lambda g: g.slot("s", g.input(3), g.slot("t", "input", TWO), TWO),
+        "slot 's': choices are factories by name, such as {'conv': conv}; got the node 't'; "
+        "several nodes are read as a list",
     ),
     "channels as text": (
         lambda g: g.slot("s", g.input(3), TWO, out="8"),
