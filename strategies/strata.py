@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 GRID = 1000
 """Steps of the cost's range: a decision's cost is rounded to one of them."""
 
+FINE = 20
+"""Steps a decision at least, where there are many: or rounding would be most of what each costs."""
+
 
 class Strata:
     """The architectures of a space, sorted by cost without being listed.
@@ -39,18 +42,20 @@ class Strata:
         rows = {name: {c: costs[name][c] for c in allowed} for name, allowed in decisions.items()}
         low = {name: min(row.values()) for name, row in rows.items()}
         span = sum(max(row.values()) - low[name] for name, row in rows.items()) or 1.0
+        grid = max(GRID, FINE * len(rows))
         self._steps = {
-            name: {c: round((cost - low[name]) / span * GRID) for c, cost in row.items()}
+            name: {c: round((cost - low[name]) / span * grid) for c, cost in row.items()}
             for name, row in rows.items()
         }
         self._size = 1 + sum(max(row.values()) for row in self._steps.values())
-        # counts[k][s]: architectures of the first k decisions whose cost is s steps.
+        # counts[k][s]: architectures of the first k decisions whose cost is s steps; those of one k
+        # are halved (which is exact) as often as keeps them below 1: no space is too large.
         self._counts = [np.eye(1, self._size)[0]]
         for row in self._steps.values():
             before, after = self._counts[-1], np.zeros(self._size)
             for step in row.values():
                 after[step:] += before[: self._size - step]
-            self._counts.append(after)
+            self._counts.append(np.ldexp(after, -int(np.frexp(after.max())[1])))
 
     def draws(
         self, stratum: int, strata: int, tries: int, rng: random.Random

@@ -1,5 +1,6 @@
 """Random search: uniform without replacement, or over the whole range of a cost."""
 
+import random
 from collections import Counter
 from typing import Any
 
@@ -10,6 +11,7 @@ from nasengine.estimator import CostTable, Estimator
 from nasengine.history import History
 from nasengine.search import Search
 from nasengine.strategies.random import Random
+from nasengine.strategies.strata import Strata
 from nasengine.testing.strategies import BranchedSpace, complete, play, search_for
 from nasengine.testing.stubs import CountingEstimator, tiny_search
 from nasengine.trial import Trial
@@ -56,6 +58,33 @@ def test_stratified_covers_the_whole_range_of_a_cost() -> None:
     assert max(stratified) >= 15
     thirds = Counter(int(cost * 3 / 17) for cost in stratified)
     assert min(thirds[third] for third in range(3)) >= 10
+
+
+def strata_of(decisions: int, choices: int) -> Strata:
+    """Return the strata of a space in which the n-th choice of every decision costs n."""
+    names = tuple(map(str, range(choices)))
+    rows = {f"d{index}": names for index in range(decisions)}
+    return Strata({name: {c: float(c) for c in names} for name in rows}, rows)
+
+
+def test_draws_of_a_stratum_are_uniform() -> None:
+    rng, strata = random.Random(0), strata_of(3, 3)
+    drawn = Counter(strata.draws(0, 1, 5400, rng))
+    assert len(drawn) == 27
+    assert all(abs(count - 200) < 4 * 14 for count in drawn.values())
+    # A seventh of a range from 0 to 6: one total each.
+    for total in range(7):
+        found = list(strata.draws(total, 7, 50, rng))
+        assert {sum(map(int, a.values())) for a in found} == {total}
+    assert len(found) == 50
+
+
+def test_no_space_is_too_large_for_strata() -> None:
+    """8^400 architectures are more than a float holds; costs range from 0 to 2800."""
+    strata, rng = strata_of(400, 8), random.Random(0)
+    for stratum in (0, 1, 9):
+        (found,) = strata.draws(stratum, 10, 1, rng)
+        assert sum(map(int, found.values())) / 280 == pytest.approx(stratum + 0.5, abs=0.6)
 
 
 @pytest.mark.parametrize("key", ["cots", "plain"])
