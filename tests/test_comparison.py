@@ -242,6 +242,53 @@ def test_a_row_without_a_gain_makes_no_interval_wider() -> None:
     assert "Bonferroni" not in " ".join(notes(table, baseline))
 
 
+def test_notes_say_how_sure_a_value_is() -> None:
+    def said(*runs: Summary) -> str:
+        table = rows(runs)
+        return " | ".join(notes(table, baseline_of(table, None)))
+
+    counted = [
+        replace(found(s, 0, "flops", flops=3.0), goals=("flops",), counted=frozenset({"flops"}))
+        for s in ("random", "darts")
+    ]
+    assert "it is counted, so that measuring adds no chance" in said(*counted)
+    assert "no intervals: they need two seeds" in said(*counted)
+    assert "by the measurement that chose it" in said(found("random", 0, iou=0.5))
+    untested = with_test("random", 0, 0.5, None)
+    assert "by the split that chose it, which flatters it; the data have no" in said(untested)
+    assert "on the test split, which chose nothing" in said(with_test("random", 0, 0.5, 0.4))
+    both = [found(s, n, iou=v) for s in ("random", "darts") for n, v in enumerate((0.1, 0.3))]
+    some = said(
+        *both[:3], replace(both[3], values={"iou": 0.6}), found("unet (reference)", 0, iou=0.4)
+    )
+    assert "no intervals" not in some
+    assert "where two seeds or more are shared, else unpaired (Welch), all 2 together" in some
+
+
+def test_notes_say_what_was_spent_where_and_what_is_missing() -> None:
+    runs = [
+        replace(
+            found(s, 0, iou=0.5),
+            trials=10,
+            ended={"complete": 7, "failed": count},
+            budget={"trials": 10},
+            machine=machine,
+        )
+        for s, count, machine in (("random", 0, "here"), ("darts", 3, "there"))
+    ]
+    table = rows([*runs, replace(found("unet (reference)", 1, iou=0.4), problem="iou: too dear")])
+    said = notes(table, baseline_of(table, None))
+    assert "trials not measured in full: darts 3 failed of 10" in said
+    assert "measured on here and there: times and latencies do not compare" in said
+    assert "unet (reference), seed 1: not measured in full: iou: too dear" in said
+    (budget,) = [note for note in said if note.startswith("budget")]
+    assert budget.startswith("budget of each search: 10 trials; search time is wall-clock")
+    timed = [replace(run, budget={"seconds": 60.0}, machine="here") for run in runs]
+    said = notes(rows(timed), baseline_of(rows(timed), None))
+    assert any("one under way at the end is measured to its end" in note for note in said)
+    assert "measured on here" in said
+
+
 GAIN = "gain over random [95% interval]"
 
 
