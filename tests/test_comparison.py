@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import tomli_w
 
 from nasengine import files
 from nasengine.errors import InputError, StorageError
-from nasengine.studies.comparison import Row, baseline_of, confidence_of, rows
+from nasengine.studies.comparison import Row, baseline_of, confidence_of, gain, rows
 from nasengine.studies.comparison_notes import notes
 from nasengine.studies.comparison_table import header, lines, write_comparison
 from nasengine.studies.summary import Summary, settings_of
@@ -195,6 +196,38 @@ def test_a_name_is_no_formula_and_no_border(tmp_path: Path) -> None:
     assert (tmp_path / "comparison.png").stat().st_size > 1000
     line = (tmp_path / "comparison.md").read_text().splitlines()[2]
     assert line.replace("\\|", "").count("|") == len(header(table, baseline_of(table, None))) + 1
+
+
+def test_a_spreadsheet_finds_numbers(tmp_path: Path) -> None:
+    def shifted(summary: Summary) -> Summary:
+        return replace(summary, setting={**summary.setting, "space.shift": "-1"}, seconds=4.0)
+
+    runs = [
+        found(s, n, iou=v)
+        for s, b in (("random", 0.1), ("darts", 0.4))
+        for n, v in enumerate((b, 3 * b))
+    ]
+    many = [found(f"other {n}", seed, iou=0.2) for n in range(4) for seed in (0, 1)]
+    table = rows(map(shifted, [*runs, *many, found("unet (reference)", 0)]))
+    write_comparison(table, baseline_of(table, None), tmp_path)
+    first, *_, last = csv.DictReader((tmp_path / "comparison.csv").read_text().splitlines())
+    assert (first["strategy.name"], first["space.shift"], first["seeds"]) == ("darts", "-1", "2")
+    assert float(first["low"]) < float(first["gain"]) < float(first["high"])
+    assert float(first["bootstrap_low"]) < float(first["bootstrap_high"])
+    assert float(first["confidence"]) == pytest.approx(0.99)
+    gained = gain(table[1], table[0], "iou", 0.99)
+    assert gained is not None and float(first["low"]) == gained.found.low
+    assert (first["paired"], first["pairs"], first["wins"], first["ties"]) == (
+        "True",
+        "2",
+        "2",
+        "0",
+    )
+    assert (last["strategy.name"], last["mean"], last["gain"]) == ("unet (reference)", "", "")
+    kept = list(csv.DictReader((tmp_path / "runs.csv").read_text().splitlines()))
+    assert len(kept) == 13 and (kept[3]["seed"], float(kept[3]["iou"])) == ("1", 0.4 * 3)
+    assert {run["seconds"] for run in kept} == {"4.0"}
+    assert {cells["search time"] for cells in told(table).values()} == {"4.0 s"}
 
 
 def test_a_plot_is_written_whole_or_not_at_all(
