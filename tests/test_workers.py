@@ -17,12 +17,15 @@ import pytest
 import tomli_w
 from test_spec import tables
 
+from nasengine.architecture import Architecture
 from nasengine.errors import DataError, Interrupted, RunFolderError, SpecError
 from nasengine.reporter import Reporter
 from nasengine.runs import session
+from nasengine.runs.execution import Job
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.run import run
 from nasengine.runs.run_folder import RunFolder
+from nasengine.runs.workers import Workers
 from nasengine.trial import Status, Trial
 
 MISBEHAVING = '''
@@ -354,3 +357,77 @@ def _until(condition: Any, seconds: float = 60.0) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+@pytest.mark.parametrize(
+    ("execution", "told"),
+    [
+        ({"devices": ["cuda:0", "cuda:1"]}, "2 devices need as many workers; got 1"),
+        ({"devices": [], "workers": 2}, "devices: one or more are needed, each once"),
+        ({"devices": ["cpu", "cpu"], "workers": 2}, "devices: one or more are needed, each once"),
+        ({"devices": ["cpu"], "isolate": False}, "devices are for worker processes"),
+        ({"devices": ["gpu:0"], "workers": 2}, "cpu, cuda or cuda:N"),
+        ({"devices": ["cuda:9"], "workers": 2}, "execution.devices: 'cuda:9' is asked for"),
+    ],
+)
+def test_devices_that_workers_cannot_have_are_refused(
+    execution: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    given = {**tables(), "device": "cpu", "execution": execution}
+    path = tmp_path / "spec.toml"
+    path.write_text(tomli_w.dumps(given))
+    with pytest.raises(SpecError) as caught:
+        Experiment.load(path).search(tmp_path)
+    assert told in str(caught.value)
+
+
+def test_what_is_measured_on_two_kinds_of_devices_does_not_compare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    given = {**tables(), "device": "cpu"}
+    given["execution"] = {"workers": 2, "devices": ["cpu", "cuda:1"]}
+    path = tmp_path / "spec.toml"
+    path.write_text(tomli_w.dumps(given))
+    with pytest.raises(SpecError, match=r"execution\.devices: cuda:1 beside device cpu"):
+        Experiment.load(path).search(tmp_path)
+
+
+def test_workers_are_spread_over_the_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each new one goes where the fewest are; what ended counts no more."""
+    started: list[Any] = []
+
+    def start(_folder: Path, device: str, _events: object) -> Any:
+        started.append(SimpleNamespace(device=device, alive=True, give=lambda *_: None))
+        return started[-1]
+
+    monkeypatch.setattr("nasengine.runs.workers._Worker", start)
+    devices = ("cuda:0", "cuda:1", "cuda:2")
+    workers = Workers(tmp_path, 5, None, Reporter(), threading.Event(), devices)
+    for number in range(5):
+        workers.begin(Job(f"trial-{number}", Architecture({})))
+    assert [w.device for w in started] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]
+    started[2].alive = False
+    workers.begin(Job("trial-5", Architecture({})))
+    assert started[-1].device == "cuda:2"
+
+
+def test_a_worker_measures_on_its_device(tmp_path: Path) -> None:
+    (tmp_path / "where.py").write_text(
+        "from nasengine import Estimator, Measurement, Metric\n"
+        "class Where(Estimator):\n"
+        "    def metrics(self, search):\n"
+        "        return (Metric('where', '', 'max'),)\n"
+        "    def measure(self, candidate):\n"
+        "        return {'where': Measurement(1.0, {'device': candidate.search.device})}\n"
+    )
+    given = {**tables(), "device": "cpu", "execution": {"workers": 2, "devices": ["cpu"]}}
+    given["estimators"] = {"where": {"name": "where.py:Where"}, "parameters": {}}
+    given["objectives"] = {"where": "max"}
+    path = tmp_path / "spec.toml"
+    path.write_text(tomli_w.dumps(given))
+    finished = session.run(path, runs=tmp_path / "runs")
+    devices = {trial.measurements["where"].details["device"] for trial in finished.history}
+    assert devices == {"cpu"}

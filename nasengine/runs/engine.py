@@ -11,7 +11,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from nasengine.history import History
 from nasengine.metric_names import estimator_of, full_name, own_name
 from nasengine.objectives import Objective
 from nasengine.quantities import format_quantity
-from nasengine.reporter import Reporter, Within
+from nasengine.reporter import Progress, Reporter, Within
 from nasengine.runs.execution import Executor, InProcess, Job, Measured
 from nasengine.runs.failures import said
 from nasengine.runs.storage import Storage
@@ -262,6 +262,7 @@ class Engine:
         self._spent_before = storage.seconds
         self._started: float | None = None
         self._under_way: dict[str, tuple[Trial, float]] = {}
+        self._shown = Progress()
 
     @property
     def seconds(self) -> float:
@@ -282,12 +283,13 @@ class Engine:
             return self.history
         self._started = self._clock()
         try:
-            while True:
-                self._begin_what_can_be(waiting)
-                if not self._under_way:
-                    break
-                job, measured = self.executor.wait()
-                self._end(job.label, measured)
+            with self._progress() as self._shown:
+                while True:
+                    self._begin_what_can_be(waiting)
+                    if not self._under_way:
+                        break
+                    job, measured = self.executor.wait()
+                    self._end(job.label, measured)
         except (Interrupted, InputError, StorageError):
             # What the user or the disk did is no attempt of the candidate's.
             with suppress(StorageError):
@@ -298,6 +300,14 @@ class Engine:
             self._spent_before, self._started = self.seconds, None
             self.storage.set_seconds(self.seconds)
         return self.history
+
+    def _progress(self) -> AbstractContextManager[Progress]:
+        """Show how many trials there are to go; not where time may end them before."""
+        budget = self.search.budget
+        if budget.trials is None or budget.seconds is not None:
+            return nullcontext(Progress())
+        ended = sum(trial.status is not Status.RUNNING for trial in self.history)
+        return self.search.reporter.progress("trials", budget.trials, ended)
 
     def measure_references(self, names: Iterable[str]) -> dict[str, Trial]:
         """Measure reference networks that are not measured yet, by all estimators."""
@@ -430,6 +440,7 @@ class Engine:
         self.storage.finish(ended, self.seconds)
         self.history.record(ended)
         self.search.reporter.trial(ended)
+        self._shown.advance()
 
 
 def best_or_fail(search: Search, history: History) -> Trial:

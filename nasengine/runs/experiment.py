@@ -199,17 +199,27 @@ class Experiment:
         SpecError
             If it is not there.
         """
-        import torch
+        return _resolved(self.spec.device, "device")
 
-        if self.spec.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        asked, count = self.spec.device, torch.cuda.device_count()
-        index = int(asked.partition(":")[2] or 0)
-        if asked.startswith("cuda") and index >= count:
-            there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(count))])
-            found = "" if count else ", and torch finds no CUDA"
-            raise SpecError(f"device: {asked!r} is asked for{found}; on this machine: {there}")
-        return asked
+    def worker_devices(self) -> tuple[str, ...]:
+        """Return the devices that worker processes run on, in turn.
+
+        Raises
+        ------
+        SpecError
+            If one is not there, or is of another kind than the search's own: what is measured on
+            both does not compare.
+        """
+        where = "execution.devices"
+        found = tuple(_resolved(d, where) for d in self.spec.execution.devices or (self.device,))
+        kind = self.device.partition(":")[0]
+        others = [device for device in found if device.partition(":")[0] != kind]
+        if others:
+            raise SpecError(
+                f"{where}: {others[0]} beside device {self.device}: what is measured on both does "
+                f"not compare; set device to one of that kind"
+            )
+        return found
 
     def search(
         self,
@@ -260,6 +270,7 @@ class Experiment:
                 f"graph.slot(name, source, choices) makes one"
             )
         self._check_outputs(search)
+        self.worker_devices()  # Refused here, not when a worker starts.
         objectives = objectives_of(self.spec.objectives, search, reference_value)
         search = replace(search, objectives=objectives)
         parts: list[tuple[str, Strategy | Estimator]] = [
@@ -315,6 +326,26 @@ class Experiment:
             name = type(self.space).__name__
             notes = [f"space: {name} holds one architecture: there is nothing to choose", *notes]
         return notes
+
+
+def _resolved(asked: str, where: str) -> str:
+    """Return the device that a spec's stands for.
+
+    Raises
+    ------
+    SpecError
+        If it is not there.
+    """
+    import torch
+
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    count, index = torch.cuda.device_count(), int(asked.partition(":")[2] or 0)
+    if asked.startswith("cuda") and index >= count:
+        there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(count))])
+        found = "" if count else ", and torch finds no CUDA"
+        raise SpecError(f"{where}: {asked!r} is asked for{found}; on this machine: {there}")
+    return asked
 
 
 def _sure(value: T | None) -> T:

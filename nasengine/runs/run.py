@@ -156,7 +156,12 @@ def _executor(experiment: Experiment, search: Search) -> Executor:
     execution = experiment.spec.execution
     if execution.isolated:
         return Workers(
-            search.folder, execution.workers, execution.seconds, search.reporter, search.stop
+            search.folder,
+            execution.workers,
+            execution.seconds,
+            search.reporter,
+            search.stop,
+            experiment.worker_devices(),
         )
     final = _with_final(experiment, search)
     return InProcess(lambda job: measure(final if job.final else search, job))

@@ -128,6 +128,10 @@ class ExecutionTable(_Strict):
     timeout: float | str | None = None
     """Time for one candidate, as in `"30 min"`; it needs worker processes."""
 
+    devices: list[Device] | None = None
+    """What the workers run on, in turn, such as `["cuda:0", "cuda:1"]`; by default all on
+    `device`."""
+
     @property
     def isolated(self) -> bool:
         """Whether candidates are measured in worker processes."""
@@ -147,6 +151,14 @@ class ExecutionTable(_Strict):
     def _possible(self) -> ExecutionTable:
         if not self.isolated and (self.workers > 1 or self.timeout is not None):
             raise ValueError("several workers, or a timeout, need isolate = true")
+        if self.devices is not None and not 0 < len({*self.devices}) == len(self.devices):
+            raise ValueError("devices: one or more are needed, each once")
+        if self.devices is not None and len(self.devices) > self.workers:
+            raise ValueError(
+                f"{len(self.devices)} devices need as many workers; got {self.workers}"
+            )
+        if self.devices is not None and not self.isolated:
+            raise ValueError("devices are for worker processes: isolate = true")
         try:
             positive = self.seconds is None or self.seconds > 0
         except SpecError as error:

@@ -1,8 +1,8 @@
 """A worker process: builds the experiment from a run's folder, measures what it is given.
 
-Started by `nasengine.runs.workers` as ``python -m nasengine.runs.worker RUN``. Jobs come as lines
-of JSON, answers go as lines of JSON on a descriptor of their own: what a candidate prints goes to
-the run's ``workers.log``.
+Started by `nasengine.runs.workers` as ``python -m nasengine.runs.worker RUN DEVICE``. Jobs come as
+lines of JSON, answers go as lines of JSON on a descriptor of their own: what a candidate prints
+goes to the run's ``workers.log``.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
-        _measure_all(Path(sys.argv[1]), jobs, send, stop)
+        _measure_all(Path(sys.argv[1]), sys.argv[2], jobs, send, stop)
     except (InputError, StorageError) as error:
         send({"event": "error", "type": _known(error), "text": describe(error)})
     except Interrupted:
@@ -95,7 +95,11 @@ def _known(error: InputError | StorageError) -> str:
 
 
 def _measure_all(
-    folder: Path, jobs: queue.Queue[dict[str, Any]], send: Send, stop: threading.Event
+    folder: Path,
+    device: str,
+    jobs: queue.Queue[dict[str, Any]],
+    send: Send,
+    stop: threading.Event,
 ) -> None:
     from nasengine.objectives import Objectives
     from nasengine.runs.engine import measure
@@ -107,7 +111,8 @@ def _measure_all(
 
     check_code(folder)
     # What the strategy agrees to, the parent has asked it.
-    experiment = replace(Experiment.load(folder / "spec.toml"), searches=False)
+    experiment = Experiment.load(folder / "spec.toml", [f"device={device}"])
+    experiment = replace(experiment, searches=False)
     search = experiment.search(folder, _Telling(send), stop, not_yet_measured)
     search = replace(search, objectives=Objectives(read_objectives(folder)))
     final = replace(search, estimators={**search.estimators, **experiment.final})

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ class Workers(Executor):
         Told what workers tell.
     stop
         Set to ask for a stop.
+    devices
+        What they run on: a new one on that with the fewest.
     """
 
     def __init__(
@@ -56,8 +59,10 @@ class Workers(Executor):
         timeout: float | None,
         reporter: Reporter,
         stop: threading.Event,
+        devices: Sequence[str],
     ) -> None:
         self._folder = folder
+        self._devices = devices
         self._timeout = timeout
         self._reporter = reporter
         self._stop = stop
@@ -97,7 +102,9 @@ class Workers(Executor):
         self._idle, self._busy = [], []
 
     def _start(self) -> _Worker:
-        return _Worker(self._folder, self._events)
+        busy = Counter(worker.device for worker in [*self._idle, *self._busy] if worker.alive)
+        device = min(self._devices, key=busy.__getitem__)
+        return _Worker(self._folder, device, self._events)
 
     def _give(self, worker: _Worker, job: Job, losses: int = 0) -> None:
         if worker in self._idle:
@@ -164,7 +171,10 @@ class Workers(Executor):
 class _Worker:
     """One worker process, its current job, and a thread that reads what it says."""
 
-    def __init__(self, folder: Path, events: queue.Queue[tuple[_Worker, dict[str, Any]]]) -> None:
+    def __init__(
+        self, folder: Path, device: str, events: queue.Queue[tuple[_Worker, dict[str, Any]]]
+    ) -> None:
+        self.device = device
         self.deadline = math.inf
         self.overdue = False
         self.used = False
@@ -174,7 +184,7 @@ class _Worker:
         self._progress: dict[int, tuple[AbstractContextManager[Progress], Progress]] = {}
         with (folder / "workers.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "nasengine.runs.worker", str(folder)],
+                [sys.executable, "-m", "nasengine.runs.worker", str(folder), device],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
