@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import pad
 
 from nasengine.errors import DataError, SpecError
 from nasengine.plugin import build
@@ -39,17 +40,18 @@ def test_label_smoothing_changes_the_loss() -> None:
     assert float(Classification(label_smoothing=0.1).loss(logits, targets)) > float(plain)
 
 
-def test_shifts_move_by_whole_pixels_within_reach() -> None:
-    image = torch.arange(64.0).reshape(1, 1, 8, 8)
-    moved = shift_and_mirror(image.expand(300, -1, -1, -1), torch.Generator().manual_seed(0), 1)
-    seen = {tuple(m[0, 4, 4:6].tolist()) for m in moved}
-    expected = set()
-    for down in (-1, 0, 1):
-        for across in (-1, 0, 1):
-            row = image[0, 0, 4 + down]
-            expected.add((float(row[4 + across]), float(row[5 + across])))
-            expected.add((float(row[3 + across]), float(row[2 + across])))
-    assert seen == expected
+def test_shifts_move_by_whole_pixels_within_reach_and_reflect_the_border() -> None:
+    image, reach = torch.arange(48.0).reshape(1, 1, 8, 6), 2
+    many = image.expand(1000, -1, -1, -1)
+    moved = shift_and_mirror(many, torch.Generator().manual_seed(0), reach)
+    around = pad(image, (reach,) * 4, mode="reflect")[0, 0]
+    crops = [
+        around[down : down + 8, across : across + 6]
+        for down in range(2 * reach + 1)
+        for across in range(2 * reach + 1)
+    ]
+    expected = {tuple(c.flatten().tolist()) for crop in crops for c in (crop, crop.flip(1))}
+    assert {tuple(one.flatten().tolist()) for one in moved} == expected
 
 
 def test_without_reach_it_only_mirrors() -> None:
@@ -112,6 +114,31 @@ def test_each_class_is_divided(root: Path) -> None:
     assert splits.validation.targets.tolist() == splits.test.targets.tolist() == [0, 1]
     for name, label in zip(splits.train.names, splits.train.targets.tolist(), strict=True):
         assert name.startswith(("good", "crack")[label])
+
+
+def test_the_same_pixels_of_a_class_stay_together(root: Path) -> None:
+    for number in range(5):
+        (root / "good" / f"again {number}.png").write_bytes(
+            (root / "good" / f"{number}.png").read_bytes()
+        )
+    for seed in range(8):
+        splits = source(root, validation=2).load(seed=seed)
+        good = [name for name in splits.validation.names if name.startswith("good")]
+        assert len(good) == 2 and good[0][-5] == good[1][-5]
+
+
+def test_a_split_seed_keeps_the_split_while_seeds_vary(root: Path) -> None:
+    def names(**settings: Any) -> set[tuple[str, ...]]:
+        return {source(root, **settings).load(seed=s).validation.names for s in range(8)}
+
+    assert len(names()) > 1
+    assert len(names(split_seed=3)) == 1
+
+
+def test_a_class_may_be_called_train(root: Path) -> None:
+    (root / "good").rename(root / "train")
+    splits = source(root, names=("train", "crack"), test=1).load(seed=0)
+    assert splits.train.targets.bincount().tolist() == [3, 3]
 
 
 def test_stated_splits_are_taken(root: Path) -> None:
