@@ -123,11 +123,10 @@ class Quantity:
             return self.value / size
         allowed = f"a number or one in {unit or '%'}"
         if self.dimension == RATIO and (names := list(references)):
-            whole = f"{self.value * 100:g}% of {names[0]}"
-            others = f" (or of {', '.join(names[1:])})" if names[1:] else ""
+            share = f"{self.value * 100:g}% of {names[0]}"
             raise SpecError(
-                f"{where}: {self.text!r} of what? {whole!r}{others} is of a reference of the "
-                f"space; or give {allowed}"
+                f"{where}: {self.text!r} of what? Did you mean {share!r}? References of the space: "
+                f"{', '.join(names)}; or give {allowed}"
             )
         raise SpecError(
             f"{where}: {self.text!r} is no value in {unit or 'a ratio'}; give {allowed}"

@@ -6,7 +6,8 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from nasengine.log import LogReporter
 from nasengine.moves import enumerate_all
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import load_class
+from nasengine.reporter import Progress, Reporter
 from nasengine.runs.engine import MAX_ATTEMPTS, Engine, best_or_fail, measure
 from nasengine.runs.execution import Job
 from nasengine.runs.storage import Storage
@@ -238,6 +240,41 @@ def test_budget_counts_trials_over_interrupted_parts(tmp_path: Path) -> None:
     history = second.run()
     assert [t.number for t in history] == [0, 1, 2]
     assert len({t.key for t in history}) == 3
+
+
+class Counted(Reporter):
+    """Keeps how far each work was as it began, and the steps that followed."""
+
+    def __init__(self) -> None:
+        self.works: list[tuple[str, int, int]] = []
+        self.steps = 0
+
+    @contextmanager
+    def progress(self, description: str, total: int, done: int = 0) -> Iterator[Progress]:
+        self.works.append((description, total, done))
+        yield Steps(self)
+
+
+class Steps(Progress):
+    """Counts."""
+
+    def __init__(self, counted: Counted) -> None:
+        self.counted = counted
+
+    def advance(self, steps: int = 1, **_: float | str) -> None:
+        self.counted.steps += steps
+
+
+def test_the_search_tells_how_many_trials_it_has_done_of_how_many(tmp_path: Path) -> None:
+    told = Counted()
+    for trials in (2, 3):
+        tiny = tiny_search(folder=tmp_path)
+        search = replace(tiny, budget=Budget(trials=trials), reporter=told)
+        storage = Storage(tmp_path / "history.sqlite")
+        Engine(search, InOrder(), storage).run()
+        storage.close()
+    assert told.works == [("trials", 2, 0), ("trials", 3, 2)]
+    assert told.steps == 3
 
 
 def test_a_spent_time_budget_ends_the_search(tmp_path: Path) -> None:

@@ -436,6 +436,8 @@ def test_the_python_file_predicts_what_the_engine_does(
     assert ("as high and wide as the image" in model["__doc__"]) == (name != "labels")
     with pytest.raises(TypeError, match="uint8"):
         model["prepare"](numpy.zeros((5, 7, 3), numpy.float32))
+    with pytest.raises(TypeError, match=r"numpy\.asarray"):
+        model["predict"](model["load"](), Image.new("RGB", (7, 5)))
     with pytest.raises(ValueError, match=r"\(H, W, 3\) or \(H, W\); got \(5, 7, 4\)"):
         model["prepare"](numpy.zeros((5, 7, 4), numpy.uint8))
 

@@ -124,8 +124,8 @@ def test_a_percentage_of_nothing_names_the_references_it_may_be_of() -> None:
     with pytest.raises(SpecError) as caught:
         share.to("parameters", where=KEY, references=["unet", "single_u"])
     assert str(caught.value) == (
-        f"{KEY}: '70%' of what? '70% of unet' (or of single_u) is of a reference of the space; "
-        f"or give a number or one in parameters"
+        f"{KEY}: '70%' of what? Did you mean '70% of unet'? References of the space: unet, "
+        f"single_u; or give a number or one in parameters"
     )
     assert share.to("", where=KEY, references=["unet"]) == pytest.approx(0.7)
 

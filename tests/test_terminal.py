@@ -28,10 +28,17 @@ class Clock:
 class Screen:
     """A reporter with its two outputs."""
 
-    def __init__(self, *, terminal: bool = False, quiet: bool = False, log: Path | None = None):
+    def __init__(
+        self,
+        *,
+        terminal: bool = False,
+        quiet: bool = False,
+        log: Path | None = None,
+        width: int = 100,
+    ):
         self.out, self.err, self.clock = io.StringIO(), io.StringIO(), Clock()
         self.reporter = TerminalReporter(
-            Console(file=self.out, force_terminal=terminal, width=100, color_system=None),
+            Console(file=self.out, force_terminal=terminal, width=width, color_system=None),
             errors=Console(file=self.err, force_terminal=terminal, width=100, color_system=None),
             quiet=quiet,
             log=log,
@@ -99,6 +106,17 @@ def test_a_terminal_shows_bars_after_two_seconds_and_wipes_them() -> None:
     assert reporter._live is None
     # The cursor is back where the bars began, and visible.
     assert "\x1b[?25h" in screen.out.getvalue()[len(shown) :]
+
+
+def test_a_narrow_terminal_shows_what_is_under_way_and_short_bars() -> None:
+    screen = Screen(terminal=True, width=80)
+    with screen.reporter.progress("reference unet, full: training 2 of 3", 2000) as work:
+        screen.clock.now += 9.0
+        work.advance(999, loss=0.25)
+        assert screen.reporter._live is not None
+        screen.reporter._live.refresh()
+    assert "reference unet, full: training 2 of 3" in screen.out.getvalue()
+    assert "9.0 s left" in screen.out.getvalue()
 
 
 def test_bars_go_when_the_work_fails() -> None:

@@ -29,6 +29,9 @@ from nasengine.trial import Metric, Status, Trial
 SHOW_AFTER = 2.0
 """Seconds after which work gets a bar; what is quicker would only flicker."""
 
+WIDE = 100
+"""Columns of a terminal in which bars are long."""
+
 LINE_EVERY = 10.0
 """Seconds between two lines of progress where there is no terminal."""
 
@@ -202,8 +205,9 @@ class TerminalReporter(LogReporter):
         if not shown:
             return Text()
         table = Table.grid(padding=(0, 2, 0, 0))
+        width = 24 if self.console.width >= WIDE else 8  # What is under way is worth more.
         for depth, work in enumerate(shown):
-            bar = ProgressBar(total=max(work.total, 1), completed=work.done, width=24)
+            bar = ProgressBar(total=max(work.total, 1), completed=work.done, width=width)
             steps, left, facts = work.cells(now)
             name = Text("  " * depth + work.description, overflow="ellipsis", no_wrap=True)
             columns = (Text(steps), Text(left), Text(facts, overflow="ellipsis", no_wrap=True))

@@ -136,6 +136,8 @@ def prepare(image):
 
     It is in uint8; grey may be in uint16, as 16-bit files are.
     """
+    if not hasattr(image, "shape"):
+        raise TypeError("an array is needed; numpy.asarray(image) makes one of Pillow's image")
     pixels = torch.tensor(image)
     if pixels.ndim != 2 and (pixels.ndim != 3 or pixels.shape[2] != 3):
         raise ValueError(f"an image is needed as (H, W, 3) or (H, W); got {{tuple(pixels.shape)}}")

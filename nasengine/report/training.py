@@ -39,8 +39,9 @@ def training(record: Record) -> Html | None:
 
 def _series(curves: Curves, names: Mapping[str, str]) -> list[Series]:
     """Return a line for each training, those of the searched network on top."""
-    free = iter([1, 3, 4, 5, 6] * (1 + len(names) // 5))
-    colours = {label: 2 if name == "searched" else next(free) for label, name in names.items()}
+    # As they are marked among the trials.
+    colours = {label: 3 + place % 4 for place, label in enumerate(names)}
+    colours |= {label: 2 for label, name in names.items() if name == "searched"}
     found = []
     for what in sorted(curves, key=lambda what: what.startswith("trial-")):
         label = what.partition("/")[0]
