@@ -65,6 +65,37 @@ def test_the_path_of_the_weights_is_drawn_from_the_softmax(kind):
         assert abs(count / draws - p) < 4 * math.sqrt(p * (1 - p) / draws)
 
 
+def test_gumbel_weights_are_a_sample_that_temperature_sharpens():
+    """SNAS, equation 4: the largest is drawn from the softmax; no draw is the mean of them."""
+    alphas = {"a": torch.tensor([0.0, 1.0, -1.0])}
+    relaxation, drawn, source = Relaxation("gumbel"), [0, 0, 0], generator(2)
+    for _ in range(3000):
+        noise = relaxation.noise(alphas, source)
+        soft, sharp = (relaxation.mixtures(alphas, noise, t)["a"].weights for t in (1.0, 0.2))
+        drawn[int(soft.argmax())] += 1
+        assert int(sharp.argmax()) == int(soft.argmax()) and sharp.max() >= soft.max()
+    for count, p in zip(drawn, torch.softmax(alphas["a"], 0).tolist(), strict=True):
+        assert abs(count / 3000 - p) < 4 * math.sqrt(p * (1 - p) / 3000)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_of_two_paths_the_gate_is_drawn_between_the_two(temperature):
+    """ProxylessNAS, section 3.2.2: by their probabilities, renormalised; its gradient is theirs."""
+    alphas = {"a": torch.tensor([1.0, 0.0])}
+    relaxation, source = Relaxation("softmax", 2), generator(3)
+    noises = [relaxation.noise(alphas, source) for _ in range(3000)]
+    mixtures = [relaxation.mixtures(alphas, noise, temperature)["a"] for noise in noises]
+    assert {mixture.active for mixture in mixtures} == {(0, 1), (1, 0)}
+    p = 1 / (1 + math.exp(-1 / temperature))
+    first = sum(int(mixture.weights.argmax()) == 0 for mixture in mixtures) / 3000
+    assert abs(first - p) < 4 * math.sqrt(p * (1 - p) / 3000)
+    alpha = alphas["a"].clone().requires_grad_()
+    relaxation.mixtures({"a": alpha}, noises[0], temperature)["a"].weights[0].backward()
+    assert alpha.grad.tolist() == pytest.approx(
+        [p * (1 - p) / temperature, -p * (1 - p) / temperature]
+    )
+
+
 def test_hard_gumbel_has_the_gradient_of_the_soft_one():
     found = []
     for paths in (0, 1):
