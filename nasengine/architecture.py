@@ -203,6 +203,41 @@ def parse_choices(text: str, space: SearchSpace, *, where: str = "architecture")
     return check_architecture(dict(parts), space.fillings, where=where)
 
 
+def given_architecture(
+    given: str, space: SearchSpace, *, where: str, folder: Path = Path()
+) -> Architecture:
+    """Read an architecture in any of the forms in which a user may give one.
+
+    Parameters
+    ----------
+    given
+        A reference's name, a JSON file (as `read_architecture` reads it), choices (as
+        `parse_choices` reads them), or the space's own architecture string.
+    space
+        The space that it must belong to.
+    where
+        What to call it in an error.
+    folder
+        What the file's name is relative to.
+
+    Raises
+    ------
+    ArchitectureError
+        If it is none of these, naming what is wrong.
+    """
+    if given in space.references():
+        return space.reference(given)
+    if given.endswith(".json"):
+        return read_architecture(folder / given, space)
+    try:
+        return space.architecture(space.parse(given), where=where)
+    except ArchitectureError as error:
+        # Meant as choices: an equals sign, or a slot as the first word.
+        if "=" in given or given.partition(" ")[0] in space.decisions:
+            return parse_choices(given, space, where=where)
+        raise ArchitectureError(f"{where}: {error}; or slot=choice,...") from error
+
+
 def _json_object(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:

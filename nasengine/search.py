@@ -67,6 +67,8 @@ class Search:
         Told what happens.
     stop
         Set by the first SIGINT or SIGTERM; see `pause_point`.
+    start
+        Architectures that are the first trials, before a strategy proposes any.
     """
 
     space: SearchSpace
@@ -79,6 +81,7 @@ class Search:
     budget: Budget = Budget()
     reporter: Reporter = field(default_factory=Reporter)
     stop: threading.Event = field(default_factory=threading.Event)
+    start: tuple[Architecture, ...] = ()
     _loaded: list[tuple[Task, int, Splits]] = field(default_factory=list, repr=False, compare=False)
     """Samples of a task and a seed, shared by all that `dataclasses.replace` makes of a search."""
 

@@ -90,7 +90,7 @@ class Nni(Strategy):
 
         rng = search.stream("nni", len(history))
         unseen = Unseen(history, search, rng)
-        if len(history) == 0:
+        if len(history) == len(search.start):
             self._note(search)
         found: list[Architecture] = []
         with quiet():

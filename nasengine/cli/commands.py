@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nasengine.architecture import Architecture, parse_choices, read_architecture
+from nasengine.architecture import Architecture, given_architecture
 from nasengine.cli import tables
 from nasengine.cli.plain import PlainConsole
 from nasengine.cli.terminal import TerminalReporter
 from nasengine.errors import (
-    ArchitectureError,
     EstimationFailed,
     Interrupted,
     SpecError,
@@ -31,7 +30,6 @@ from nasengine.runs.experiment import Experiment
 from nasengine.runs.goals import known_metrics, not_yet_measured
 from nasengine.runs.run import threads
 from nasengine.runs.run_folder import RunFolder
-from nasengine.space import SearchSpace
 from nasengine.trial import Status
 
 
@@ -110,7 +108,9 @@ def measure(options: argparse.Namespace, stop: threading.Event) -> int:
     if options.estimators:
         estimators = chosen_estimators(experiment, options.estimators)
     experiment = experiment.for_measuring(estimators)
-    architecture = _architecture(experiment.space, options.architecture)
+    architecture = given_architecture(
+        options.architecture, experiment.space, where="--architecture"
+    )
     reporter = TerminalReporter(PlainConsole(stderr=True), quiet=options.quiet or options.json)
     with tempfile.TemporaryDirectory() as folder, threads(experiment.spec.threads):
         search = experiment.search(Path(folder), reporter, stop)
@@ -143,26 +143,6 @@ def chosen_estimators(experiment: Experiment, names: str) -> Mapping[str, Estima
             raise SpecError(f"--estimators: no estimator {name!r}; {did_you_mean(name, known)}")
         chosen[name] = own.get(name) or build(Estimator, {"name": name}, where=f"estimators.{name}")
     return chosen
-
-
-def _architecture(space: SearchSpace, given: str) -> Architecture:
-    """Read a reference's name, a JSON file, choices, or the space's own architecture string."""
-    if given in space.references():
-        return space.reference(given)
-    path = Path(given)
-    if path.suffix == ".json":
-        return read_architecture(path, space)
-    try:
-        return space.architecture(space.parse(given), where="--architecture")
-    except ArchitectureError as error:
-        if _lists_choices(given, space):
-            return parse_choices(given, space, where="--architecture")
-        raise ArchitectureError(f"--architecture: {error}; or slot=choice,...") from error
-
-
-def _lists_choices(text: str, space: SearchSpace) -> bool:
-    """Return whether a text is meant as choices: an equals sign, or a slot as its first word."""
-    return "=" in text or text.partition(" ")[0] in space.decisions
 
 
 def _as_json(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nasengine.errors import InputError, PluginError, SpaceError, SpecError
+from nasengine.errors import ArchitectureError, InputError, PluginError, SpaceError, SpecError
 from nasengine.estimator import Estimator
 from nasengine.plugin import Plugin, build, load_class
 from nasengine.runs.spec import Table
@@ -88,7 +88,7 @@ def in_file(path: Path | None) -> Iterator[None]:
     """Put the file's name before every line of what is wrong with the spec."""
     try:
         yield
-    except (SpecError, PluginError, SpaceError) as error:
+    except (SpecError, PluginError, SpaceError, ArchitectureError) as error:
         text = str(error)
         if path is None or text.startswith(f"{path}:"):
             raise

@@ -367,13 +367,15 @@ class Engine:
                 return
 
     def _proposed(self) -> list[Architecture]:
-        """Ask the strategy, and check what it answers.
+        """Return what the spec starts with, then ask the strategy, and check what it answers.
 
         Raises
         ------
         SearchFailed
             If it raises, or proposes what is no architecture of the space.
         """
+        if given := self.search.start[len(self.history) :]:
+            return list(given)
         try:
             proposals = self.strategy.propose(self.history, self.executor.free, self.search)
             if isinstance(proposals, (Mapping, str)) or not isinstance(proposals, Iterable):

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from nasengine.architecture import Architecture, given_architecture
 from nasengine.errors import SpaceError, SpecError
 from nasengine.estimator import Estimator
 from nasengine.objectives import Objectives
@@ -142,6 +143,7 @@ class Experiment:
             "device": spec.device,
             "threads": spec.threads,
             "references": list(self.references),
+            "start": [dict(architecture) for architecture in self.start] or None,
             "space": table(spec.space["name"], self.space),
             "task": table(spec.task["name"], self.task),
             "strategy": table(spec.strategy["name"], self.strategy),
@@ -189,6 +191,32 @@ class Experiment:
                     near = nearest_reference(name, known)
                     raise SpecError(f"references: no network {name!r}; {near}")
         return self.spec.references
+
+    @property
+    def start(self) -> tuple[Architecture, ...]:
+        """The architectures that the search begins with.
+
+        Raises
+        ------
+        ArchitectureError, SpecError
+            If one is none that can be searched, or the same as another, or there are more than the
+            budget has trials.
+        """
+        found: dict[str, Architecture] = {}
+        for index, given in enumerate(self.spec.start):
+            where = f"start[{index}]"
+            if isinstance(given, str):
+                made = given_architecture(given, self.space, where=where, folder=self.folder)
+                where = f"{where}, {given!r:.80}"
+            # References may hold blocks that no search proposes.
+            made = self.space.architecture(made if isinstance(given, str) else given, where)
+            if (key := self.space.key(made)) in found:
+                raise SpecError(f"{where}: computes the same as start[{list(found).index(key)}]")
+            found[key] = made
+        trials = self.spec.budget.trials
+        if trials is not None and trials < len(found):
+            raise SpecError(f"start: {len(found)} architectures, and budget.trials allows {trials}")
+        return tuple(found.values())
 
     @property
     def device(self) -> str:
@@ -259,6 +287,7 @@ class Experiment:
                 Budget(self.spec.budget.trials, self.spec.budget.seconds),
                 reporter or Reporter(),
                 stop or threading.Event(),
+                self.start,
             )
             return self._checked(search, reference_value)
 

@@ -190,6 +190,9 @@ class Spec(_Strict):
     """Threads of torch on the CPU; by default as many as torch chooses."""
     references: tuple[str, ...] | None = None
     """Reference networks to measure beside the winner; by default the space's first two."""
+    start: list[str | dict[str, str]] = []
+    """Architectures to begin with, before the strategy proposes any: names of references, choices
+    (`"slot=choice,..."`, or a table), JSON files, or the space's own architecture strings."""
     space: Table
     """The search space: `name` and its settings."""
     task: Table
