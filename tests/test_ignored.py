@@ -5,21 +5,12 @@ from dataclasses import replace
 import pytest
 
 from nasengine.errors import SpecError
-from nasengine.estimator import CostTable
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import build
 from nasengine.search import Search
 from nasengine.strategy import Strategy
 from nasengine.testing.strategies import BranchedSpace, search_for
-from nasengine.testing.stubs import CountingEstimator, TinySpace, tiny_search
-
-
-class Additive(CountingEstimator):
-    """A cost with a table."""
-
-    def table(self, search: Search) -> CostTable:
-        rows = {name: dict.fromkeys(cs, 1.0) for name, cs in search.space.decisions.items()}
-        return CostTable("", 0.0, rows, {name: name for name in rows})
+from nasengine.testing.stubs import AdditiveEstimator, TinySpace, tiny_search
 
 
 def check(goals: int = 1, search: Search | None = None, **settings: object) -> None:
@@ -75,7 +66,7 @@ def test_a_default_that_is_written_out_and_one_that_acts_are_accepted(
 
 
 def test_a_reading_needs_a_cost_in_the_loss() -> None:
-    search = tiny_search(TinySpace(), estimators={"cost": Additive()})
+    search = tiny_search(TinySpace(), estimators={"cost": AdditiveEstimator()})
     limited = replace(search, objectives=Objectives((Objective("cost", "min", at_most=2.0),)))
     darts = {"name": "darts", "reading": "straight_through"}
     for settings in ({}, {"cost": {"cost": 0.0}}, {"cost": {"cost": {"targets": [2.0]}}}):

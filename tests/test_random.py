@@ -7,25 +7,15 @@ from typing import Any
 import pytest
 
 from nasengine.errors import SpecError
-from nasengine.estimator import CostTable, Estimator
+from nasengine.estimator import Estimator
 from nasengine.history import History
 from nasengine.search import Search
 from nasengine.strategies.random import Random
 from nasengine.strategies.strata import Strata
 from nasengine.testing.strategies import BranchedSpace, complete, play, search_for
-from nasengine.testing.stubs import CountingEstimator, tiny_search
+from nasengine.testing.stubs import AdditiveEstimator, CountingEstimator, tiny_search
 from nasengine.trial import Trial
 from nasengine.unseen import LISTED, Unseen
-
-
-class Additive(CountingEstimator):
-    """A cost of 0, 1, 2, ... for the choices of every slot."""
-
-    def table(self, search: Search) -> CostTable:
-        rows = {
-            n: {c: float(i) for i, c in enumerate(cs)} for n, cs in search.space.decisions.items()
-        }
-        return CostTable("", 0.0, rows, {name: name for name in rows})
 
 
 def with_estimators(**estimators: Estimator) -> Search:
@@ -50,7 +40,7 @@ def costs(strategy: Random, search: Search) -> list[float]:
 
 
 def test_stratified_covers_the_whole_range_of_a_cost() -> None:
-    search = with_estimators(cost=Additive())
+    search = with_estimators(cost=AdditiveEstimator())
     uniform, stratified = costs(Random(), search), costs(Random(stratify="cost"), search)
     # 8 layers of cost 0 to 2: the extremes are one architecture in 6,561 each.
     assert min(uniform) > 1 or max(uniform) < 15
@@ -89,14 +79,14 @@ def test_no_space_is_too_large_for_strata() -> None:
 
 @pytest.mark.parametrize("key", ["cots", "plain"])
 def test_stratify_needs_a_cost_table(key: str) -> None:
-    search = with_estimators(cost=Additive(), plain=CountingEstimator())
+    search = with_estimators(cost=AdditiveEstimator(), plain=CountingEstimator())
     with pytest.raises(SpecError, match=rf"strategy.stratify: '{key}'.*cost"):
         Random(stratify=key).check(search)
     Random(stratify="cost").check(search)
 
 
 def test_a_stratum_that_is_used_up_gives_way() -> None:
-    search = tiny_search(BranchedSpace(), estimators={"cost": Additive()})
+    search = tiny_search(BranchedSpace(), estimators={"cost": AdditiveEstimator()})
     keys = {trial.key for trial in play(Random(stratify="cost", strata=3), search, 100)}
     assert keys == {trial.key for trial in play(Random(), search, 100)}
 

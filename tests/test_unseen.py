@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from nasengine.estimator import CostTable
 from nasengine.history import History
 from nasengine.moves import enumerate_all
 from nasengine.objectives import Objective, Objectives
@@ -20,7 +19,7 @@ from nasengine.strategies.predictor import Predictor
 from nasengine.strategies.random import Random
 from nasengine.strategy import Strategy
 from nasengine.testing.strategies import BranchedSpace, play
-from nasengine.testing.stubs import CountingEstimator, tiny_search
+from nasengine.testing.stubs import AdditiveEstimator, tiny_search
 from nasengine.unseen import Unseen
 
 STRATEGIES = [
@@ -36,19 +35,9 @@ STRATEGIES = [
 ]
 
 
-class Additive(CountingEstimator):
-    """A cost of 0, 1, 2, ... for the choices of every slot."""
-
-    def table(self, search: Search) -> CostTable:
-        rows = {
-            n: {c: float(i) for i, c in enumerate(cs)} for n, cs in search.space.decisions.items()
-        }
-        return CostTable("", 0.0, rows, {name: name for name in rows})
-
-
 def limited(space: SearchSpace, **limits: float) -> Search:
     items = (Objective("x", "max"), Objective("cost", **limits))  # type: ignore[arg-type]
-    search = tiny_search(space, estimators={"cost": Additive()})
+    search = tiny_search(space, estimators={"cost": AdditiveEstimator()})
     return replace(search, objectives=Objectives(items))
 
 
@@ -100,3 +89,22 @@ def test_a_limit_that_is_measured_is_no_reason_to_pass_over() -> None:
     )
     keys = {search.space.key(a) for a in enumerate_all(search.space.decisions)}
     assert len(Unseen(History(), search, search.stream("test")).samples(100)) == len(keys)
+
+
+def test_what_is_preferred_comes_first_and_anything_new_after_it() -> None:
+    search = tiny_search(BranchedSpace())
+    every = list(enumerate_all(search.space.decisions))
+    unseen, wanted = Unseen(History(), search, search.stream("test")), iter(every[:3] + every[:3])
+    found = unseen.samples(5, lambda: wanted)
+    keys = [search.space.key(architecture) for architecture in found]
+    assert len(set(keys)) == 5
+    first = dict.fromkeys(search.space.key(architecture) for architecture in every[:3])
+    assert keys[: len(first)] == list(first)
+
+
+def test_a_visit_of_a_large_space_begins_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LISTED", 1), ("TRIES", 0), ("REJECTED", 0)):
+        monkeypatch.setattr(f"nasengine.unseen.{name}", value)
+    search = tiny_search(NASBenchMacro())
+    begun = {Unseen(History(), search, search.stream(seed)).sample() for seed in range(10)}
+    assert len(begun) > 5

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from nasengine.architecture import Architecture
-from nasengine.estimator import Candidate, Estimator
+from nasengine.estimator import Candidate, CostTable, Estimator
 from nasengine.graph import SpaceGraph
 from nasengine.objectives import Objective, Objectives
 from nasengine.randomness import torch_seed
@@ -217,6 +217,19 @@ class CountingEstimator(Estimator):
             for decision, choices in candidate.search.space.decisions.items()
         )
         return {"firsts": Measurement(float(firsts))}
+
+
+class AdditiveEstimator(CountingEstimator):
+    """One that has a cost table: 0, 1, 2, ... for the choices of every slot."""
+
+    def table(self, search: Search) -> CostTable:
+        """Return the table."""
+        costs = {
+            slot.name: {choice: float(index) for index, choice in enumerate(slot.candidates)}
+            for slot in search.space.graph.slots
+        }
+        decisions = {slot.name: slot.decision for slot in search.space.graph.slots}
+        return CostTable("", 0.0, costs, decisions)
 
 
 class Kept(Reporter):
