@@ -35,7 +35,7 @@ def told(table: dict[str, Any], folder: Path, *assignments: str) -> str:
     [
         ("objectives.firsts", "maximize", "firsts: input should be 'max' or 'min'; got 'maximize'"),
         ("objectives.firsts", 3, "firsts: input should be 'max' or 'min'; got 3"),
-        ("objectives.firsts", {"maximise": True}, "firsts.maximise: unknown key; allowed: at_le"),
+        ("objectives.firsts", {"maximise": True}, "firsts.maximise: unknown key; allowed: among"),
         ("device", "gpu", "device: auto, cpu, cuda or cuda:N (as in cuda:1) is needed; got 'gpu'"),
         ("name", "a b", "'-' and '_', the first a letter or digit, are needed; got 'a b'"),
         ("estimators.Acc", {}, "estimators.Acc: a name of small letters, digits and '_'"),
