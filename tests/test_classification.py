@@ -34,6 +34,14 @@ def test_metrics_by_hand() -> None:
     assert found["f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)
 
 
+def test_a_class_that_is_only_predicted_counts_in_f1_alone() -> None:
+    found = Classification(data=Textures(number=4)).evaluate(
+        torch.eye(4)[[0, 2]], torch.tensor([0, 0])
+    )
+    assert found["balanced_accuracy"] == 0.5, "the recall of the one class there is"
+    assert found["f1"] == pytest.approx((2 / 3 + 0) / 2)
+
+
 def test_label_smoothing_changes_the_loss() -> None:
     logits, targets = torch.eye(8)[:4] * 5, torch.arange(4)
     plain = Classification().loss(logits, targets)

@@ -138,6 +138,19 @@ def test_margins_and_entropies_are_shares(values):
         assert row[decisions[name].index(chosen[name])] == max(row)
 
 
+def test_a_margin_is_between_the_best_two():
+    alphas = {"a": torch.tensor([0.2, 0.5, 0.3]).log(), "only": torch.zeros(1)}
+    assert margins(alphas) == pytest.approx({"a": 0.2, "only": 1.0})
+
+
+def test_each_decision_is_judged_by_its_own_alphas():
+    steady = torch.arange(9)[:, None] * torch.tensor([[0.1, 0.0]])
+    level = torch.tensor([[0.0, 0.0], [0.1, 0.1]]).repeat(5, 1)[:9]
+    decisions = {"a": ("x", "y"), "b": ("x", "y")}
+    assert unsure(torch.cat([steady, level], 1), decisions) == ["b"]
+    assert unsure(torch.cat([level, steady], 1), decisions) == ["a"]
+
+
 def test_a_steady_lead_is_sure_and_a_wandering_one_is_not():
     decisions = {"a": ("x", "y", "z"), "only": ("x",)}
     flagged = {"steady": 0, "wandering": 0}
