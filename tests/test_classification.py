@@ -62,6 +62,18 @@ def test_shifts_move_by_whole_pixels_within_reach_and_reflect_the_border() -> No
     assert {tuple(one.flatten().tolist()) for one in moved} == expected
 
 
+def test_training_images_move_by_an_eighth_or_not_at_all() -> None:
+    spot = torch.zeros(400, 3, 32, 32)
+    spot[:, :, 15, 15] = 1
+    labels, source = torch.arange(400), torch.Generator().manual_seed(0)
+    moved, same = Classification().augment(spot, labels, source)
+    rows = moved[:, 0].flatten(1).argmax(1) // 32
+    assert (int(rows.min()), int(rows.max())) == (15 - 4, 15 + 4)
+    assert torch.equal(same, labels)
+    still, _ = Classification(augmentation=False).augment(spot, labels, source)
+    assert torch.equal(still, spot)
+
+
 def test_without_reach_it_only_mirrors() -> None:
     image = torch.rand(40, 2, 5, 6, generator=torch.Generator().manual_seed(0))
     moved = shift_and_mirror(image, torch.Generator().manual_seed(0), 0)
