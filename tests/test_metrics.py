@@ -120,3 +120,13 @@ def test_torchmetrics_agrees() -> None:
     macro = reference.multiclass_accuracy(logits[:, :, 0, 0], labels, 4, average="macro")
     assert scores["accuracy"] == pytest.approx(float(micro))
     assert scores["balanced_accuracy"] == pytest.approx(float(macro))
+
+
+def test_what_is_not_there_and_not_found_is_found_perfectly() -> None:
+    """Of four classes: found half, there and not found, found and not there, neither."""
+    counts = torch.tensor([[1, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    precision, recall, f1 = precision_recall_f1(counts)
+    assert precision.tolist() == [0.5, 0, 0, 1]
+    assert recall.tolist() == [0.5, 0, 0, 1]
+    assert f1.tolist() == [0.5, 0, 0, 1]
+    assert intersection_over_union(counts).tolist() == [pytest.approx(1 / 3), 0, 0, 1]
