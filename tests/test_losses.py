@@ -1,6 +1,7 @@
 """The losses are the paper's equations, checked against plain arithmetic."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from nasengine.task import IGNORED
 from nasengine.tasks.losses import binary_loss, dice_loss, multiclass_loss
+
+Loss = Callable[..., torch.Tensor]
 
 
 def test_dice_is_equation_3_with_squared_denominators() -> None:
@@ -80,3 +84,23 @@ def test_binary_gradient_is_right() -> None:
         after = binary_loss(logits + step, targets, 1.0, 0.5, 1.0)
         before = binary_loss(logits - step, targets, 1.0, 0.5, 1.0)
     assert float(after - before) / 2e-2 == pytest.approx(float(gradient.norm()), rel=1e-2)
+
+
+@pytest.mark.parametrize(("loss", "outputs"), [(binary_loss, 1), (multiclass_loss, 3)])
+def test_what_is_ignored_is_as_if_it_were_not_there(loss: Loss, outputs: int) -> None:
+    logits = torch.randn(2, outputs, 4, 6, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(48).reshape(2, 4, 6) % max(outputs, 2)
+    cut = float(loss(logits[..., :4], targets[..., :4], 1.0, 0.5, 1.0))
+    targets[..., 4:] = IGNORED
+    assert float(loss(logits, targets, 1.0, 0.5, 1.0)) == pytest.approx(cut, rel=1e-5)
+    nothing = torch.full_like(targets, IGNORED)
+    assert float(loss(logits, nothing, 0.0, 1.0, 1.0)) == 0
+
+
+@pytest.mark.parametrize(("loss", "outputs"), [(binary_loss, 1), (multiclass_loss, 3)])
+def test_a_loss_of_half_precision_is_computed_in_float32(loss: Loss, outputs: int) -> None:
+    logits = torch.randn(2, outputs, 4, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
+    targets = torch.arange(32).reshape(2, 4, 4) % max(outputs, 2)
+    found = loss(logits, targets, 1.0, 0.5, 1.0)
+    assert found.dtype is torch.float32
+    assert torch.equal(found, loss(logits.float(), targets, 1.0, 0.5, 1.0))
