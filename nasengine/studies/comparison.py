@@ -247,7 +247,8 @@ def judged(table: Sequence[Row]) -> str:
     """Return the metric that rows are judged by: the goal's on the test split where all have it.
 
     A winner was chosen by the goal, so that its own value there is too good, and by how much
-    differs between strategies. With several goals it is the volume of the fronts.
+    differs between strategies. With two or three goals it is the volume of the fronts; with more,
+    the first goal of their knees.
     """
     goal = goals_of(table)[0]
     runs = [run for row in table for run in row.runs.values() if goal in run.values]
