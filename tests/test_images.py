@@ -142,6 +142,29 @@ def test_the_digest_is_of_the_pixels(tmp_path: Path) -> None:
     assert a == b != c
 
 
+def test_height_stands_before_width(tmp_path: Path) -> None:
+    Image.fromarray(np.repeat(GREY, 4, axis=1)).save(tmp_path / "a.png")
+    pixels, size, _ = Reader((4, 16), 1, max_pixels=8 * 32).image(tmp_path / "a.png")
+    assert (pixels.shape, size) == ((1, 4, 16), (8, 32))
+    with pytest.raises(DataError, match="32 x 8 pixels are more than max_pixels = 255"):
+        Reader((4, 16), 1, max_pixels=8 * 32 - 1).image(tmp_path / "a.png")
+
+
+def test_black_of_another_shape_is_another_picture(tmp_path: Path) -> None:
+    digests = set()
+    for shape in ((8, 4), (4, 8), (2, 16)):
+        Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / "a.png")
+        digests.add(READER.image(tmp_path / "a.png")[2])
+    assert len(digests) == 3
+
+
+def test_a_photograph_with_a_preview_is_one_picture(tmp_path: Path) -> None:
+    """As many cameras save it: a JPEG with another one behind (MPO)."""
+    first, preview = Image.fromarray(GREY), Image.fromarray(GREY // 2)
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview], quality=98)
+    assert np.abs(read(tmp_path / "a.jpg") - GREY / 255).max() < 0.05
+
+
 def test_the_digest_of_grey_is_the_same_in_one_band_and_in_three(tmp_path: Path) -> None:
     Image.fromarray(GREY).save(tmp_path / "a.png")
     Image.fromarray(GREY).convert("RGB").save(tmp_path / "b.png")
@@ -322,6 +345,29 @@ def test_a_mask_saved_as_jpeg_is_cut_at_half(
     with Image.open(tmp_path / name) as saved:
         assert set(np.unique(np.asarray(saved))) > {0, 255}
     assert set(np.unique(READER.mask(tmp_path / name).values)) == {0, 255}
+
+
+@pytest.mark.parametrize(("grey", "expected"), [(127, 0), (128, 255)])
+def test_half_of_a_lossy_mask_is_128(tmp_path: Path, grey: int, expected: int) -> None:
+    Image.fromarray(np.full((8, 8), grey, np.uint8)).save(tmp_path / "a.jpg", quality=98)
+    assert (READER.mask(tmp_path / "a.jpg").values == expected).all()
+
+
+def test_what_compression_does_to_colours_is_no_colour(tmp_path: Path) -> None:
+    tinted = np.full((8, 8, 3), (250, 255, 240), np.uint8)
+    Image.fromarray(tinted).save(tmp_path / "a.jpg", quality=98)
+    mask = READER.mask(tmp_path / "a.jpg")
+    assert (mask.values == 255).all() and not mask.blurred
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, 100)])
+def test_classes_that_are_saved_lossily_are_doubted(
+    tmp_path: Path, values: tuple[int, int]
+) -> None:
+    Image.fromarray(np.repeat(np.array([values], np.uint8), 8, 0).repeat(4, 1)).save(
+        tmp_path / "a.jpg", quality=98
+    )
+    assert READER.mask(tmp_path / "a.jpg").blurred
 
 
 def test_a_mask_in_colour_is_refused(tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ class Reader:
         with _opened(path, self.max_pixels) as image:
             picture = _picture(ImageOps.exif_transpose(image), image, path)
             original = (picture.height, picture.width)
-            picture = _bands(picture, self.channels, path)
+            if self.channels == 1 and picture.mode == "RGB":
+                picture = picture.convert("L")
             digest = _digest(picture)
             if original != self.size:
                 picture = picture.resize(self.size[::-1], Image.Resampling.BILINEAR)
@@ -271,14 +272,6 @@ def _digest(picture: Image.Image) -> str:
     digest = hashlib.blake2b(pixels.tobytes(), digest_size=16)
     digest.update(repr((pixels.shape, str(pixels.dtype))).encode())
     return digest.hexdigest()
-
-
-def _bands(picture: Image.Image, channels: int, path: Path) -> Image.Image:
-    if channels == 1 and picture.mode == "RGB":
-        return picture.convert("L")
-    if picture.mode == "F" and not np.isfinite(np.asarray(picture)).all():
-        raise DataError(f"{path}: has values that are not finite")
-    return picture
 
 
 def _is_lossy(image: Image.Image) -> bool:
