@@ -179,8 +179,7 @@ def _fraction(samples: Samples, fraction: float, seed: int) -> Samples:
     count = max(2, round(len(samples) * fraction))
     with torch_seed(seed, "data-fraction") as generator:
         kept = torch.randperm(len(samples), generator=generator)[:count].sort().values
-    names = tuple(samples.names[index] for index in kept.tolist())
-    return Samples(samples.inputs[kept], samples.targets[kept], names)
+    return samples.take(kept.tolist())
 
 
 def _resized(samples: Samples, scale: float) -> Samples:

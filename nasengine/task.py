@@ -109,6 +109,20 @@ class Samples:
             self._placed[device] = Samples(inputs, targets, self.names)
         return self._placed[device]
 
+    def take(self, indices: Sequence[int]) -> Samples:
+        """Return some of them, in the order of the indices.
+
+        Examples
+        --------
+        >>> import torch
+        >>> labels = Samples(torch.rand(3, 1, 4, 4), torch.arange(3), ("a", "b", "c"))
+        >>> labels.take([2, 0]).names
+        ('c', 'a')
+        """
+        chosen = list(indices)
+        names = tuple(self.names[index] for index in chosen)
+        return Samples(self.inputs[chosen], self.targets[chosen], names)
+
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return inputs and targets of some of them, where they are."""
         indices = indices.to(self.inputs.device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nasengine.task import IGNORED, Samples, Splits
@@ -90,10 +89,4 @@ def telling(samples: Samples, count: int = 8) -> Samples:
     if samples.targets.ndim == 3:
         marked = (samples.targets > 0).flatten(1).any(1)
         order.sort(key=lambda index: not bool(marked[index]))
-    chosen = order[:count]
-    return replace(
-        samples,
-        inputs=samples.inputs[chosen],
-        targets=samples.targets[chosen],
-        names=tuple(samples.names[index] for index in chosen),
-    )
+    return samples.take(order[:count])

@@ -99,14 +99,11 @@ class ClassFolders(DataSource):
         names = [str(path.relative_to(self.root)) for _, path, _ in listed]
         check_disjoint(splits, [str(path) for _, path, _ in listed], names, digests)
 
-        def samples(indices: list[int]) -> Samples:
-            chosen = tuple(names[index] for index in indices)
-            return Samples(inputs[indices], labels[indices], chosen)
-
+        every = Samples(inputs, labels, tuple(names))
         return Splits(
-            train=samples(splits["train"]),
-            validation=samples(splits["validation"]),
-            test=samples(splits["test"]) if splits["test"] else None,
+            train=every.take(splits["train"]),
+            validation=every.take(splits["validation"]),
+            test=every.take(splits["test"]) if splits["test"] else None,
             facts=(fact,),
         )
 

@@ -78,12 +78,8 @@ class Loaded:
 
     def samples(self, indices: Sequence[int]) -> Samples:
         """Return some of them as a split."""
-        chosen = list(indices)
-        return Samples(
-            inputs=torch.from_numpy(self.inputs[chosen]),
-            targets=torch.from_numpy(self.targets[chosen]),
-            names=tuple(self.pairs[index].name for index in chosen),
-        )
+        inputs, targets = torch.from_numpy(self.inputs), torch.from_numpy(self.targets)
+        return Samples(inputs, targets, tuple(pair.name for pair in self.pairs)).take(indices)
 
     def splits(self, indices: Mapping[str, Sequence[int]]) -> Splits:
         """Return the splits train, validation and, where it holds any, test."""
