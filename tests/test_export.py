@@ -26,7 +26,7 @@ from nasengine.delivery import source
 from nasengine.delivery.checked import ExportFailed
 from nasengine.delivery.export import export_python, python_source
 from nasengine.delivery.onnx_model import export_onnx, write_onnx
-from nasengine.delivery.usage import usage_facts
+from nasengine.delivery.usage import usage_docstring, usage_facts
 from nasengine.delivery.writable import not_writable
 from nasengine.evaluation import predict
 from nasengine.graph import SpaceGraph
@@ -34,6 +34,7 @@ from nasengine.moves import sample
 from nasengine.network import build_network
 from nasengine.operations import Zero
 from nasengine.plugin import load_class
+from nasengine.runs.delivered import usage
 from nasengine.space import SearchSpace
 from nasengine.spaces.light_sdi import LightSDI
 from nasengine.spaces.nas_bench_201 import NASBench201
@@ -43,6 +44,7 @@ from nasengine.tasks.classification import Classification
 from nasengine.tasks.folder import Folder
 from nasengine.tasks.segmentation import Segmentation
 from nasengine.tasks.sourced import SourcedTask
+from nasengine.testing.stubs import TinyClassification, TinySegmentation, tiny_search
 
 FACTS = usage_facts(Usage(), (3, 32, 32), (1, 32, 32))
 
@@ -447,6 +449,26 @@ def test_a_task_that_says_nothing_gets_a_file_without_helpers(tmp_path: Path) ->
     source = (tmp_path / "model.py").read_text()
     assert "(N, 3, 32, 32), float32 in 0 to 1" in source
     assert "predict" not in source and "CLASSES" not in source
+
+
+@pytest.mark.parametrize(
+    ("space", "size", "sides"),
+    [
+        (LightSDI(width=2), 64, 16),
+        (LightSDI(width=2), 80, 16),
+        (NASBench201(width=2), 32, 4),
+        (Mixed(), 8, 1),
+    ],
+)
+def test_which_other_sizes_fit_is_told(space: SearchSpace, size: int, sides: int) -> None:
+    task = TinySegmentation(size=size)
+    if isinstance(space, NASBench201):
+        task = TinyClassification(size=size, classes=10)
+    facts = usage(tiny_search(space, task=task))
+    assert facts["sides_divisible_by"] == sides
+    told = usage_docstring(facts)
+    assert f"trained at {size} x {size}" in told
+    assert f"divisible by {sides}" in told or sides == 1
 
 
 def test_onnx_holds_how_it_is_used(tmp_path: Path) -> None:

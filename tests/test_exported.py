@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from test_spec import tables
 import nasengine
 from nasengine.cli import main
 from nasengine.errors import DataError, RunFolderError
+from nasengine.reporter import Progress, Reporter
 from nasengine.testing.stubs import TinySegmentation
 
 CODE = ["--code", "nasengine.testing.stubs"]
@@ -41,6 +44,20 @@ def untrained(run: Path, reason: str, status: str) -> None:
             "UPDATE trials SET status = ?, reason = ? WHERE number = 1", (status, reason)
         )
     history.close()
+
+
+def test_how_far_it_is_is_told(ran: Path, tmp_path: Path) -> None:
+    works: list[tuple[str, int]] = []
+
+    class Heard(Reporter):
+        @contextmanager
+        def progress(self, description: str, total: int, done: int = 0) -> Iterator[Progress]:
+            works.append((description, total))
+            with super().progress(description, total, done) as shown:
+                yield shown
+
+    nasengine.export(ran, tmp_path / "big", reference="big", code=CODE[1:], reporter=Heard())
+    assert works == [("delivering big", 3)]
 
 
 def test_a_reference_is_delivered_as_the_best_one_is(

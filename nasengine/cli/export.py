@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import threading
 
+from nasengine.cli.plain import PlainConsole
 from nasengine.cli.terminal import TerminalReporter
 from nasengine.runs.session import export as export_network
 
@@ -17,7 +18,7 @@ def export(options: argparse.Namespace, _: threading.Event) -> int:
         trial=options.trial,
         reference=options.reference,
         code=options.code,
-        reporter=TerminalReporter(),
+        reporter=TerminalReporter(PlainConsole(stderr=True)),
     )
     print(place)
     return 0

@@ -25,7 +25,7 @@ _AT_OWN_SIZE = (
 
 
 def usage_facts(
-    usage: Usage, input_shape: Sequence[int], output_shape: Sequence[int]
+    usage: Usage, input_shape: Sequence[int], output_shape: Sequence[int], sides: int = 0
 ) -> dict[str, Any]:
     """Return what is to be known of a network's inputs and outputs, as JSON values.
 
@@ -35,11 +35,14 @@ def usage_facts(
         What the task says.
     input_shape, output_shape
         Of one sample: (C, H, W); (outputs, H, W) or (outputs,).
+    sides
+        What other heights and widths must be divisible by; 0 where no others are known to fit.
 
     Returns
     -------
-    ``inputs`` and ``outputs`` in words, ``size`` (H, W); where the task says it also ``colours``,
-    ``decision``, ``classifies`` (``pixels`` or ``images``) and ``classes``.
+    ``inputs`` and ``outputs`` in words, ``size`` (H, W); where known ``sides_divisible_by``; where
+    the task says it also ``colours``, ``decision``, ``classifies`` (``pixels`` or ``images``) and
+    ``classes``.
 
     Examples
     --------
@@ -64,6 +67,7 @@ def usage_facts(
         "inputs": inputs,
         "outputs": outputs,
         "size": size,
+        "sides_divisible_by": sides,
         "colours": colours,
         "decision": usage.decision,
         "classifies": ("pixels" if of_pixels else "images") if usage.decision else "",
@@ -86,7 +90,12 @@ def usage_docstring(facts: Mapping[str, Any]) -> str:
             f"predicted = predict(load(), image)  # {_predicted(facts)}",
         ]
     classes = ", ".join(f"{i} {name}" for i, name in enumerate(facts.get("classes", ())))
-    said = {"inputs": facts["inputs"], "outputs": facts["outputs"], "classes": classes}
+    said = {
+        "inputs": facts["inputs"],
+        "outputs": facts["outputs"],
+        "sizes": _sizes(facts),
+        "classes": classes,
+    }
     escaped = {name: text.replace("\\", r"\\").replace('"', r"\"") for name, text in said.items()}
     lines = [f"{name:9} {text}" for name, text in escaped.items() if text]
     wrapped = [textwrap.fill(line, 96, subsequent_indent=" " * 10) for line in lines]
@@ -115,6 +124,16 @@ def usage_functions(facts: Mapping[str, Any]) -> str:
 
 def _predicts(facts: Mapping[str, Any]) -> bool:
     return "colours" in facts and "decision" in facts
+
+
+def _sizes(facts: Mapping[str, Any]) -> str:
+    """Say which sizes a network takes; empty where no other than its own is known to fit."""
+    sides = facts.get("sides_divisible_by", 0)
+    if not sides:
+        return ""
+    which = f"where both sides are divisible by {sides}" if sides > 1 else "of any height and width"
+    trained = " x ".join(map(str, facts["size"]))
+    return f"trained at {trained}; the network itself takes others too, {which}"
 
 
 def _predicted(facts: Mapping[str, Any]) -> str:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from nasengine.architecture import Architecture, write_architecture
 from nasengine.delivery.usage import usage_facts
-from nasengine.errors import NasengineError, RunFolderError
+from nasengine.errors import NasengineError, RunFolderError, SpaceError
 from nasengine.files import write_atomically
+from nasengine.graph import SpaceGraph
+from nasengine.shapes import infer_shapes
 from nasengine.task import Samples
 from nasengine.trial import Metric, Trial
 
@@ -85,18 +87,47 @@ def _deliver_trained(search: Search, network: nn.Module, folder: Path) -> list[s
     from nasengine.delivery.onnx_model import export_onnx
 
     shape, facts = search.task.input_shape, usage(search)
-    problems = [
-        _draw_predictions(search, network, folder / "predictions.png"),
-        export_python(network, shape, folder / "model.py", facts),
-        export_onnx(network, shape, folder / "model.onnx", facts),
+    pieces = [
+        lambda: _draw_predictions(search, network, folder / "predictions.png"),
+        lambda: export_python(network, shape, folder / "model.py", facts),
+        lambda: export_onnx(network, shape, folder / "model.onnx", facts),
     ]
+    problems = []
+    with search.reporter.progress(f"delivering {folder.name}", len(pieces)) as progress:
+        for deliver in pieces:
+            problems.append(deliver())
+            progress.advance()
     return [problem for problem in problems if problem]
 
 
 def usage(search: Search) -> dict[str, Any]:
     """Return how every network of a search is used; see `usage_facts`."""
-    end = next(node.name for node in search.space.graph.nodes if node.kind == "output")
-    return usage_facts(search.task.usage, search.task.input_shape, search.shapes.out[end])
+    shape, out = search.task.input_shape, _outputs(search.space.graph, search.task.input_shape)
+    assert out is not None  # What was searched fits the task.
+    return usage_facts(search.task.usage, shape, out, _sides(search.space.graph, shape))
+
+
+def _outputs(graph: SpaceGraph, shape: tuple[int, int, int]) -> tuple[int, ...] | None:
+    """Return the shape of a sample's outputs; None where a space does not take it."""
+    try:
+        return infer_shapes(graph, shape).out[graph.order[-1]]
+    except SpaceError:
+        return None
+
+
+def _sides(graph: SpaceGraph, shape: tuple[int, int, int]) -> int:
+    """Return what height and width must be divisible by; 0 where only the task's own are known."""
+    channels, *size = shape
+    pixels = len(_outputs(graph, shape) or ()) == 3
+    for divisor in (1, 2, 4, 8, 16, 32, 64):
+        if any(side % divisor for side in size):
+            return 0
+        # One more: twice as much would fit as well where something is halved once more.
+        larger = (channels, size[0] + divisor, size[1] + divisor)
+        out = _outputs(graph, larger)
+        if out is not None and (not pixels or out[1:] == larger[1:]):
+            return divisor
+    return 0
 
 
 def _draw_predictions(search: Search, network: nn.Module, path: Path) -> str | None:

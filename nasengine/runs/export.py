@@ -9,6 +9,7 @@ from nasengine.architecture import check_architecture
 from nasengine.errors import RunFolderError, did_you_mean
 from nasengine.files import make_folder, write_json
 from nasengine.objectives import Objectives
+from nasengine.reporter import Reporter
 from nasengine.runs.delivered import deliver_network, measured_facts, usage, weights_of
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.goals import known_metrics
@@ -94,7 +95,9 @@ def make_place(run: RunFolder, trial: Trial, into: Path | None) -> Path:
     return make_folder(place)
 
 
-def export_network(experiment: Experiment, run: RunFolder, trial: Trial, place: Path) -> list[str]:
+def export_network(
+    experiment: Experiment, run: RunFolder, trial: Trial, place: Path, reporter: Reporter
+) -> list[str]:
     """Write what ``best/`` holds of its network, of this one.
 
     Returns
@@ -110,6 +113,7 @@ def export_network(experiment: Experiment, run: RunFolder, trial: Trial, place: 
         experiment.spec.seed,
         "cpu",
         run.path,
+        reporter=reporter,
     )
     # A trial's choices, or a reference's, which may be baselines.
     where = f"{run.storage.path}: damaged: {named(trial)}"

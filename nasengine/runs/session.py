@@ -124,7 +124,7 @@ def export(
     code
         As of `resume`.
     reporter
-        Told what could not be delivered, and why.
+        Told how far it is, and what could not be delivered, and why.
 
     Returns
     -------
@@ -141,8 +141,9 @@ def export(
         held.check_identity(experiment, but=("packages",))
         network = chosen(held, trial, reference)
         place = make_place(held, network, None if into is None else Path(into))
-        for problem in export_network(experiment, held, network, place):
-            (reporter or Reporter()).warn(problem)
+        told = reporter or Reporter()
+        for problem in export_network(experiment, held, network, place, told):
+            told.warn(problem)
         return place
 
 
