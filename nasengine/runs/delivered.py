@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,7 @@ def _deliver_trained(search: Search, network: nn.Module, folder: Path) -> list[s
     from nasengine.delivery.onnx_model import export_onnx
 
     shape, facts = search.task.input_shape, usage(search)
-    pieces = [
+    pieces: list[Callable[[], str | None]] = [
         lambda: _draw_predictions(search, network, folder / "predictions.png"),
         lambda: export_python(network, shape, folder / "model.py", facts),
         lambda: export_onnx(network, shape, folder / "model.onnx", facts),
