@@ -58,6 +58,38 @@ def test_survivors_are_the_fold_of_generations(space: SearchSpace) -> None:
     assert survivors(History(history), 4, search) == parents
 
 
+def test_parents_win_tournaments_of_two_by_their_order(space: SearchSpace) -> None:
+    """Of four, the first is in a tournament of two, and wins it, in 7 of 16; the last in one."""
+    search = search_for(space, goals=2)
+    history = play(Random(), search, 4)
+    parents = [trial.architecture for trial in survivors(history, 4, search)]
+    apart = min(differs(a, b) for a in parents for b in parents if a is not b)
+    assert apart >= 3, "or a child would be near two of them"
+    wins = [0, 0, 0, 0]
+    for seed in range(160):
+        seeded = replace(search, seed=seed)
+        (child,) = Evolution(population=4, crossover=0.0).propose(history, 1, seeded)
+        (parent,) = [i for i, one in enumerate(parents) if differs(child, one) == 1]
+        wins[parent] += 1
+    for count, p in zip(wins, (7 / 16, 5 / 16, 3 / 16, 1 / 16), strict=True):
+        assert abs(count / 160 - p) < 4 * (p * (1 - p) / 160) ** 0.5
+
+
+def test_a_crossed_child_has_two_parents_and_one_mutation(space: SearchSpace) -> None:
+    search = search_for(space, goals=2)
+    history = play(Random(), search, 2)
+    one, other = (trial.architecture for trial in history)
+    mixed = 0
+    for seed in range(50):
+        seeded = replace(search, seed=seed)
+        (child,) = Evolution(population=2, crossover=1.0).propose(history, 1, seeded)
+        foreign = sum(child[name] not in (one[name], other[name]) for name in one)
+        assert foreign <= 1
+        mixed += min(differs(child, one), differs(child, other)) > 1
+    # In a quarter of the tournaments the two are the fitter one, in a sixteenth the other.
+    assert 8 < mixed < 30
+
+
 def test_a_changed_trial_changes_what_was_kept(space: SearchSpace) -> None:
     search = search_for(space, goals=2)
     history = play(Evolution(population=4), search, 8)
@@ -73,6 +105,20 @@ def test_crowding_keeps_the_ends_and_the_lonely() -> None:
     assert crowding([(0.0, 5.0), (1.0, 4.0), (1.5, 3.5), (5.0, 0.0)])[0] == float("inf")
     distances = crowding([(0.0, 5.0), (0.5, 4.5), (1.0, 4.0), (3.0, 1.0), (5.0, 0.0)])
     assert distances[3] > distances[2] > distances[1]
+
+
+def test_the_fittest_are_of_the_first_front_its_ends_and_its_lonely(space: SearchSpace) -> None:
+    search = search_for(space, goals=2)
+    architecture = play(Random(), search, 1)[0].architecture
+    # More of x is better, less of y: all but the last are one front.
+    values = [(1.0, 1.0), (0.0, 0.0), (1.2, 1.2), (3.0, 3.0), (5.0, 5.0), (-9.0, 9.0)]
+    trials = [
+        Trial(n, architecture, str(n), Status.COMPLETE, {"x": Measurement(x), "y": Measurement(y)})
+        for n, (x, y) in enumerate(values)
+    ]
+    found = [trial.number for trial in fittest(trials, 6, search.objectives)]
+    assert found == [1, 4, 3, 2, 0, 5]
+    assert [trial.number for trial in fittest(trials, 3, search.objectives)] == found[:3]
 
 
 @pytest.mark.parametrize("goals", [1, 2])
