@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
-from nasengine.screen import BAR, Screen
+from nasengine.screen import Screen
 from nasengine.trial import Direction, Measurement, Status, Trial
 
 
@@ -92,9 +92,10 @@ class Objectives:
         found: dict[str, float] = {}
         if not self.screens:
             return found
-        trials = list(earlier)
+        # By key: what was proposed again was not measured again.
+        networks = {trial.key: trial.measurements for trial in earlier if trial.measurements}
         for metric, screen in self.screens.items():
-            bar = screen.bar([t.value(metric) for t in trials if metric in t.measurements])
+            bar = screen.bar([m[metric].value for m in networks.values() if metric in m])
             if bar is not None:
                 found[metric] = bar
         return found
@@ -120,8 +121,21 @@ class Objectives:
         """
         if trial.status is Status.COMPLETE:
             return (0.0, *self.losses(trial))
+        if trial.status is Status.SCREENED:
+            return (self._short_of(trial.measurements),)
         broken = sum(self.violations(trial.measurements).values()) or math.inf
-        return (broken if trial.status is Status.SCREENED else len(self.screens) + broken,)
+        return (len(self.screens) + broken,)
+
+    def _short_of(self, measurements: Mapping[str, Measurement]) -> float:
+        """Return how far from the last screen a trial was held back, in screens."""
+        further = sum(metric not in measurements for metric in self.screens)
+        return further + max(
+            (
+                self.screens[metric].distance(measurements[metric].value)
+                for metric in self.held_back(measurements)
+            ),
+            default=1.0,
+        )
 
     def ranks(self, trials: Sequence[Trial]) -> list[int]:
         """Sort measured trials into fronts: 0 for those that no other dominates, then 1, ...
@@ -144,19 +158,12 @@ class Objectives:
         return [places.get(standings[i][0], ranks[i]) for i in range(len(trials))]
 
     def violations(self, measurements: Mapping[str, Measurement]) -> dict[str, float]:
-        """Return the limits that are broken, by metric, among those measured so far.
-
-        And the screens that held a trial back, each with how far from going on it was.
-        """
+        """Return the limits that are broken, by metric, among those measured so far."""
         broken = {
             limit.metric: limit.violation(measurements[limit.metric].value)
             for limit in self.limits
             if limit.metric in measurements
         }
-        for metric in self.held_back(measurements):
-            further = sum(later not in measurements for later in self.screens)
-            distance = self.screens[metric].distance(measurements[metric].value)
-            broken[metric] = broken.get(metric, 0.0) + further + distance
         return {metric: amount for metric, amount in broken.items() if amount > 0}
 
     def held_back(self, measurements: Mapping[str, Measurement]) -> list[str]:
@@ -166,15 +173,6 @@ class Objectives:
             for metric, screen in self.screens.items()
             if metric in measurements and screen.holds_back(measurements[metric])
         ]
-
-    def with_bars(
-        self, measurements: Mapping[str, Measurement], bars: Mapping[str, float]
-    ) -> dict[str, Measurement]:
-        """Return measurements, with what their trial has to reach to go on among the details."""
-        return {
-            metric: replace(m, details={**m.details, BAR: bars[metric]}) if metric in bars else m
-            for metric, m in measurements.items()
-        }
 
     def best(self, trials: Sequence[Trial]) -> Trial | None:
         """Return the complete trial that is best by the only goal, or the front's knee.

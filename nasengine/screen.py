@@ -9,8 +9,8 @@ estimator is, is open: a short training, inherited weights, a zero-cost score.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from nasengine.trial import Direction, Measurement
 
@@ -27,7 +27,7 @@ class Screen:
     share
         Above 0 and below 1.
     better
-        Which way is better.
+        Which way is better. Equal values go on together.
     """
 
     share: float
@@ -44,12 +44,11 @@ class Screen:
         >>> [screen.bar(earlier) for earlier in ([], [0.6], [0.6, 0.7, 0.5])]
         [None, 0.6, 0.6]
         """
-        known = [value for value in earlier if not math.isnan(value)]
         # Rounded, or a third of three would be more than one.
-        place = math.ceil(round(self.share * (len(known) + 1), 9))
-        if place > len(known):
+        place = math.ceil(round(self.share * (len(earlier) + 1), 9))
+        if place > len(earlier):
             return None
-        return sorted(known, reverse=self.better == "max")[place - 1]
+        return sorted(earlier, reverse=self.better == "max")[place - 1]
 
     def holds_back(self, measurement: Measurement) -> bool:
         """Say whether a measurement kept its trial from going on."""
@@ -59,18 +58,23 @@ class Screen:
         return not (value >= bar if self.better == "max" else value <= bar)
 
     def distance(self, value: float) -> float:
-        """Return a number between 0 and 1 that is higher the worse a value is.
+        """Return a number between 0 and 1 that is higher the worse a value is, at any scale.
 
         Trials that were held back at different times are compared by it: their bars differ.
 
         Examples
         --------
         >>> screen = Screen(0.5, "max")
-        >>> 0 < screen.distance(0.8) < screen.distance(0.3) < 1
+        >>> 0 < screen.distance(0.8) < screen.distance(0.3) < screen.distance(-1e30) < 1
+        True
+        >>> screen.distance(2e20) < screen.distance(1e20)
         True
         """
-        better = value if self.better == "max" else -value
-        return 1.0 if math.isnan(value) else 0.5 - math.atan(better) / math.pi
+        # About the logarithm, for scores such as SynFlow's reach 1e20; exponents are above -1074.
+        fraction, exponent = math.frexp(abs(value))
+        size = (2 * fraction + exponent + 1074) / 2200 if value else 0.0
+        worse = (value < 0) == (self.better == "max")
+        return 0.5 + (size if worse else -size) / 2
 
     def asked(self) -> str:
         """Say it.
@@ -81,3 +85,13 @@ class Screen:
         'among the best 33.3% so far'
         """
         return f"among the best {100 * self.share:.3g}% so far"
+
+
+def with_bars(
+    measurements: Mapping[str, Measurement], bars: Mapping[str, float]
+) -> dict[str, Measurement]:
+    """Return measurements, with what their trial has to reach to go on among the details."""
+    return {
+        metric: replace(m, details={**m.details, BAR: bars[metric]}) if metric in bars else m
+        for metric, m in measurements.items()
+    }

@@ -181,9 +181,13 @@ class Told(Reading):
             system_attrs=attributes,
         )
         broken = objectives.violations(trial.measurements)
-        for metric in dict.fromkeys([*(o.metric for o in objectives.limits), *objectives.screens]):
-            frozen.set_constraint(metric, min(broken.get(metric, 0.0), 1e300))
-        if trial.status is not Status.COMPLETE and not broken:
+        for limit in objectives.limits:
+            frozen.set_constraint(limit.metric, min(broken.get(limit.metric, 0.0), 1e300))
+        if objectives.screens:
+            # Optuna adds up what is broken: with this the sum is the trial's standing.
+            rest = objectives.standing(trial)[0] - sum(broken.values())
+            frozen.set_constraint("screens", min(rest, 1e300))
+        elif trial.status is not Status.COMPLETE and not broken:
             frozen.set_constraint("feasible", 1.0)
         return frozen
 

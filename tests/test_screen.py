@@ -151,6 +151,46 @@ def test_what_came_further_stands_better_and_bars_of_other_times_do_not_count() 
     assert objectives.best(in_order) is in_order[0]
 
 
+def test_what_two_screens_of_one_estimator_hold_back_still_keeps_the_limits() -> None:
+    objectives = Objectives(
+        (
+            Objective("quick", screen=Screen(0.5, "max")),
+            Objective("quick.loss", screen=Screen(0.5, "min")),
+            Objective("later", screen=Screen(0.5, "max")),
+            Objective("size", at_most=10.0),
+            Objective("iou", "max"),
+        )
+    )
+    both = {"quick": (0.1, 0.9), "quick.loss": (3.0, 1.0)}
+    later = {"quick": (0.1, None), "quick.loss": (3.0, None), "later": (0.0, 1.0)}
+    in_order = [
+        trial(0, Status.SCREENED, **later),
+        trial(1, Status.SCREENED, **both),
+        trial(2, Status.INFEASIBLE, size=(10.1, None)),
+    ]
+    standings = [objectives.standing(t) for t in in_order]
+    assert standings == sorted(standings)
+
+
+@given(st.floats(-1e300, 1e300), st.floats(-1e300, 1e300), st.sampled_from(["max", "min"]))
+def test_how_far_a_value_is_from_going_on_is_told_at_every_scale(
+    one: float, other: float, better: Any
+) -> None:
+    screen = Screen(0.5, better)
+    assert 0 < screen.distance(one) < 1
+    apart = abs(one - other) > 1e-9 * max(abs(one), abs(other))
+    worse = one < other if better == "max" else one > other
+    assert not apart or (screen.distance(one) > screen.distance(other)) == worse
+
+
+def test_what_is_proposed_again_counts_once_for_the_bar() -> None:
+    objectives = Objectives((Objective("quick", screen=Screen(0.5, "max")),))
+    first = trial(0, Status.COMPLETE, quick=(0.9, None))
+    again = [replace(first, number=number) for number in (1, 2, 3)]
+    other = trial(4, Status.COMPLETE, quick=(0.1, None))
+    assert objectives.bars([first, *again, other]) == objectives.bars([first, other])
+
+
 @pytest.mark.parametrize("strategy", ["predictor", "evolution", "local_search", "optuna"])
 def test_strategies_find_more_in_fewer_dear_measurements(tmp_path: Path, strategy: str) -> None:
     """Where the quick value tells of the slow one, screened searches spend half and find as much.
@@ -223,6 +263,21 @@ def test_a_screen_that_is_none_is_refused(
     with pytest.raises(SpecError, match="objectives") as caught:
         load(spec_with(**objectives), tmp_path).search(tmp_path)
     assert told in str(caught.value)
+
+
+def test_what_a_search_is_asked_for_goes_before_what_a_metric_usually_is_better_for(
+    tmp_path: Path,
+) -> None:
+    wanted = {"parameters": {"goal": "max", "among_best": "50%"}}
+    search = load(spec_with(**wanted), tmp_path).search(tmp_path)
+    assert search.objectives.screens["parameters"].better == "max"
+
+
+def test_a_screen_that_all_pass_is_none_so_that_an_ablation_can_compare_with_it(
+    tmp_path: Path,
+) -> None:
+    search = load(spec_with(quick={"among_best": "100%"}), tmp_path).search(tmp_path)
+    assert [item.metric for item in search.objectives.items] == ["iou"]
 
 
 def test_the_estimate_knows_how_many_go_on(tmp_path: Path) -> None:

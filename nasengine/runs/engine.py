@@ -40,7 +40,7 @@ from nasengine.reporter import Progress, Reporter, Within
 from nasengine.runs.execution import Executor, InProcess, Job, Measured
 from nasengine.runs.failures import said
 from nasengine.runs.storage import Storage
-from nasengine.screen import BAR
+from nasengine.screen import BAR, with_bars
 from nasengine.search import Search
 from nasengine.strategy import Strategy
 from nasengine.trial import Measurement, Status, Trial, check_details
@@ -87,9 +87,9 @@ def measure(search: Search, job: Job) -> Measured:
             failures[key] = reason
             if estimator.effort > 0:  # What only counts holds nothing, and this takes 0.1 s.
                 free_memory()
-        found = search.objectives.with_bars(found, job.bars)
-        if job.stop_early and search.objectives.violations(found):
-            return Measured(*_stopped(search, found))
+        found = with_bars(found, job.bars)
+        if job.stop_early and (ended := _stopped(search, found)) is not None:
+            return ended
         if reason and job.stop_early and key in needed:
             break
     told = "; ".join(f"{key}: {reason}" for key, reason in failures.items())
@@ -163,13 +163,13 @@ def _as_kept(name: str, details: Mapping[str, Any]) -> Mapping[str, Any]:
         raise EstimationFailed(f"{name}: {error}") from error
 
 
-def _stopped(
-    search: Search, found: Mapping[str, Measurement]
-) -> tuple[Status, Mapping[str, Measurement], str]:
-    """Say how a trial ends that broke a limit, or that a screen holds back."""
+def _stopped(search: Search, found: Mapping[str, Measurement]) -> Measured | None:
+    """Return how a trial ends that breaks a limit, or that a screen holds back; else None."""
     if told := _say_broken(search, found):
-        return Status.INFEASIBLE, found, told
-    return Status.SCREENED, found, _say_held_back(search, found)
+        return Measured(Status.INFEASIBLE, found, told)
+    if told := _say_held_back(search, found):
+        return Measured(Status.SCREENED, found, told)
+    return None
 
 
 def _say_broken(search: Search, found: Mapping[str, Measurement]) -> str:

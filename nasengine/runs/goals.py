@@ -97,7 +97,10 @@ def objectives_of(
         most, least = limits
         if most is not None and least is not None and least > most:
             raise SpecError(f"{where}: at_least {table.at_least} is above at_most {table.at_most}")
-        screen = _screen(table.among_best, f"{where}.among_best", name, metrics[name], search)
+        share = _share(table.among_best, f"{where}.among_best", name, search)
+        # What a search is asked for goes before what a metric usually is better for.
+        better = table.goal or metrics[name].direction
+        screen = None if share == 1 else Screen(share, better)
         if table.goal is not None or screen is not None or limits != [None, None]:
             items.append(Objective(name, table.goal, most, least, screen))
     objectives = Objectives(tuple(items))
@@ -138,10 +141,8 @@ def _limit(
     return None if value is None else quantity.to(unit, where=where, reference_value=value)
 
 
-def _screen(
-    given: float | str | None, where: str, name: str, metric: Metric, search: Search
-) -> Screen | None:
-    """Return which share of the trials goes on from a metric; None without one.
+def _share(given: float | str | None, where: str, name: str, search: Search) -> float:
+    """Return which share of the trials goes on from a metric: all without a screen.
 
     Raises
     ------
@@ -149,11 +150,11 @@ def _screen(
         If it is no share, or nothing is measured after it that it could spare.
     """
     if given is None:
-        return None
-    share = _share(given, where)
-    if not 0 < share < 1:
+        return 1.0
+    share = _number(given, where)
+    if not 0 < share <= 1:
         raise SpecError(
-            f"{where}: {given!r} is no share of the trials; one above 0 and below 1 is, such as "
+            f"{where}: {given!r} is no share of the trials; one above 0 and up to 1 is, such as "
             f'0.33 or "33%"'
         )
     order = [key for key, _ in by_effort(search.estimators)]
@@ -162,10 +163,10 @@ def _screen(
             f"{where}: nothing is measured after {name}, so it spares nothing; estimators run in "
             f"this order: {', '.join(order)} (cheap ones first, then as in the spec)"
         )
-    return Screen(share, metric.direction)
+    return share
 
 
-def _share(given: float | str, where: str) -> float:
+def _number(given: float | str, where: str) -> float:
     """Return a number or a percentage as a number; NaN for what is neither."""
     with suppress(SpecError):
         quantity = parse_quantity(given, where=where)
