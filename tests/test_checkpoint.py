@@ -66,7 +66,8 @@ def test_what_was_saved_comes_back(tmp_path_factory: pytest.TempPathFactory, sta
 
 def test_keys_that_read_alike_are_kept_apart(tmp_path: Path) -> None:
     one, two = torch.zeros(1), torch.ones(1)
-    for state in ({"a/b": one, "a": {"b": two}}, {1: one, "1": two}):
+    marks = {"__tensor__": one, "__tuple__": [1], "__pairs__": [["a", 2]]}
+    for state in ({"a/b": one, "a": {"b": two}}, {1: one, "1": two}, marks):
         save_checkpoint(tmp_path / "state.safetensors", state)
         assert same(load_checkpoint(tmp_path / "state.safetensors"), state)
 

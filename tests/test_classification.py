@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from torch.nn.functional import pad
 
 from nasengine.errors import DataError, SpecError
@@ -153,6 +154,12 @@ def test_a_split_seed_keeps_the_split_while_seeds_vary(root: Path) -> None:
 
     assert len(names()) > 1
     assert len(names(split_seed=3)) == 1
+
+
+@pytest.mark.parametrize(("share", "said"), [(1.0, "from 0 to below 1"), (0, "must be some")])
+def test_a_share_that_leaves_nothing_is_refused(root: Path, share: float, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        source(root, validation=share)
 
 
 def test_a_class_may_be_called_train(root: Path) -> None:

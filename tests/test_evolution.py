@@ -121,6 +121,31 @@ def test_the_fittest_are_of_the_first_front_its_ends_and_its_lonely(space: Searc
     assert [trial.number for trial in fittest(trials, 3, search.objectives)] == found[:3]
 
 
+def test_a_goal_without_a_range_tells_of_no_crowding() -> None:
+    inf = float("inf")
+    assert crowding([(0.0, 1.0), (1.0, 0.5), (inf, 0.0)]) == [inf, 1.0, inf]
+    assert crowding([(0.0, 1.0), (0.0, 0.5), (0.0, 0.0)]) == [inf, 1.0, inf]
+
+
+def test_a_generation_that_is_not_complete_is_in_order_too(space: SearchSpace) -> None:
+    search = search_for(space, goals=2)
+    history = play(Random(), search, 5)
+    assert survivors(history, 9, search) == fittest(history, 9, search.objectives)
+
+
+def test_what_ended_out_of_turn_is_read_for_one_proposal(space: SearchSpace) -> None:
+    """Several workers: a trial still runs while later ones are measured."""
+    search = search_for(space, goals=2)
+    history = play(Random(), search, 8)
+    first = history[2]
+    history.record(Trial(2, first.architecture, first.key))
+    measured = [trial for trial in history if trial.number != 2]
+    for _ in range(2):
+        assert survivors(history, 7, search) == fittest(measured, 7, search.objectives)
+        found = [architecture for _, architecture in youngest(history, 8, search)]
+        assert found == [trial.architecture for trial in measured[::-1]]
+
+
 @pytest.mark.parametrize("goals", [1, 2])
 def test_better_than_random(space: SearchSpace, goals: int) -> None:
     def score(strategy: Evolution | Random, seed: int) -> float:

@@ -203,6 +203,24 @@ def test_zen_of_a_classifier_is_taken_before_the_pooling():
     assert zen(pooled, probe(inputs)) == pytest.approx(zen(nn.Identity(), probe(inputs)), abs=0.01)
 
 
+def test_zen_is_taken_at_the_last_features():
+    class Times(nn.Module):
+        def forward(self, x):
+            return 1000 * x
+
+    inputs = torch.zeros(64, 4, 16, 16)
+    deep = nn.Sequential(nn.Identity(), Times(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    plain = zen(nn.Identity(), probe(inputs))
+    assert zen(deep, probe(inputs)) == pytest.approx(plain + math.log(1000), abs=0.01)
+
+
+def test_nothing_is_dropped_out_of_synflow():
+    weights = [[1.0, -2.0]], [[2.0]]
+    dropping = nn.Sequential(nn.Dropout(0.9), *linear(*weights))
+    inputs = [[3.0, 4.0]]
+    assert synflow(dropping, probe(inputs)) == synflow(linear(*weights), probe(inputs))
+
+
 @pytest.mark.parametrize("proxy", PROXIES)
 def test_every_proxy_measures_a_space_and_repeats_itself(proxy, tmp_path):
     search = tiny_search(estimators={}, folder=tmp_path)
@@ -252,6 +270,26 @@ def test_a_score_that_is_not_finite_fails(tmp_path, monkeypatch):
     search = tiny_search(estimators={}, folder=tmp_path)
     with pytest.raises(EstimationFailed, match="snip: the score is nan"):
         ZeroCost(proxy="snip").measure(tiny_candidate(search))
+
+
+def test_every_candidate_is_probed_with_the_same_samples_drawn_from_all(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        zero_cost_proxies, "PROXIES", {"snip": lambda _, probe: seen.append(probe.inputs) or 1.0}
+    )
+    for seed in range(3):
+        search = tiny_search(estimators={}, folder=tmp_path, seed=seed)
+        for choice in ("pointwise", "conv"):
+            architecture = Architecture({"first": choice, "second": "conv"})
+            ZeroCost(proxy="snip", batch=4).measure(tiny_candidate(search, architecture))
+        assert torch.equal(seen[-2], seen[-1])
+        every = search.splits.train.inputs
+        where = [[torch.equal(one, other) for other in every].index(True) for one in seen[-1]]
+        assert len(set(where)) == 4
+        if where != [0, 1, 2, 3]:
+            return
+        (tmp_path / "data.json").unlink()
+    pytest.fail("always the first samples, which may be of one class")
 
 
 def test_several_seeds_are_averaged_and_their_spread_is_kept(tmp_path):

@@ -38,8 +38,8 @@ def count_of(share: int | float, total: int) -> int:
 
     Examples
     --------
-    >>> count_of(0.25, 10), count_of(3, 10)
-    (2, 3)
+    >>> count_of(0.25, 10), count_of(0.29, 100), count_of(3, 10)
+    (2, 29, 3)
     """
     return share if isinstance(share, int) else round(share * total)
 
@@ -47,10 +47,14 @@ def count_of(share: int | float, total: int) -> int:
 def joined(*keys: Sequence[str]) -> list[int]:
     """Return the group of each sample, where any equal key puts two samples in one group.
 
+    A group is called by the index of its first sample.
+
     Examples
     --------
     >>> joined(["a", "a", "b", "c"], ["1", "2", "2", "3"])
     [0, 0, 0, 3]
+    >>> joined(["a", "b", "a"], ["1", "2", "2"])
+    [0, 0, 0]
     """
     root = list(range(len(keys[0])))
 
