@@ -13,7 +13,9 @@ import pytest
 import tomli_w
 from test_spec import tables
 
+import nasengine
 from nasengine.cli import main
+from nasengine.cli.terminal import TerminalReporter
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.run import run
 from nasengine.runs.run_folder import RunFolder
@@ -205,12 +207,28 @@ def test_one_folder_has_one_process(spec: Path, capsys: pytest.CaptureFixture[st
     assert "in use by process" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("folder", ["nowhere", "."])
-def test_a_folder_that_is_no_run_is_refused(
-    folder: str, capsys: pytest.CaptureFixture[str]
+def test_in_python_a_run_is_printed_as_a_line_and_told_of_as_here(
+    spec: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["resume", folder]) == 2
-    assert "not a run's folder" in capsys.readouterr().err
+    outcome = nasengine.run(spec, reporter=TerminalReporter())
+    assert repr(outcome) == (
+        f"<Outcome in runs/tiny-1: trial {outcome.winner.number} of 3, parameters "
+        f"{outcome.winner.value('parameters'):.0f}, firsts "
+        f"{outcome.winner.value('firsts'):.3f}; beside big>"
+    )
+    told = capsys.readouterr().out
+    assert all(f"trial {number}  " in told for number in range(3)) and "reference big" in told
+
+
+@pytest.mark.parametrize("command", ["resume", "report", "export"])
+@pytest.mark.parametrize(
+    ("folder", "told"), [("nowhere", "nowhere: no such folder"), (".", "not a run's folder")]
+)
+def test_a_folder_that_is_no_run_is_refused(
+    command: str, folder: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, folder]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_a_bad_spec_leaves_no_folder_and_no_traceback(

@@ -193,7 +193,9 @@ def read_record(folder: Path, *, finished: bool | None = None) -> Record:
         If it holds no run, or its history, spec or result is damaged.
     """
     if not os.path.isfile(folder / "history.sqlite"):  # noqa: PTH113 no name makes it raise
-        raise RunFolderError(f"{folder}: not a run's folder (no history.sqlite)")
+        there = os.path.exists(folder)  # noqa: PTH110 as above
+        what = "not a run's folder (no history.sqlite)" if there else "no such folder"
+        raise RunFolderError(f"{folder}: {what}")
     storage = Storage(folder / "history.sqlite", read_only=True)
     try:
         ended = storage.fact("finished", bool, False) if finished is None else finished

@@ -12,8 +12,9 @@ from pathlib import Path
 from nasengine.errors import SpecError, StorageError
 from nasengine.files import write_json
 from nasengine.history import History
+from nasengine.metric_names import is_primary
 from nasengine.objectives import Objectives
-from nasengine.quantities import format_duration
+from nasengine.quantities import format_duration, format_quantity
 from nasengine.reporter import Reporter
 from nasengine.runs.engine import Engine, best_or_fail, measure
 from nasengine.runs.execution import Executor, InProcess
@@ -25,9 +26,9 @@ from nasengine.search import Search
 from nasengine.trial import Status, Trial
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
-    """What a run found.
+    """What a run found; printed as a line.
 
     Parameters
     ----------
@@ -56,6 +57,19 @@ class Outcome:
     def folder(self) -> Path:
         """The run's folder; the result is in its ``best``."""
         return self.search.folder
+
+    def __repr__(self) -> str:
+        metrics = known_metrics(self.search)
+        values = [
+            f"{name} {format_quantity(found.value, metrics[name].unit)}"
+            for name, found in self.winner.measurements.items()
+            if is_primary(name) and name in metrics
+        ]
+        beside = f"; beside {', '.join(self.references)}" if self.references else ""
+        return (
+            f"<Outcome in {self.folder}: trial {self.winner.number} of {len(self.history)}, "
+            f"{', '.join(values)}{beside}>"
+        )
 
 
 def run(

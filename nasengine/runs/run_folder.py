@@ -358,6 +358,8 @@ def _owner(path: Path) -> str:
 def _check_is_run(path: Path) -> None:
     try:
         if not (path / "identity.json").is_file():
+            if not path.exists():
+                raise RunFolderError(f"{path}: no such folder")
             begun = (path / "spec.toml").is_file()
             advice = f": it ended before it began; nasengine run {path / 'spec.toml'}"
             raise RunFolderError(
