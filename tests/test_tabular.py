@@ -64,7 +64,7 @@ def test_every_format_gives_the_same(tmp_path, search, name):
     further = {"seconds": Column(column="time", direction="min", unit="s")}
     estimator = table(write(tmp_path / name, rows()), further=further)
     estimator.check(search)
-    assert [metric.name for metric in estimator.metrics(search)] == ["val", "seconds"]
+    assert estimator.metrics(search) == (Metric("val", "", "max"), Metric("seconds", "s", "min"))
     for row, architecture in zip(rows(), enumerate_all(search.space.decisions), strict=True):
         found = estimator.measure(tiny_candidate(search, architecture))
         assert (found["val"].value, found["seconds"].value) == (row["val"], row["time"])
@@ -177,6 +177,9 @@ def test_the_test_column_judges_and_chooses_nothing(tmp_path):
     assert _tests(search, ["accuracy"], {}) == {"accuracy": "accuracy.test"}
     with pytest.raises(SpecError, match=r"objectives\.accuracy\.test: .*; take 'accuracy'"):
         objectives_of({"accuracy.test": "max"}, search, None)
+    named = Tabular(file=path, key="arch", column="test", test="val")
+    with pytest.raises(SpecError, match="test: the primary metric's column is of that name"):
+        named.check(search)
     with pytest.raises(SpecError, match=r"further\.test: is the name of another metric"):
         table(path, test="test", further={"test": Column(column="time")}).check(search)
 
