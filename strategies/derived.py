@@ -122,9 +122,14 @@ def derive_all(
 def propose_derived(
     found: Sequence[Derived], history: History, count: int, search: Search
 ) -> list[Architecture]:
-    """Return up to `count` that are not in the history, and tell of each."""
+    """Return up to `count` that are not in the history, and tell of each.
+
+    And, at first, of those that the search has begun with.
+    """
     fresh = [derived for derived in found if derived.key not in history.keys][:count]
-    for derived in fresh:
+    is_first = len(history) == len(search.start)
+    known = [derived for derived in found if is_first and derived.key in history.keys]
+    for derived in [*known, *fresh]:
         search.reporter.record("darts_derived", derived.facts())
         search.reporter.note(derived.text())
         for text in derived.missed():

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from test_spec import STUBS, load, tables
 
+from nasengine.architecture import Architecture
 from nasengine.errors import InputError
 from nasengine.runs import session
 from nasengine.runs.experiment import Experiment
@@ -54,13 +55,14 @@ def load_path(folder: Path, *start: Any) -> Path:
 @pytest.mark.parametrize(
     ("start", "told"),
     [
-        (["all_conf"], "start[0]: "),
-        ([{"first": "conf", "second": "conv"}], "start[0]: slot 'first': 'conf' is no choice"),
+        (["all_conf"], "start.0: "),
+        ([{"first": "conf", "second": "conv"}], "start.0: slot 'first': 'conf' is no choice"),
         ([{"first": "conv"}], "slot 'second' is missing"),
         (["no.json"], "no.json: cannot be read"),
-        (["first=conv,second=conv", FIRST, FIRST], "start[2]: computes the same as start[1]"),
-        (["big"], "start[0], 'big': slot"),
-        ([3], "start"),
+        (["first=conv,second=conv", FIRST, FIRST], "start.2: computes the same as start.1"),
+        (["big"], "start.0, 'big': slot"),
+        ([3], "start.0: input should be a valid string; got 3"),
+        ([{"first": 1}], "start.0.first: input should be a valid string; got 1"),
     ],
 )
 def test_what_cannot_begin_is_named(tmp_path: Path, start: list[Any], told: str) -> None:
@@ -68,9 +70,36 @@ def test_what_cannot_begin_is_named(tmp_path: Path, start: list[Any], told: str)
         begun(tmp_path, *start).search(tmp_path)
     assert told in str(caught.value)
     assert str(caught.value).startswith(str(tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 def test_more_than_the_budget_allows_are_refused(tmp_path: Path) -> None:
     both = [FIRST, "first=conv,second=conv"]
     with pytest.raises(InputError, match="2 architectures, and budget"):
         begun(tmp_path, *both, budget={"trials": 1}).search(tmp_path)
+
+
+def test_from_python_an_architecture_of_another_run_is_given_as_it_is(tmp_path: Path) -> None:
+    given = {**tables(), "start": (Architecture(FIRST),)}
+    history = session.run(given, runs=tmp_path / "runs").history
+    assert dict(history[0].architecture) == FIRST
+
+
+def test_where_nothing_is_left_for_the_strategy_it_is_told(tmp_path: Path) -> None:
+    for trials, told in ((1, True), (2, False)):
+        experiment = begun(tmp_path, FIRST, budget={"trials": trials})
+        notes = experiment.check_limits(experiment.search(tmp_path))
+        assert any("the strategy proposes nothing" in note for note in notes) == told
+
+
+def test_what_a_gradient_search_derives_is_told_though_the_search_began_with_it(
+    tmp_path: Path,
+) -> None:
+    given = {**tables(), "strategy": {"name": "darts", "iterations": 2, "arch_every": 2}}
+    given["objectives"] = {"firsts": "max"}
+    found = session.run(given, runs=tmp_path / "runs").history[0].architecture
+    again = session.run({**given, "start": [found]}, runs=tmp_path / "runs")
+    assert [t.architecture for t in again.history] == [found]
+    lines = (again.folder / "log.jsonl").read_text().splitlines()
+    derived = [line for line in map(json.loads, lines) if line["kind"] == "darts_derived"]
+    assert [facts["architecture"] for facts in derived] == [dict(found)]

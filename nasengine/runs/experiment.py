@@ -204,14 +204,16 @@ class Experiment:
         """
         found: dict[str, Architecture] = {}
         for index, given in enumerate(self.spec.start):
-            where = f"start[{index}]"
+            where = f"start.{index}"
             if isinstance(given, str):
-                made = given_architecture(given, self.space, where=where, folder=self.folder)
+                choices = given_architecture(given, self.space, where=where, folder=self.folder)
                 where = f"{where}, {given!r:.80}"
+            else:
+                choices = Architecture(given)
             # References may hold blocks that no search proposes.
-            made = self.space.architecture(made if isinstance(given, str) else given, where)
+            made = self.space.architecture(choices, where)
             if (key := self.space.key(made)) in found:
-                raise SpecError(f"{where}: computes the same as start[{list(found).index(key)}]")
+                raise SpecError(f"{where}: computes the same as start.{list(found).index(key)}")
             found[key] = made
         trials = self.spec.budget.trials
         if trials is not None and trials < len(found):
@@ -354,6 +356,8 @@ class Experiment:
         if self.searches and self.space.size == 1:
             name = type(self.space).__name__
             notes = [f"space: {name} holds one architecture: there is nothing to choose", *notes]
+        if self.searches and 0 < len(search.start) == search.budget.trials:
+            notes.append("start: it is all of budget.trials, and the strategy proposes nothing")
         return notes
 
 

@@ -96,6 +96,16 @@ Goal = Annotated[
 ]
 
 
+def _form_of_start(given: Any) -> str:
+    return "[choices]" if isinstance(given, Mapping) else "[text]"
+
+
+Start = Annotated[
+    Annotated[str, Tag("[text]")] | Annotated[Mapping[str, str], Tag("[choices]")],
+    Discriminator(_form_of_start),
+]
+
+
 class BudgetTable(_Strict):
     """When the search ends, whichever comes first."""
 
@@ -190,7 +200,7 @@ class Spec(_Strict):
     """Threads of torch on the CPU; by default as many as torch chooses."""
     references: tuple[str, ...] | None = None
     """Reference networks to measure beside the winner; by default the space's first two."""
-    start: list[str | dict[str, str]] = []
+    start: tuple[Start, ...] = ()
     """Architectures to begin with, before the strategy proposes any: names of references, choices
     (`"slot=choice,..."`, or a table), JSON files, or the space's own architecture strings."""
     space: Table
@@ -324,7 +334,7 @@ def check_spec(table: Mapping[str, Any]) -> Spec:
         Every problem, a line each, with the key's path and the nearest name.
     """
     frozen = {
-        key: tuple(value) if key == "references" and isinstance(value, list) else value
+        key: tuple(value) if key in ("references", "start") and isinstance(value, list) else value
         for key, value in table.items()
     }
     try:
