@@ -56,3 +56,16 @@ def test_what_is_ignored_is_grey(tmp_path: Path) -> None:
     with Image.open(tmp_path / "s.png") as sheet:
         column = [sheet.getpixel((50, row)) for row in (4 + 100 + 10, 4 + 100 + 50, 4 + 100 + 90)]
     assert column == [(128, 128, 128), (230, 60, 50), (0, 0, 0)]
+
+
+def test_several_classes_are_named_beside_their_colours(tmp_path: Path) -> None:
+    targets = torch.zeros(2, 96, 96, dtype=torch.int64)
+    targets[0, 48:60] = 2
+    samples = Samples(torch.zeros(2, 3, 96, 96), targets, ("a", "b"))
+    names = ("background", "pit", "a long name of a weld that stands in a line of its own")
+    for classes, height in ((names[:2], 0), (names, 40)):
+        draw_samples(samples, tmp_path / "s.png", classes=classes)
+        with Image.open(tmp_path / "s.png") as sheet:
+            assert sheet.size == (204, 204 + height)
+            colours = [colour for _, colour in sheet.getcolors(99999)]
+            assert ((230, 60, 50) in colours) is (height > 0)  # pit, which no mask has

@@ -92,7 +92,7 @@ def check(options: argparse.Namespace, stop: threading.Event) -> int:
             facts["doubts"] = list(search.splits.doubts)  # Shown as warnings already.
         if isinstance(options.data, str):
             drawn = telling(search.splits.train)
-            draw_samples(drawn, Path(options.data))
+            draw_samples(drawn, Path(options.data), classes=search.task.usage.classes)
             facts["picture"] = {"path": options.data, "samples": len(drawn)}
     if options.json:
         print(json.dumps(facts, indent=2))

@@ -153,7 +153,7 @@ def _draw_predictions(search: Search, network: nn.Module, path: Path) -> str | N
     )
     outputs = predict(network, drawn.inputs, "cpu")
     classes = (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(1)
-    draw_samples(drawn, path, classes)
+    draw_samples(drawn, path, classes, classes=search.task.usage.classes)
     return None
 
 

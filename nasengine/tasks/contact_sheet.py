@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,11 @@ _COLOURS = (
 
 
 def draw_samples(
-    samples: Samples, path: Path, predictions: Tensor | None = None, count: int = 8
+    samples: Samples,
+    path: Path,
+    predictions: Tensor | None = None,
+    count: int = 8,
+    classes: Sequence[str] = (),
 ) -> None:
     """Write a PNG with one sample a column: image, mask and (where given) prediction.
 
@@ -45,6 +50,9 @@ def draw_samples(
         (N, H, W), int64: class indices.
     count
         How many samples, the first ones.
+    classes
+        Their names, background first: where there are several beside it, a line below says which
+        colour is which.
     """
     import io
 
@@ -67,9 +75,32 @@ def draw_samples(
         for column, picture in enumerate(pictures):
             top, left = (_GAP + row * (height + _GAP), _GAP + column * (width + _GAP))
             sheet[top : top + height, left : left + width] = picture
+    if len(classes) > 2 and len(rows) > 1:
+        sheet = np.concatenate([sheet, _key(classes[1:], sheet.shape[1])])
     buffer = io.BytesIO()
     Image.fromarray(sheet).save(buffer, format="PNG")
     write_atomically(Path(path), buffer.getvalue())
+
+
+def _key(names: Sequence[str], width: int) -> NDArray[np.uint8]:
+    """Return (H, width, 3): each class's colour and name, in as many lines as it takes."""
+    import numpy as np
+    from PIL import Image, ImageDraw, ImageFont
+
+    font, line = ImageFont.load_default(size=13), 20
+    places, x, y = [], _GAP, 0
+    for name in names:
+        taken = 16 + round(font.getlength(name)) + 12
+        if x > _GAP and x + taken > width:
+            x, y = _GAP, y + line
+        places.append((x, y))
+        x += taken
+    picture = Image.new("RGB", (width, y + line), "white")
+    pen = ImageDraw.Draw(picture)
+    for index, (name, (left, top)) in enumerate(zip(names, places, strict=True)):
+        pen.rectangle((left, top + 2, left + 11, top + 13), fill=_COLOURS[index % len(_COLOURS)])
+        pen.text((left + 16, top), name, fill=(34, 48, 60), font=font)
+    return np.asarray(picture)
 
 
 def _pictures(inputs: Tensor) -> NDArray[np.uint8]:
