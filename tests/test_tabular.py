@@ -70,6 +70,30 @@ def test_every_format_gives_the_same(tmp_path, search, name):
         assert (found["val"].value, found["seconds"].value) == (row["val"], row["time"])
 
 
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.json"])
+def test_a_column_may_be_two_metrics(tmp_path, search, name):
+    estimator = table(write(tmp_path / name, rows()), further={"again": Column(column="val")})
+    found = estimator.measure(tiny_candidate(search))
+    assert (found["val"].value, found["again"].value) == (10.0, 10.0)
+
+
+def test_a_table_that_a_spreadsheet_wrote_is_read(tmp_path, search):
+    plain, path = write(tmp_path / "t.csv", rows()), tmp_path / "TABLE.CSV"
+    path.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes())  # Excel marks UTF-8 so.
+    assert table(path).measure(tiny_candidate(search))["val"].value == 10.0
+
+
+def test_only_the_columns_that_are_read_must_be_small(tmp_path, search, monkeypatch):
+    wide = [
+        {**row, "notes": random.Random(n).randbytes(2000).hex()} for n, row in enumerate(rows())
+    ]
+    path = write(tmp_path / "t.parquet", wide)
+    monkeypatch.setattr("nasengine.estimators._tabular_files.MAX_BYTES", 2000)
+    assert table(path).measure(tiny_candidate(search))["val"].value == 10.0
+    with pytest.raises(DataError, match="at most 2,000 are read"):
+        Tabular(file=path, key="notes", column="val").measure(tiny_candidate(search))
+
+
 def test_columns_in_json(tmp_path, search):
     columns = {name: [row[name] for row in rows()] for name in ("arch", "val")}
     estimator = table(write(tmp_path / "t.json", columns))
