@@ -6,7 +6,6 @@ import csv
 import io
 import random
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -108,15 +107,13 @@ class Search:
         return splits
 
     def _load(self) -> Splits:
-        started = time.perf_counter()
-        splits = self.task.load(self.seed)
+        with self.reporter.progress("reading the data", 1) as progress:
+            splits = self.task.load(self.seed)
+            progress.advance(samples=sum(map(len, splits.parts.values())))
         self._check_samples(splits)
         self._check_same(splits)
         for doubt in splits.doubts:
             self.reporter.warn(doubt)
-        if time.perf_counter() - started > 2:
-            count = sum(map(len, splits.parts.values()))
-            self.reporter.note(f"{count} samples in {time.perf_counter() - started:.1f} s")
         return splits
 
     def _check_samples(self, splits: Splits) -> None:

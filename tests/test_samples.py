@@ -1,6 +1,8 @@
 """Samples from anyone's source are held to the contract once, before anything trains on them."""
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nasengine.errors import DataError
+from nasengine.reporter import Progress, Reporter
 from nasengine.task import Samples, Splits
 from nasengine.testing.stubs import TinySegmentation, tiny_search
 
@@ -94,3 +97,21 @@ def test_a_batch_is_what_was_asked_for_in_that_order(tmp_path: Path) -> None:
     inputs, targets = samples.batch(torch.tensor([3, 0, 3]))
     assert torch.equal(inputs, samples.inputs[[3, 0, 3]])
     assert torch.equal(targets, samples.targets[[3, 0, 3]])
+
+
+def test_reading_is_shown_as_work_in_progress(tmp_path: Path) -> None:
+    told: list[tuple[str, dict[str, object]]] = []
+
+    class Heard(Reporter, Progress):
+        @contextmanager
+        def progress(self, description: str, total: int, done: int = 0) -> Iterator[Progress]:
+            told.append((description, {}))
+            yield self
+
+        def advance(self, steps: int = 1, **facts: float | str) -> None:
+            told[-1][1].update(facts)
+
+    search = replace(tiny_search(folder=tmp_path), reporter=Heard())
+    count = sum(map(len, search.splits.parts.values()))
+    assert told == [("reading the data", {"samples": count})]
+    assert search.splits is search.splits and len(told) == 1
