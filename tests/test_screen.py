@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_spec import load, tables
+from test_spec import STUBS, load, tables
 
 from nasengine.architecture import Architecture
 from nasengine.errors import SpecError
@@ -27,7 +27,7 @@ from nasengine.screen import BAR, Screen
 from nasengine.search import Search
 from nasengine.strategy import Strategy
 from nasengine.testing.strategies import BranchedSpace, made_up
-from nasengine.testing.stubs import tiny_search
+from nasengine.testing.stubs import Kept, tiny_search
 from nasengine.trial import Measurement, Metric, Status, Trial
 from nasengine.workload import estimate
 
@@ -240,6 +240,18 @@ def test_a_run_with_workers_screens_and_keeps_it(tmp_path: Path) -> None:
     told = (finished.folder / "report.html").read_text()
     assert "quick: who goes on, among the best 50% so far" in told
     assert "iou against quick" in told
+
+
+def test_what_is_exported_of_a_trial_that_was_held_back_says_so(tmp_path: Path) -> None:
+    given = spec_with(quick={"among_best": "40%"})
+    finished = session.run(given, "budget.trials=4", runs=tmp_path / "runs")
+    held = next(t for t in finished.history if t.status is Status.SCREENED)
+    for trial, count in ((held, 1), (finished.winner, 0)):
+        reporter = Kept()
+        session.export(finished.folder, trial=trial.number, code=[STUBS], reporter=reporter)
+        told = [text for text in reporter.warnings if "its weights are those of" in text]
+        assert len(told) == count
+        assert all(f"trial {trial.number} is screened: quick is" in text for text in told)
 
 
 @pytest.mark.parametrize(

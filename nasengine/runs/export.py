@@ -16,7 +16,7 @@ from nasengine.runs.goals import known_metrics
 from nasengine.runs.run_files import read_result
 from nasengine.runs.run_folder import RunFolder
 from nasengine.search import Search
-from nasengine.trial import Trial
+from nasengine.trial import Status, Trial
 
 
 def chosen(run: RunFolder, number: int | None, reference: str | None) -> Trial:
@@ -102,7 +102,7 @@ def export_network(
 
     Returns
     -------
-    What could not be delivered, and why, a line each.
+    What could not be delivered, and why, a line each; and that it was not measured in full.
     """
     # Nothing is measured: neither the run's device nor its limits are needed.
     search = Search(
@@ -122,4 +122,7 @@ def export_network(
     measured = measured_facts(trial, known_metrics(search))
     facts = {"network": named(trial), "usage": usage(search), **measured}
     write_json(place / "metrics.json", facts)
+    if trial.status is not Status.COMPLETE:
+        ended = f"{named(trial)} is {trial.status.value}: {trial.reason}"
+        problems.append(f"{ended}; its weights are those of its last training until then")
     return problems

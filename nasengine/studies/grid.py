@@ -71,6 +71,8 @@ def parse_vary(texts: Iterable[str]) -> dict[str, list[Any]]:
     --------
     >>> parse_vary(["strategy.name=darts,random", "seed=0..2"])
     {'strategy.name': ['darts', 'random'], 'seed': [0, 1, 2]}
+    >>> parse_vary(['start=["unet"],["unet", "single_u"],[]'])
+    {'start': [['unet'], ['unet', 'single_u'], []]}
     """
     varied: dict[str, list[Any]] = {}
     for text in texts:
@@ -89,6 +91,9 @@ def _values(text: str) -> list[Any]:
     numbers = re.fullmatch(r"(\d+)\.\.(\d+)", text)
     if numbers:
         return list(range(int(numbers[1]), int(numbers[2]) + 1))
+    listed = parse_value(f"[{text}]")  # As TOML has it, a comma may stand inside a value.
+    if isinstance(listed, list):
+        return listed
     return [parse_value(value.strip()) for value in text.split(",")]
 
 
