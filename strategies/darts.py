@@ -203,11 +203,15 @@ class Darts(Strategy):
                 )
 
     def workload(self, search: Search) -> Workload:  # noqa: ARG002
-        """Return the steps of weights and alphas; an unrolled step of the alphas counts four."""
+        """Return the steps of weights and alphas.
+
+        An unrolled step of the alphas counts four, one of two paths two; a step of the weights
+        runs one path.
+        """
         from nasengine.workload import Workload
 
-        of_alphas = self.iterations // self.arch_every * (4 if self.order == 2 else 1)
-        steps = (self.iterations + of_alphas) * max(1, self.paths)
+        each = 4 if self.order == 2 else max(1, self.paths)
+        steps = self.iterations + self.iterations // self.arch_every * each
         return Workload(steps, self.batch, whole=not self.paths, part=self.partial_channels)
 
     def propose(self, history: History, count: int, search: Search) -> Sequence[Architecture]:

@@ -264,6 +264,16 @@ def test_second_order_takes_the_step_that_sgd_takes():
         torch.testing.assert_close(start + change, end)
 
 
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [({}, 110), ({"order": 2}, 140), ({"paths": 1}, 110), ({"paths": 2}, 120)],
+)
+def test_a_search_is_as_much_work_as_its_passes(settings, steps):
+    search = make_search()
+    found = strategy(iterations=100, arch_every=10, **settings).workload(search)
+    assert (found.steps, found.whole) == (steps, "paths" not in settings)
+
+
 def test_sampled_paths_run_only_what_was_sampled():
     search = GradientSearch(strategy(relaxation="gumbel", paths=1), make_search())
     search._prepare()
