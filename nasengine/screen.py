@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from nasengine.trial import Direction, Measurement
 
@@ -44,11 +45,27 @@ class Screen:
         >>> [screen.bar(earlier) for earlier in ([], [0.6], [0.6, 0.7, 0.5])]
         [None, 0.6, 0.6]
         """
-        # Rounded, or a third of three would be more than one.
-        place = math.ceil(round(self.share * (len(earlier) + 1), 9))
+        place = self._going_on(len(earlier) + 1)
         if place > len(earlier):
             return None
         return sorted(earlier, reverse=self.better == "max")[place - 1]
+
+    def _going_on(self, trials: int) -> int:
+        """Return how many of so many go on."""
+        # Rounded, or a third of three would be more than one.
+        return math.ceil(round(self.share * trials, 9))
+
+    def expected_share(self, trials: int) -> float:
+        """Return which share goes on of so many trials that come in no order.
+
+        It is above `share`: the first goes on, and the early ones are held against few.
+
+        Examples
+        --------
+        >>> [round(Screen(1 / 3, "max").expected_share(n), 2) for n in (1, 6, 100)]
+        [1.0, 0.51, 0.35]
+        """
+        return fmean(self._going_on(n) / n for n in range(1, trials + 1))
 
     def holds_back(self, measurement: Measurement) -> bool:
         """Say whether a measurement kept its trial from going on."""

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _REPEATS, _LEAST, _SECONDS = 8, 2, 0.4
 """Steps that are taken at most, how many count at least, and the seconds that end it between."""
 
+_MANY = 1000
+"""Trials of a search that time alone ends, for what a screen lets on of them."""
+
 _BATCH = 4
 """Samples in a timed step, at most: what a step takes besides its samples is timed with it."""
 
@@ -152,7 +155,8 @@ def _measuring(search: Search) -> Iterator[tuple[Workload, float]]:
         if (work := estimator.workload(search)) is not None:
             yield work, share
         own = [s for metric, s in search.objectives.screens.items() if estimator_of(metric) == key]
-        share *= min((screen.share for screen in own), default=1.0)
+        come = max(1, round(share * (search.budget.trials or _MANY)))
+        share *= min((screen.expected_share(come) for screen in own), default=1.0)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from nasengine.files import read_json, write_json
 from nasengine.history import History
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import load_class
+from nasengine.randomness import stream
 from nasengine.runs import session
 from nasengine.runs.engine import Engine, best_or_fail
 from nasengine.runs.storage import Storage
@@ -70,6 +71,20 @@ def test_it_goes_on_where_it_is_among_the_best_share(
     goes_on = bar is None or (value >= bar if better == "max" else value <= bar)
     ahead = sum(other > value if better == "max" else other < value for other in earlier)
     assert goes_on == (ahead < math.ceil(round(share * (len(earlier) + 1), 9)))
+
+
+@pytest.mark.parametrize("share", [0.1, 1 / 3, 0.5])
+def test_how_many_go_on_is_expected_as_it_comes_out(share: float) -> None:
+    screen, went_on = Screen(share, "max"), 0
+    rng = stream(0, "screens")
+    for _ in range(300):
+        seen: list[float] = []
+        for _ in range(20):
+            value = rng.random()
+            bar = screen.bar(seen)
+            went_on += bar is None or value >= bar
+            seen.append(value)
+    assert went_on / 6000 == pytest.approx(screen.expected_share(20), abs=0.02)
 
 
 def test_what_is_not_among_the_best_so_far_is_measured_no_further(tmp_path: Path) -> None:
@@ -299,8 +314,10 @@ def test_the_estimate_knows_how_many_go_on(tmp_path: Path) -> None:
         return found.trial_seconds, found.reference_seconds
 
     one, reference = seconds(quick={"among_best": 0.25})
-    # 2 steps for every trial, 8 for a quarter of them; a reference takes all 10.
-    assert one / reference == pytest.approx(4 / 10)
+    # 2 steps for each of three trials, 8 for the first, every other second, and so on; a
+    # reference takes all 10.
+    on = (1 + 1 / 2 + 1 / 3) / 3
+    assert one / reference == pytest.approx((2 + 8 * on) / 10)
     one, reference = seconds()
     assert one == reference
 
