@@ -393,6 +393,23 @@ def test_what_is_measured_on_two_kinds_of_devices_does_not_compare(
         Experiment.load(path).search(tmp_path)
 
 
+def test_one_card_under_two_names_is_refused_and_unlike_cards_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: f"a card as {device}")
+
+    def given(*devices: str) -> Experiment:
+        execution = {"workers": 2, "devices": list(devices)}
+        return Experiment.from_table({**tables(), "device": "cuda", "execution": execution}, Path())
+
+    with pytest.raises(SpecError, match=r"execution\.devices: one stands twice: cuda, cuda:0"):
+        given("cuda", "cuda:0").search(tmp_path)
+    experiment = given("cuda:0", "cuda:1")
+    notes = experiment.check_limits(experiment.search(tmp_path))
+    assert any("cuda:1 is a card as cuda:1: times measured on them" in note for note in notes)
+
+
 def test_workers_are_spread_over_the_devices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

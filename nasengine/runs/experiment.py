@@ -237,13 +237,15 @@ class Experiment:
         Raises
         ------
         SpecError
-            If one is not there, or is of another kind than the search's own: what is measured on
-            both does not compare.
+            If one is not there or stands twice, or is of another kind than the search's own: what
+            is measured on both does not compare.
         """
         where = "execution.devices"
         found = tuple(_resolved(d, where) for d in self.spec.execution.devices or (self.device,))
-        kind = self.device.partition(":")[0]
-        others = [device for device in found if device.partition(":")[0] != kind]
+        if len({_card(device) for device in found}) < len(found):
+            raise SpecError(f"{where}: one stands twice: {', '.join(found)}")
+        kind, _ = _card(self.device)
+        others = [device for device in found if _card(device)[0] != kind]
         if others:
             raise SpecError(
                 f"{where}: {others[0]} beside device {self.device}: what is measured on both does "
@@ -358,7 +360,24 @@ class Experiment:
             notes = [f"space: {name} holds one architecture: there is nothing to choose", *notes]
         if self.searches and 0 < len(search.start) == search.budget.trials:
             notes.append("start: it is all of budget.trials, and the strategy proposes nothing")
-        return notes
+        return [*notes, *self._unlike_devices()]
+
+    def _unlike_devices(self) -> list[str]:
+        """Say so where workers run on cards of several models."""
+        import torch
+
+        devices = [device for device in self.worker_devices() if device != "cpu"]
+        models = {device: torch.cuda.get_device_name(device) for device in devices}
+        if len({*models.values()}) < 2:
+            return []
+        listed = ", ".join(f"{device} is {model}" for device, model in models.items())
+        return [f"execution.devices: {listed}: times measured on them do not compare"]
+
+
+def _card(device: str) -> tuple[str, int]:
+    """Return what a device is, however it is written: ``cuda`` is ``cuda:0``."""
+    kind, _, index = device.partition(":")
+    return kind, int(index or 0)
 
 
 def _resolved(asked: str, where: str) -> str:
@@ -373,8 +392,8 @@ def _resolved(asked: str, where: str) -> str:
 
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    count, index = torch.cuda.device_count(), int(asked.partition(":")[2] or 0)
-    if asked.startswith("cuda") and index >= count:
+    count, (kind, index) = torch.cuda.device_count(), _card(asked)
+    if kind == "cuda" and index >= count:
         there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(count))])
         found = "" if count else ", and torch finds no CUDA"
         raise SpecError(f"{where}: {asked!r} is asked for{found}; on this machine: {there}")
