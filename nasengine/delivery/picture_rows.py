@@ -13,10 +13,13 @@ from string import ascii_uppercase
 from nasengine.delivery.picture_layout import CONNECTOR, GAP, MERGE, Box, Panel, place
 
 WIDEST = 32.0
-"""Width of a row, in the layout's units: where a page shows it whole, its text can be read."""
+"""Width of a picture that is left as it is, in the layout's units."""
+
+ROW_WIDEST = 26.0
+"""Width of a row: where a page shows it whole, its text is read with ease."""
 
 _LEVEL_TEXT = 1.6  # what says how large the image is, left of the boxes
-_ROOM = WIDEST - _LEVEL_TEXT - 2 * (MERGE[0] + GAP)
+_ROOM = ROW_WIDEST - _LEVEL_TEXT - 2 * (MERGE[0] + GAP)
 
 
 def rows(panel: Panel) -> list[Panel]:
