@@ -41,6 +41,13 @@ def test_defective_images_of_both_folders_are_divided(root: Path) -> None:
     assert {name.split("/")[0] for name in splits.train.names} == {"Train", "Test"}
 
 
+def test_whatever_is_marked_is_a_defect(root: Path) -> None:
+    label = root / "Class2/Train/Label/0001_label.PNG"
+    mask = np.asarray(Image.open(label))
+    Image.fromarray(mask // 255).save(label)
+    assert (dagm(root).load(seed=0).train.targets.flatten(1).sum(1) == 16).all()
+
+
 def test_the_default_share_is_the_papers() -> None:
     from nasengine.tasks.splits import count_of
 

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nasengine.errors import DataError
+from nasengine.tasks.copies import copies
 from nasengine.tasks.neu_seg import DEFECTS, NeuSeg
 
 
@@ -159,3 +161,35 @@ def test_the_real_images(real_data: Path) -> None:
     assert 0.02 < float(splits.train.targets.float().mean()) < 0.1
     again = source.load(seed=1)
     assert set(again.validation.names) != set(splits.validation.names)
+
+
+def pictures(count: int) -> torch.Tensor:
+    return torch.rand(count, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+
+
+def test_copies_are_found_turned_mirrored_and_saved_again() -> None:
+    images = pictures(3)
+    turned = [
+        one
+        for turn in range(4)
+        for one in (images[:1].rot90(turn, (2, 3)), images[:1].rot90(turn, (2, 3)).flip(3))
+    ]
+    again = images[1:2] + 0.15 * pictures(4)[3:]
+    assert copies(torch.cat([images, *turned, again])) == ["0", "1", "2", *["0"] * 8, "1"]
+
+
+def test_copies_of_copies_are_one_group() -> None:
+    """The first and the third are too far apart to be taken for one another by themselves."""
+    middle, one, other = pictures(3).split(1)
+    first, third = middle + 0.75 * one, middle + 0.75 * other
+    assert copies(torch.cat([first, third])) == ["0", "1"]
+    assert copies(torch.cat([first, third, middle])) == ["0", "0", "0"]
+
+
+def test_the_same_pixels_stay_together_whatever_the_manifest_says(root: Path) -> None:
+    first, again = (root / f"images/training/{number:06d}.jpg" for number in (0, 3))
+    again.write_bytes(first.read_bytes())
+    for seed in range(4):
+        splits = neu(root, defect="inclusion").load(seed=seed)
+        held = set(splits.validation.names)
+        assert len({"training/000000", "training/000003"} & held) != 1

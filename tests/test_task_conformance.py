@@ -103,6 +103,12 @@ class TestDataSources(DataSourceContract):
         return SOURCES[request.param](tmp_path)
 
 
+@pytest.mark.parametrize("name", ["folder", "neu_seg", "dagm", "class_folders"])
+def test_a_split_seed_keeps_the_split_while_seeds_vary(name: str, tmp_path: Path) -> None:
+    fixed = SOURCES[name](tmp_path).model_copy(update={"split_seed": 7})
+    assert len({fixed.load(seed=seed).validation.names for seed in range(6)}) == 1
+
+
 class TestTasks(TaskContract):
     @pytest.fixture(
         params=[(name, index) for name, rows in TASKS.items() for index in range(len(rows))],
