@@ -12,7 +12,7 @@ import torch
 
 from nasengine.checkpoint import SavePace, save_checkpoint
 from nasengine.errors import RunFolderError, StorageError
-from nasengine.files import read_json, walk, write_atomically, write_json
+from nasengine.files import read_json, remove_temporaries, walk, write_atomically, write_json
 
 
 @pytest.fixture
@@ -79,6 +79,15 @@ def test_a_walk_follows_no_link(tmp_path: Path) -> None:
     (tmp_path / "in" / "deeper").mkdir(parents=True)
     (tmp_path / "in" / "round").symlink_to(tmp_path)
     assert sorted(entry.name for entry in walk(tmp_path)) == ["deeper", "in", "round"]
+
+
+def test_only_what_a_killed_write_left_is_removed(tmp_path: Path) -> None:
+    orphan, kept, link = (tmp_path / n for n in (".a.json.12.tmp", ".mine.tmp", ".b.json.12.tmp"))
+    orphan.write_text("half")
+    kept.write_text("whole")
+    link.symlink_to(kept)
+    remove_temporaries(tmp_path)
+    assert not orphan.exists() and kept.exists() and link.is_symlink()
 
 
 def test_saving_takes_a_fiftieth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
