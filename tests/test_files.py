@@ -12,7 +12,14 @@ import torch
 
 from nasengine.checkpoint import SavePace, save_checkpoint
 from nasengine.errors import RunFolderError, StorageError
-from nasengine.files import read_json, remove_temporaries, walk, write_atomically, write_json
+from nasengine.files import (
+    machine_folder,
+    read_json,
+    remove_temporaries,
+    walk,
+    write_atomically,
+    write_json,
+)
 
 
 @pytest.fixture
@@ -88,6 +95,18 @@ def test_only_what_a_killed_write_left_is_removed(tmp_path: Path) -> None:
     link.symlink_to(kept)
     remove_temporaries(tmp_path)
     assert not orphan.exists() and kept.exists() and link.is_symlink()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders of users")
+def test_another_users_folder_is_not_this_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert machine_folder().is_dir()
+    other = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: other)
+    with pytest.raises(StorageError, match="no folder that this user alone writes to"):
+        machine_folder()
 
 
 def test_saving_takes_a_fiftieth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
