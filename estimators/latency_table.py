@@ -295,7 +295,8 @@ def check_latency_table(table: LatencyTable, search: Search, where: str) -> Cost
     Raises
     ------
     SpecError
-        Naming the slots and choices that one has and the other has not, or the input size.
+        Naming the slots and choices that one has and the other has not, settings of the space
+        (its width, say) that differ, or the input size.
     """
     slots = {slot.name: slot for slot in search.space.graph.slots}
     problems = [
@@ -305,6 +306,7 @@ def check_latency_table(table: LatencyTable, search: Search, where: str) -> Cost
     ]
     for slot in slots.values():
         problems += _lacking(table, search.space, slot)
+    problems += _other_settings(table, search.space)
     shape = list(search.task.input_shape)
     if table.facts.get("input") != shape:
         problems.append(f"it is for inputs of {table.facts.get('input')}, the task gives {shape}")
@@ -315,6 +317,16 @@ def check_latency_table(table: LatencyTable, search: Search, where: str) -> Cost
     for architecture, _ in table.probes:
         check_architecture(architecture, search.space.fillings, where=f"{where}: probe")
     return table.cost_table(search.space)
+
+
+def _other_settings(table: LatencyTable, space: SearchSpace) -> list[str]:
+    """Say which settings of the space differ: wider blocks of the same names take longer."""
+    own, told = space.model_dump(mode="json"), table.facts.get("space")
+    return [
+        f"it is for {name} = {value!r}, the space has {own[name]!r}"
+        for name, value in (told.items() if isinstance(told, dict) else ())
+        if name in own and own[name] != value
+    ]
 
 
 def _lacking(table: LatencyTable, space: SearchSpace, slot: Node) -> list[str]:

@@ -590,6 +590,7 @@ def _without(content, slot, name):
         (lambda c: c["readings"]["first"].update(conv=[1e400]), DataError, "not finite"),
         (lambda c: c["readings"].pop("first"), DataError, "different slots"),
         (lambda c: _without(c, "first", "conv"), SpecError, "slot 'first' lacks 'conv'"),
+        (lambda c: c["space"].update(width=9), SpecError, "for width = 9, the space has 4"),
         (lambda c: c.update(input=[3, 8, 8]), SpecError, r"inputs of \[3, 8, 8\]"),
         (lambda c: c.update(batch=2), SpecError, r"batch of 2, and latency\.batch = 1"),
         (lambda c: c["probes"][0].update(readings=[]), SpecError, "unfinished"),
