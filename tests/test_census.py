@@ -99,6 +99,8 @@ def test_check_reads_the_data_counts_and_draws(
     assert "warning: 1 of 10 masks lose all of a class" in told.err
 
     (tmp_path / "images" / "plate_3.png").write_bytes(b"no image")
+    assert main(["check", spec, *given, "--data", "look.jpg"]) == 2
+    assert "--data look.jpg: the picture is a .png" in capsys.readouterr().err
     assert main(["check", spec, *given, "--data"]) == 2
     assert "plate_3.png" in capsys.readouterr().err
 

@@ -33,8 +33,12 @@ def told(table: dict[str, Any], folder: Path, *assignments: str) -> str:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("objectives.firsts", "maximize", "firsts: input should be 'max' or 'min'; got 'maximize'"),
-        ("objectives.firsts", 3, "firsts: input should be 'max' or 'min'; got 3"),
+        (
+            "objectives.firsts",
+            "maximize",
+            '"max", "min" or a table such as { at_most = "5 ms" } is needed; got \'maximize\'',
+        ),
+        ("objectives.firsts", 3, '"max", "min" or a table such as { at_most = "5 ms" }'),
         ("objectives.firsts", {"maximise": True}, "firsts.maximise: unknown key; allowed: among"),
         ("device", "gpu", "device: auto, cpu, cuda or cuda:N (as in cuda:1) is needed; got 'gpu'"),
         ("name", "a b", "'-' and '_', the first a letter or digit, are needed; got 'a b'"),

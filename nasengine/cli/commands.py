@@ -17,6 +17,7 @@ from nasengine.cli.plain import PlainConsole
 from nasengine.cli.terminal import TerminalReporter
 from nasengine.errors import (
     EstimationFailed,
+    InputError,
     Interrupted,
     SpecError,
     did_you_mean,
@@ -77,6 +78,8 @@ def check(options: argparse.Namespace, stop: threading.Event) -> int:
     from nasengine.tasks.census import telling
     from nasengine.tasks.contact_sheet import draw_samples
 
+    if isinstance(options.data, str) and Path(options.data).suffix.lower() != ".png":
+        raise InputError(f"--data {options.data}: the picture is a .png")
     experiment = Experiment.load(options.spec, options.assignments)
     with tempfile.TemporaryDirectory() as folder, threads(experiment.spec.threads):
         reporter = TerminalReporter(PlainConsole(stderr=True), quiet=options.json)

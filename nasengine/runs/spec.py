@@ -89,9 +89,12 @@ def _form(given: Any) -> str:
     return "[table]" if isinstance(given, (Mapping, GoalTable)) else "[goal]"
 
 
+Direction = Annotated[
+    Literal["max", "min"], _in_words('"max", "min" or a table such as { at_most = "5 ms" } is')
+]
 # Told apart first: else an error of one form is told with those of the other.
 Goal = Annotated[
-    Annotated[Literal["max", "min"], Tag("[goal]")] | Annotated[GoalTable, Tag("[table]")],
+    Annotated[Direction, Tag("[goal]")] | Annotated[GoalTable, Tag("[table]")],
     Discriminator(_form),
 ]
 
