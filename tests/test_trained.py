@@ -168,6 +168,7 @@ def test_its_progress_says_which_network_it_trains_by_which_estimator(tmp_path: 
     architecture = tiny_candidate(search).architecture
     for label in ("trial-3", "reference-unet"):
         assert measure(search, Job(label, architecture, stop_early=False)).reason == ""
+    assert titles.titles.pop(0) == "trial 3, iou: reading the data", "once"
     assert titles.titles == [
         f"{name}, {stage}"
         for name in ("trial 3", "reference unet")
