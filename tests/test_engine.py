@@ -26,11 +26,14 @@ from nasengine.reporter import Progress, Reporter
 from nasengine.runs.engine import MAX_ATTEMPTS, Engine, best_or_fail, measure
 from nasengine.runs.execution import Job
 from nasengine.runs.storage import Storage
+from nasengine.screen import Screen
 from nasengine.search import Budget, Search
 from nasengine.space import SearchSpace
 from nasengine.strategy import Strategy
 from nasengine.testing.stubs import CountingEstimator, tiny_search
 from nasengine.trial import Measurement, Metric, Status, Trial
+
+HALF = Screen(0.5, "max")
 
 
 class InOrder(Strategy):
@@ -221,6 +224,25 @@ def test_cheap_estimators_run_first_and_a_broken_limit_spares_the_dear(tmp_path:
     assert "quality" not in infeasible[0].measurements
     assert len(calls) == 3
     assert f"trial-{infeasible[0].number}" not in calls
+
+
+class Forgetful(CountingEstimator):
+    """Gives its primary metric alone."""
+
+    def metrics(self, search: Search) -> tuple[Metric, ...]:
+        return (*super().metrics(search), Metric("second", "", "max"))
+
+
+@pytest.mark.parametrize("wanted", [{"goal": "max"}, {"at_least": 1.0}, {"screen": HALF}], ids=str)
+def test_a_metric_that_an_objective_names_has_to_be_measured(
+    wanted: dict[str, Any], tmp_path: Path
+) -> None:
+    objectives = Objectives((Objective("firsts", "max"), Objective("firsts.second", **wanted)))
+    estimators = {"firsts": Forgetful()}
+    search = tiny_search(folder=tmp_path, estimators=estimators, objectives=objectives)
+    history = Engine(search, InOrder(), Storage(tmp_path / "history.sqlite")).run()
+    assert {trial.status for trial in history} == {Status.FAILED}
+    assert "firsts.second, an objective, is not among what it gave" in history[0].reason
 
 
 def test_metrics_are_named_by_the_estimators_key(tmp_path: Path) -> None:

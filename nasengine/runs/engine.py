@@ -126,7 +126,11 @@ def _measured_by(key: str, estimator: Estimator, candidate: Candidate) -> dict[s
     for name in measured:
         if name not in (primary, *others):
             raise EstimationFailed(f"{name!r} was measured, which is none of its metrics")
-    return {full_name(key, name, primary): _kept(name, m) for name, m in measured.items()}
+    found = {full_name(key, name, primary): _kept(name, m) for name, m in measured.items()}
+    for objective in candidate.search.objectives.items:
+        if estimator_of(objective.metric) == key and objective.metric not in found:
+            raise EstimationFailed(f"{objective.metric}, an objective, is not among what it gave")
+    return found
 
 
 def _check_answer(measured: object) -> None:
