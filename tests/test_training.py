@@ -55,6 +55,8 @@ class CrashAt(Reporter):
 
         class Counting(Progress):
             def advance(self, steps: int = 1, **facts: float | str) -> None:
+                if description != "training":
+                    return
                 at[0] += steps
                 assert "loss" in facts
                 if at[0] == reporter.step:
