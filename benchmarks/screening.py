@@ -26,14 +26,14 @@ import numpy as np
 from nasengine.history import History
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import build, load_class
-from nasengine.runs.engine import measure
-from nasengine.runs.execution import Job
+from nasengine.runs.engine import held_against, measure
+from nasengine.runs.execution import Job, Measured
 from nasengine.screen import Screen
 from nasengine.search import Search
 from nasengine.space import SearchSpace
 from nasengine.strategy import Strategy
 from nasengine.testing.stubs import tiny_search
-from nasengine.trial import Trial
+from nasengine.trial import Status, Trial
 
 RESULTS = Path(__file__).parent / "results"
 QUICK, FULL = 12, 200
@@ -94,8 +94,12 @@ def run(job: tuple[str, str, float | None, int, str]) -> list[Any]:
         if not proposed:
             marks += [best] * (len(BUDGETS) - len(marks))
             break
-        bars = search.objectives.bars(history)
-        measured = measure(search, Job(f"trial-{len(history)}", proposed[0], bars=bars))
+        measured = Measured(Status.RUNNING, {}, "")
+        while measured.status is Status.RUNNING:
+            known = measured.measurements
+            measured = measure(search, Job(f"trial-{len(history)}", proposed[0], known=known))
+            if measured.status is Status.RUNNING:
+                measured = held_against(history, search, measured, known)
         spent += 0 if share is None else QUICK
         spent += FULL if "full" in measured.measurements else 0
         # What is not done within a budget does not count for it.

@@ -87,13 +87,13 @@ class Objectives:
         """What decides, by metric, whether a trial is measured further."""
         return {item.metric: item.screen for item in self.items if item.screen is not None}
 
-    def bars(self, earlier: Iterable[Trial]) -> dict[str, float]:
-        """Return what a trial has to reach to go on, by metric, given the trials before it."""
+    def bars(self, others: Iterable[Trial]) -> dict[str, float]:
+        """Return what a trial has to reach to go on, by metric, given other trials."""
         found: dict[str, float] = {}
         if not self.screens:
             return found
         # By key: what was proposed again was not measured again.
-        networks = {trial.key: trial.measurements for trial in earlier if trial.measurements}
+        networks = {trial.key: trial.measurements for trial in others if trial.measurements}
         for metric, screen in self.screens.items():
             bar = screen.bar([m[metric].value for m in networks.values() if metric in m])
             if bar is not None:

@@ -22,7 +22,8 @@ from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import load_class
 from nasengine.randomness import stream
 from nasengine.runs import session
-from nasengine.runs.engine import Engine, best_or_fail
+from nasengine.runs.engine import Engine, best_or_fail, measure
+from nasengine.runs.execution import Executor, Job, Measured
 from nasengine.runs.storage import Storage
 from nasengine.screen import BAR, Screen
 from nasengine.search import Search
@@ -132,6 +133,54 @@ def test_a_resumed_search_holds_each_trial_against_the_same_ones(tmp_path: Path)
         assert [(t.status, t.measurements) for t in again] == [
             (t.status, t.measurements) for t in whole
         ]
+
+
+class InTurn(Executor):
+    """Measures so many jobs side by side, in turn; those of `dying` ones end without a word."""
+
+    def __init__(self, search: Search, count: int, dying: str = "") -> None:
+        self.search, self.count, self.dying = search, count, dying
+        self.jobs: list[Job] = []
+
+    @property
+    def free(self) -> int:
+        return self.count - len(self.jobs)
+
+    def begin(self, job: Job) -> None:
+        self.jobs.append(job)
+
+    def wait(self) -> tuple[Job, Measured]:
+        job = self.jobs.pop(0)
+        if job.label == self.dying and job.known:
+            return job, Measured(Status.FAILED, {}, "its process ended")
+        return job, measure(self.search, job)
+
+
+def test_with_several_workers_each_is_held_against_all_whose_value_is_known(tmp_path: Path) -> None:
+    search = screened_search(tmp_path, share=0.25, trials=16)
+    storage = Storage(tmp_path / "history.sqlite")
+    history = Engine(search, load_class(Strategy, "random")(), storage, InTurn(search, 8)).run()
+    quick, slow = (estimator for estimator in search.estimators.values())
+    assert isinstance(quick, Made) and isinstance(slow, Made)
+    assert sorted(quick.asked) == sorted(f"trial-{t.number}" for t in history)
+    seen: list[float] = []
+    for label in quick.asked:
+        ended = history[int(label.removeprefix("trial-"))]
+        ahead = sum(other > ended.value("quick") for other in seen)
+        seen.append(ended.value("quick"))
+        goes_on = ahead < math.ceil(len(seen) / 4)
+        assert ended.status is (Status.COMPLETE if goes_on else Status.SCREENED)
+    # All eight that began together would have gone on, had each been held against what had ended.
+    assert len(slow.asked) == len(history.complete) < 10
+
+
+def test_what_dies_behind_a_screen_keeps_its_value_there(tmp_path: Path) -> None:
+    search = screened_search(tmp_path, trials=4)
+    storage, strategy = Storage(tmp_path / "history.sqlite"), load_class(Strategy, "random")()
+    history = Engine(search, strategy, storage, InTurn(search, 1, "trial-0")).run()
+    assert history[0].status is Status.FAILED
+    assert list(history[0].measurements) == ["quick"]
+    assert history[1].measurements["quick"].details[BAR] == history[0].value("quick")
 
 
 def trial(number: int, status: Status, **found: tuple[float, float | None]) -> Trial:

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -53,7 +53,7 @@ MAX_ATTEMPTS = 3
 
 
 def measure(search: Search, job: Job) -> Measured:
-    """Measure one architecture with every estimator, the cheap ones first.
+    """Measure one architecture with every estimator, the cheap ones first, up to a screen.
 
     A trial fails with an estimator that an objective names. What is recorded beside costs no
     trial where it cannot be measured: the reason is told, and the winner is measured again.
@@ -87,11 +87,14 @@ def measure(search: Search, job: Job) -> Measured:
             failures[key] = reason
             if estimator.effort > 0:  # What only counts holds nothing, and this takes 0.1 s.
                 free_memory()
-        found = with_bars(found, job.bars)
-        if job.stop_early and (ended := _stopped(search, found)) is not None:
-            return ended
-        if reason and job.stop_early and key in needed:
+        if not job.stop_early:
+            continue
+        if told := _say_broken(search, found):
+            return Measured(Status.INFEASIBLE, found, told)
+        if reason and key in needed:
             break
+        if not reason and key in {estimator_of(metric) for metric in search.objectives.screens}:
+            return Measured(Status.RUNNING, found, "")
     told = "; ".join(f"{key}: {reason}" for key, reason in failures.items())
     return Measured(Status.FAILED if failures.keys() & needed else Status.COMPLETE, found, told)
 
@@ -167,13 +170,27 @@ def _as_kept(name: str, details: Mapping[str, Any]) -> Mapping[str, Any]:
         raise EstimationFailed(f"{name}: {error}") from error
 
 
-def _stopped(search: Search, found: Mapping[str, Measurement]) -> Measured | None:
-    """Return how a trial ends that breaks a limit, or that a screen holds back; else None."""
-    if told := _say_broken(search, found):
-        return Measured(Status.INFEASIBLE, found, told)
-    if told := _say_held_back(search, found):
-        return Measured(Status.SCREENED, found, told)
-    return None
+def held_against(
+    others: Iterable[Trial], search: Search, measured: Measured, known: Collection[str] = ()
+) -> Measured:
+    """Return how a trial goes on that `measure` left to its screens: still running, or screened.
+
+    Parameters
+    ----------
+    others
+        Trials, of which some have the metrics that screen.
+    search
+        The search.
+    measured
+        What was measured of this one.
+    known
+        The metrics that it had before.
+    """
+    bars = search.objectives.bars(others)
+    new = {metric: bar for metric, bar in bars.items() if metric not in known}
+    found = with_bars(measured.measurements, new)
+    told = _say_held_back(search, found)
+    return Measured(Status.SCREENED if told else Status.RUNNING, found, told)
 
 
 def _say_broken(search: Search, found: Mapping[str, Measurement]) -> str:
@@ -419,9 +436,7 @@ class Engine:
             reason = f"the process died {MAX_ATTEMPTS} times at the same point of measuring it"
             self._end(label, Measured(Status.FAILED, {}, reason))
         else:
-            # Those before it: so a resumed run holds it against the same ones.
-            bars = self.search.objectives.bars(self.history[: trial.number])
-            self.executor.begin(Job(label, trial.architecture, bars=bars))
+            self.executor.begin(Job(label, trial.architecture))
 
     def _measured_before(self, trial: Trial) -> Trial | None:
         """Return the ended trial that a strategy proposes again; it is not measured twice.
@@ -435,11 +450,20 @@ class Engine:
         return next(ended, None)
 
     def _end(self, label: str, measured: Measured) -> None:
+        """Record how a trial ended, or let its screens decide and measure it further."""
         trial, started = self._under_way.pop(label)
+        if measured.status is Status.RUNNING:
+            others = [*self.history, *(other for other, _ in self._under_way.values())]
+            measured = held_against(others, self.search, measured, trial.measurements)
+        if measured.status is Status.RUNNING:
+            self._under_way[label] = replace(trial, measurements=measured.measurements), started
+            self.executor.begin(Job(label, trial.architecture, known=measured.measurements))
+            return
         ended = replace(
             trial,
             status=measured.status,
-            measurements=measured.measurements,
+            # A worker that died knows nothing of what was measured before.
+            measurements={**trial.measurements, **measured.measurements},
             reason=measured.reason,
             seconds=self._clock() - started,
         )

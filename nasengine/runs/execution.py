@@ -26,14 +26,13 @@ class Job:
     architecture
         What to measure.
     stop_early
-        Whether a broken limit, or the failure of what an objective names, ends the measuring, and
-        what is recorded beside may be missing; else the other estimators go on, and all must work.
+        Whether a broken limit, or the failure of what an objective names, ends the measuring, a
+        screen interrupts it, and what is recorded beside may be missing; else the other estimators
+        go on, and all must work.
     final
         Whether the final estimators measure as well.
     known
         Measurements that need not be made again.
-    bars
-        What it has to reach to be measured further, by metric (`Objectives.bars`).
     """
 
     label: str
@@ -41,12 +40,14 @@ class Job:
     stop_early: bool = True
     final: bool = False
     known: Mapping[str, Measurement] = field(default_factory=dict)
-    bars: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """How a job ended: its status, what was measured, and the reason where it is not complete."""
+    """How a job ended: its status, what was measured, and the reason where it is not complete.
+
+    It is still ``running`` where a screen has to say whether it is measured further.
+    """
 
     status: Status
     measurements: Mapping[str, Measurement]

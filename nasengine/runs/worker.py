@@ -126,7 +126,6 @@ def _measure_all(
                 given["stop_early"],
                 given["final"],
                 measurements_from(given["known"]),
-                given["bars"],
             )
             measured = measure(final if job.final else search, job)
             send(

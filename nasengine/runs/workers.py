@@ -209,7 +209,6 @@ class _Worker:
                 "stop_early": job.stop_early,
                 "final": job.final,
                 "known": measurements_to(job.known),
-                "bars": dict(job.bars),
             }
         )
         assert self._process.stdin is not None
