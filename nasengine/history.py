@@ -12,7 +12,8 @@ class History(Sequence[Trial]):
     """What a search has proposed so far, in order of trial number.
 
     A strategy reads it and nothing else, so that resuming is reading it again. Trials still
-    running (several workers) are among them, without measurements.
+    running (several workers) are among them; what is measured of them so far is no matter of a
+    strategy's.
 
     Parameters
     ----------

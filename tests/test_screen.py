@@ -22,7 +22,7 @@ from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import load_class
 from nasengine.randomness import stream
 from nasengine.runs import session
-from nasengine.runs.engine import Engine, best_or_fail, measure
+from nasengine.runs.engine import MAX_ATTEMPTS, Engine, best_or_fail, measure
 from nasengine.runs.execution import Executor, Job, Measured
 from nasengine.runs.storage import Storage
 from nasengine.screen import BAR, Screen
@@ -172,6 +172,42 @@ def test_with_several_workers_each_is_held_against_all_whose_value_is_known(tmp_
         assert ended.status is (Status.COMPLETE if goes_on else Status.SCREENED)
     # All eight that began together would have gone on, had each been held against what had ended.
     assert len(slow.asked) == len(history.complete) < 10
+
+
+class Killed(BaseException):
+    """The process is."""
+
+
+class Killing(Made):
+    """Takes the process with it."""
+
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
+        self.asked.append(candidate.label)
+        raise Killed
+
+
+class Leaving(Made):
+    """Leaves a file, another each time."""
+
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
+        (candidate.folder / f"weights-{len(self.asked)}").touch()
+        return super().measure(candidate)
+
+
+def test_a_kill_behind_a_screen_costs_no_second_measurement_before_it(tmp_path: Path) -> None:
+    """And what kills the process there again and again is given up, whatever came before left."""
+    search = screened_search(tmp_path, trials=1)
+    quick, killing = Leaving(metric="x", asked=[]), Killing(metric="y", asked=[])
+    search = replace(search, estimators={"quick": quick, "slow": killing})
+    kills = 1 + MAX_ATTEMPTS  # The first attempt got somewhere.
+    for _ in range(kills):
+        with pytest.raises(Killed):
+            searched(search)
+    history = searched(search)
+    assert len(quick.asked) == 1
+    assert len(killing.asked) == kills
+    assert history[0].status is Status.FAILED
+    assert list(history[0].measurements) == ["quick"]
 
 
 def test_what_dies_behind_a_screen_keeps_its_value_there(tmp_path: Path) -> None:

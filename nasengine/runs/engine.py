@@ -436,7 +436,7 @@ class Engine:
             reason = f"the process died {MAX_ATTEMPTS} times at the same point of measuring it"
             self._end(label, Measured(Status.FAILED, {}, reason))
         else:
-            self.executor.begin(Job(label, trial.architecture))
+            self.executor.begin(Job(label, trial.architecture, known=trial.measurements))
 
     def _measured_before(self, trial: Trial) -> Trial | None:
         """Return the ended trial that a strategy proposes again; it is not measured twice.
@@ -454,10 +454,13 @@ class Engine:
         trial, started = self._under_way.pop(label)
         if measured.status is Status.RUNNING:
             others = [*self.history, *(other for other, _ in self._under_way.values())]
+            others = [other for other in others if other.key != trial.key]
             measured = held_against(others, self.search, measured, trial.measurements)
         if measured.status is Status.RUNNING:
-            self._under_way[label] = replace(trial, measurements=measured.measurements), started
-            self.executor.begin(Job(label, trial.architecture, known=measured.measurements))
+            on = replace(trial, measurements=measured.measurements)
+            self.storage.keep_measured(on)
+            self._under_way[label] = on, started
+            self.executor.begin(Job(label, on.architecture, known=on.measurements))
             return
         ended = replace(
             trial,

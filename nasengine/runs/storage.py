@@ -152,6 +152,13 @@ class Storage:
         )
         return attempts
 
+    def keep_measured(self, trial: Trial) -> None:
+        """Keep what was measured so far of a trial that goes on, durable on return."""
+        found = json.dumps(measurements_to(trial.measurements))
+        self._write(
+            "FULL", ("UPDATE trials SET measurements = ? WHERE number = ?", [found, trial.number])
+        )
+
     def forget_attempt(self, number: int) -> None:
         """Keep that the last attempt was ended on purpose, and counts for nothing."""
         self._write("NORMAL", ("UPDATE trials SET attempts = 0 WHERE number = ?", [number]))
