@@ -57,7 +57,7 @@ def test_how_far_it_is_is_told(ran: Path, tmp_path: Path) -> None:
                 yield shown
 
     nasengine.export(ran, tmp_path / "big", reference="big", code=CODE[1:], reporter=Heard())
-    assert works == [("delivering big", 3)]
+    assert works == [("delivering big", 3), ("reading the data", 1)]
 
 
 def test_a_reference_is_delivered_as_the_best_one_is(
