@@ -26,8 +26,9 @@ import numpy as np
 from nasengine.history import History
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import build, load_class
-from nasengine.runs.engine import held_against, measure
+from nasengine.runs.engine import measure
 from nasengine.runs.execution import Job, Measured
+from nasengine.runs.going_on import held_against
 from nasengine.screen import Screen
 from nasengine.search import Search
 from nasengine.space import SearchSpace
@@ -99,7 +100,7 @@ def run(job: tuple[str, str, float | None, int, str]) -> list[Any]:
             known = measured.measurements
             measured = measure(search, Job(f"trial-{len(history)}", proposed[0], known=known))
             if measured.status is Status.RUNNING:
-                measured = held_against(history, search, measured, known)
+                measured = held_against(search, measured, known, history)
         spent += 0 if share is None else QUICK
         spent += FULL if "full" in measured.measurements else 0
         # What is not done within a budget does not count for it.

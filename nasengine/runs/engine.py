@@ -10,10 +10,9 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,12 @@ from nasengine.estimator import Candidate, Estimator, by_effort
 from nasengine.files import parse_json
 from nasengine.guard import describe, free_memory, guarded
 from nasengine.history import History
-from nasengine.metric_names import estimator_of, full_name, own_name
-from nasengine.objectives import Objective
-from nasengine.quantities import format_quantity
+from nasengine.metric_names import estimator_of, full_name
 from nasengine.reporter import Progress, Reporter, Within
 from nasengine.runs.execution import Executor, InProcess, Job, Measured
 from nasengine.runs.failures import said
+from nasengine.runs.going_on import broken_limits, held_against, say_broken, written
 from nasengine.runs.storage import Storage
-from nasengine.screen import BAR, with_bars
 from nasengine.search import Search
 from nasengine.strategy import Strategy
 from nasengine.trial import Measurement, Status, Trial, check_details
@@ -89,7 +86,7 @@ def measure(search: Search, job: Job) -> Measured:
                 free_memory()
         if not job.stop_early:
             continue
-        if told := _say_broken(search, found):
+        if told := say_broken(search, found):
             return Measured(Status.INFEASIBLE, found, told)
         if reason and key in needed:
             break
@@ -168,64 +165,6 @@ def _as_kept(name: str, details: Mapping[str, Any]) -> Mapping[str, Any]:
         return check_details(found)
     except ValueError as error:
         raise EstimationFailed(f"{name}: {error}") from error
-
-
-def held_against(
-    others: Iterable[Trial], search: Search, measured: Measured, known: Collection[str] = ()
-) -> Measured:
-    """Return how a trial goes on that `measure` left to its screens: still running, or screened.
-
-    Parameters
-    ----------
-    others
-        Trials, of which some have the metrics that screen.
-    search
-        The search.
-    measured
-        What was measured of this one.
-    known
-        The metrics that it had before.
-    """
-    bars = search.objectives.bars(others)
-    new = {metric: bar for metric, bar in bars.items() if metric not in known}
-    found = with_bars(measured.measurements, new)
-    told = _say_held_back(search, found)
-    return Measured(Status.SCREENED if told else Status.RUNNING, found, told)
-
-
-def _say_broken(search: Search, found: Mapping[str, Measurement]) -> str:
-    return "; ".join(
-        f"{limit.metric} is {_written(search, limit)(found[limit.metric].value)}, "
-        f"{limit.asked(_written(search, limit))} is asked"
-        for limit in _broken(search, found)
-    )
-
-
-def _broken(search: Search, found: Mapping[str, Measurement]) -> list[Objective]:
-    limits = search.objectives.limits
-    return [i for i in limits if i.metric in found and i.violation(found[i.metric].value) > 0]
-
-
-def _say_held_back(search: Search, found: Mapping[str, Measurement]) -> str:
-    screens, told = search.objectives.screens, []
-    items = {item.metric: item for item in search.objectives.items}
-    for metric in search.objectives.held_back(found):
-        write = _written(search, items[metric])
-        bar = write(found[metric].details[BAR])
-        asked = screens[metric].asked()
-        told.append(f"{metric} is {write(found[metric].value)}; to be {asked} takes {bar}")
-    return "; ".join(told)
-
-
-def _written(search: Search, limit: Objective) -> Callable[[float], str]:
-    """Return what writes values of a limit's metric, in its unit."""
-    return partial(format_quantity, unit=_unit_of(search, limit.metric))
-
-
-def _unit_of(search: Search, metric: str) -> str:
-    metrics = search.estimators[estimator_of(metric)].metrics(search)
-    name = own_name(metric, metrics[0].name)
-    return next((m.unit for m in metrics if m.name == name), metrics[0].unit)
 
 
 def _left_behind(folder: Path) -> str:
@@ -455,7 +394,7 @@ class Engine:
         if measured.status is Status.RUNNING:
             others = [*self.history, *(other for other, _ in self._under_way.values())]
             others = [other for other in others if other.key != trial.key]
-            measured = held_against(others, self.search, measured, trial.measurements)
+            measured = held_against(self.search, measured, trial.measurements, others)
         if measured.status is Status.RUNNING:
             on = replace(trial, measurements=measured.measurements)
             self.storage.keep_measured(on)
@@ -505,7 +444,7 @@ def _nearest(search: Search, history: History) -> str:
     if not infeasible:
         return ""
     trial = min(infeasible, key=search.objectives.standing)
-    said = _say_broken(search, trial.measurements)
+    said = say_broken(search, trial.measurements)
     return (
         f"\nthe nearest was trial {trial.number}: {said}; a resume with a larger budget.trials "
         f"looks further, and other limits are another run"
@@ -519,8 +458,8 @@ def _first(alike: Sequence[str]) -> str:
 
 def _why(search: Search, trial: Trial) -> str:
     """Say why a trial is not complete, alike for all that broke the same limits."""
-    broken = _broken(search, trial.measurements)
+    broken = broken_limits(search, trial.measurements)
     if trial.status is not Status.INFEASIBLE or not broken:
         return f"{trial.status.value}: {trial.reason}"
-    asked = [f"{limit.metric} {limit.asked(_written(search, limit))}" for limit in broken]
+    asked = [f"{limit.metric} {limit.asked(written(search, limit))}" for limit in broken]
     return f"infeasible: not {' and not '.join(asked)}"
