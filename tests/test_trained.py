@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from nasengine.architecture import Architecture
+from nasengine.early_stopping import EarlyStopping
 from nasengine.errors import EstimationFailed, Interrupted, SpecError
 from nasengine.estimator import Candidate
 from nasengine.estimators.trained import Trained
@@ -222,12 +223,44 @@ def test_early_stopping_ends_a_training(tmp_path: Path) -> None:
     assert found["iou"].details["steps"][0] < 200
 
 
+@pytest.mark.parametrize(("metric", "sign"), [("iou", 1), ("error", -1)])
+def test_patience_watches_the_validation_split_by_the_metric_s_direction(
+    metric: str, sign: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores: list[float] = []
+    watched: list[Samples] = []
+
+    class Watching(EarlyStopping):
+        def look(self, network: nn.Module) -> bool:
+            scores.append(self.score(network))
+            assert scores[-1] == sign * evaluate(network, watched[-1], search)[metric]
+            return super().look(network)
+
+    def watching(network: nn.Module, samples: Samples, search: Search) -> dict[str, float]:
+        watched.append(samples)
+        return evaluate(network, samples, search)
+
+    monkeypatch.setattr("nasengine.estimators._training_runs.EarlyStopping", Watching)
+    monkeypatch.setattr("nasengine.estimators._training_runs.evaluate", watching)
+    estimator = Trained(metric=metric, patience=9, validate_every=3, **FAST)
+    search = search_for(tmp_path, estimator)
+    estimator.measure(tiny_candidate(search))
+    assert len(scores) == 2
+    assert all(samples is search.splits.validation for samples in watched)
+
+
+def test_every_seed_begins_with_weights_of_its_own(tmp_path: Path) -> None:
+    estimator = Trained(seeds=3, iterations=1, batch=4, learning_rate=1e-12)
+    losses = estimator.measure(tiny_candidate(search_for(tmp_path, estimator)))["loss"]
+    assert max(losses.details["values"]) - min(losses.details["values"]) > 1e-3
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"metric": "iuo"}, "no 'iuo'; did you mean 'iou'"),
         ({"validate_every": 3}, "validate_every: only with patience"),
-        ({"patience": 1, "iterations": 40}, "validated at its end alone, with validate_every = 50"),
+        ({"patience": 1, "iterations": 50}, "validated at its end alone, with validate_every = 50"),
     ],
 )
 def test_check_refuses(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
