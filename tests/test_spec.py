@@ -84,6 +84,8 @@ def test_a_sound_spec_gives_its_parts(tmp_path: Path) -> None:
         ("objectives", {"firsts": {"at_most": 3}}, 'one with a goal ("max" or "min") is needed'),
         ("budget.trials", 0, "budget.trials: input should be greater than or equal to 1"),
         ("budget.seconds", float("nan"), "budget.seconds"),
+        ("budget.seconds", "5 MiB", "budget.seconds: '5 MiB' is no value in s"),
+        ("budget.seconds", "0 s", "budget.seconds: input should be greater than 0"),
         ("budget", {}, "budget: trials or seconds is needed"),
         ("seed", -1, "seed: input should be greater than or equal to 0"),
         ("seed", 2**63, "seed: input should be less than"),
@@ -288,3 +290,9 @@ def test_what_does_not_fit_together_is_said_with_the_file(
         Experiment.load(path, [assignment]).search(tmp_path)
     assert str(caught.value).startswith(f"{path}: ")
     assert said in str(caught.value)
+
+
+def test_a_budget_of_time_may_have_a_unit(tmp_path: Path) -> None:
+    experiment = load({**tables(), "budget": {"seconds": "2 h"}}, tmp_path)
+    assert experiment.search(tmp_path).budget.seconds == 7200
+    assert experiment.resolved()["budget"] == {"seconds": 7200}

@@ -18,7 +18,9 @@ from pydantic import (
     Tag,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
+    field_validator,
     model_validator,
 )
 
@@ -114,8 +116,22 @@ class BudgetTable(_Strict):
 
     trials: int | None = Field(None, ge=1)
     """Architectures that the strategy may have measured; references are not counted."""
-    seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Seconds of search, training of supernets included."""
+    seconds: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False),
+        WithJsonSchema({"anyOf": [{"type": t} for t in ("number", "string", "null")]}),
+    ] = None
+    """Seconds of search, or text such as `"2 h"`; training of supernets included."""
+
+    @field_validator("seconds", mode="before")
+    @classmethod
+    def _in_seconds(cls, given: Any) -> Any:
+        if not isinstance(given, str):
+            return given
+        try:
+            return parse_quantity(given, where="seconds").to("s", where="seconds")
+        except SpecError as error:
+            raise ValueError(str(error).removeprefix("seconds: ")) from error
 
     @model_validator(mode="after")
     def _ends(self) -> BudgetTable:
