@@ -24,6 +24,7 @@ from nasengine.estimators._supernet_scores import (
     trained_supernet,
 )
 from nasengine.estimators.one_shot import OneShot
+from nasengine.evaluation import evaluate
 from nasengine.graph import SpaceGraph
 from nasengine.moves import enumerate_all
 from nasengine.reporter import Reporter
@@ -118,6 +119,24 @@ def test_the_supernet_is_trained_once_and_left_as_it_was(tmp_path: Path) -> None
     assert {
         path.name: path.read_bytes() for path in search.checkpoints.glob("*.safetensors")
     } == files
+
+
+def test_a_score_is_of_the_recalibrated_network_on_the_validation_split(tmp_path: Path) -> None:
+    estimator = OneShot(**FAST)
+    search = search_for(tmp_path, estimator)
+    candidate = tiny_candidate(search)
+    found = {name: m.value for name, m in estimator.measure(candidate).items()}
+    network = inherited(candidate.architecture, trained_supernet(estimator, search), search)
+    recalibrate(network, estimator, search)
+    assert found == evaluate(network, search.splits.validation, search)
+
+
+def test_estimators_of_other_settings_have_supernets_of_their_own(tmp_path: Path) -> None:
+    first, second = OneShot(**FAST), OneShot(sampling="fair", **FAST)
+    search = search_for(tmp_path, first)
+    one, other = trained_supernet(first, search), trained_supernet(second, search)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+    assert len(list(search.checkpoints.glob("*.safetensors"))) == 2
 
 
 class StopAt(Reporter):
