@@ -26,9 +26,9 @@ import numpy as np
 from nasengine.history import History
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import build, load_class
-from nasengine.runs.engine import measure
 from nasengine.runs.execution import Job, Measured
 from nasengine.runs.going_on import held_against
+from nasengine.runs.measuring import measure_on
 from nasengine.screen import Screen
 from nasengine.search import Search
 from nasengine.space import SearchSpace
@@ -98,7 +98,7 @@ def run(job: tuple[str, str, float | None, int, str]) -> list[Any]:
         measured = Measured(Status.RUNNING, {}, "")
         while measured.status is Status.RUNNING:
             known = measured.measurements
-            measured = measure(search, Job(f"trial-{len(history)}", proposed[0], known=known))
+            measured = measure_on(search, Job(f"trial-{len(history)}", proposed[0], known=known))
             if measured.status is Status.RUNNING:
                 measured = held_against(search, measured, known, history)
         spent += 0 if share is None else QUICK

@@ -36,9 +36,9 @@ from nasengine.files import write_json
 from nasengine.history import History
 from nasengine.network import build_network
 from nasengine.quantities import format_quantity
-from nasengine.runs.engine import measure
 from nasengine.runs.execution import Job
 from nasengine.runs.experiment import Experiment
+from nasengine.runs.measuring import measure
 from nasengine.search import Search
 from nasengine.statistics import agreement
 

@@ -262,6 +262,11 @@ class Estimator(Plugin):
         return type(self).table is not Estimator.table
 
     @property
+    def trains(self) -> bool:
+        """Whether it takes long: what it finds is kept before another one measures."""
+        return self.effort > 1
+
+    @property
     def counts(self) -> bool:
         """Whether it counts or looks up: at once, without chance, the same every time."""
         return self.effort == 0

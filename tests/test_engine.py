@@ -23,8 +23,9 @@ from nasengine.moves import enumerate_all
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import load_class
 from nasengine.reporter import Progress, Reporter
-from nasengine.runs.engine import MAX_ATTEMPTS, Engine, best_or_fail, measure
+from nasengine.runs.engine import MAX_ATTEMPTS, Engine, best_or_fail
 from nasengine.runs.execution import Job
+from nasengine.runs.measuring import measure
 from nasengine.runs.storage import Storage
 from nasengine.screen import Screen
 from nasengine.search import Budget, Search
@@ -495,3 +496,65 @@ def test_why_there_is_no_network_is_counted(tmp_path: Path) -> None:
     assert nearest.startswith(
         f"the nearest was trial {most.number}: firsts is {value:.3f}, at least 9.000"
     )
+
+
+class Long(Estimator):
+    """A training that is told of, and that a signal may end."""
+
+    effort = 2
+    ends: bool = False
+    asked: list[str] = []
+
+    def metrics(self, search: Search) -> tuple[Metric, ...]:
+        return (Metric("quality", "", "max"),)
+
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
+        if self.ends:
+            raise Interrupted
+        self.asked.append(candidate.label)
+        return {"quality": Measurement(float(len(self.asked)))}
+
+
+def test_what_a_training_found_is_kept_while_another_one_measures(tmp_path: Path) -> None:
+    """Of trials, references and the winner: after a kill, only what is lacking is measured."""
+    first = Long(asked=[])
+    objectives = Objectives((Objective("first", "max"),))
+
+    def engine(*, ends: bool) -> Engine:
+        estimators = {"first": first, "second": Long(ends=ends, asked=[])}
+        return engine_for(tmp_path, estimators, objectives=objectives, trials=1)
+
+    with pytest.raises(Interrupted):
+        engine(ends=True).run()
+    kept = engine(ends=True).history[0]
+    assert kept.status is Status.RUNNING
+    assert kept.value("first") == 1.0
+    again = engine(ends=False)
+    trial = again.run()[0]
+    assert trial.status is Status.COMPLETE
+    assert first.asked == ["trial-0"]
+    assert trial.value("first") == 1.0
+
+    with pytest.raises(Interrupted):
+        engine(ends=True).measure_references(["big"])
+    reference = again.measure_references(["big"])["big"]
+    assert reference.status is Status.COMPLETE
+    assert first.asked == ["trial-0", "reference-big"]
+    assert reference.value("first") == 2.0
+
+    bare = replace(trial, measurements={})
+    with pytest.raises(Interrupted):
+        engine(ends=True).measure_finally(bare)
+    found = again.measure_finally(bare)
+    assert first.asked == ["trial-0", "reference-big", "trial-0"]
+    assert {"first", "second"} == set(found.measurements)
+
+
+def test_one_call_measures_to_the_end(tmp_path: Path) -> None:
+    estimators = {"first": Long(asked=[]), "second": Long(asked=[])}
+    search = tiny_search(estimators=estimators, folder=tmp_path)
+    architecture = Architecture({"first": "conv", "second": "conv"})
+    measured = measure(search, Job("trial-0", architecture))
+    assert measured.status is Status.COMPLETE
+    assert set(measured.measurements) == {"first", "second"}
+    assert [len(estimator.asked) for estimator in estimators.values()] == [1, 1]

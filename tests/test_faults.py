@@ -30,9 +30,10 @@ from nasengine.guard import MAX_REASON, describe, guarded
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import build
 from nasengine.randomness import stream
-from nasengine.runs.engine import Engine, best_or_fail, measure
+from nasengine.runs.engine import Engine, best_or_fail
 from nasengine.runs.execution import Job
 from nasengine.runs.experiment import Experiment
+from nasengine.runs.measuring import measure
 from nasengine.runs.run import run
 from nasengine.runs.run_folder import RunFolder
 from nasengine.runs.storage import Storage

@@ -358,7 +358,7 @@ def test_names_reasons_and_notes_are_text(copy: Path) -> None:
     storage = Storage(copy / "history.sqlite")
     architecture = Architecture({HOSTILE: HOSTILE})
     storage.finish(Trial(4, architecture, HOSTILE, Status.FAILED, {}, HOSTILE))
-    storage.finish_reference(
+    storage.set_reference(
         Trial(-1, architecture, "", Status.FAILED, {}, HOSTILE, reference=HOSTILE)
     )
     storage.close()

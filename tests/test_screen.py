@@ -22,8 +22,9 @@ from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import load_class
 from nasengine.randomness import stream
 from nasengine.runs import session
-from nasengine.runs.engine import MAX_ATTEMPTS, Engine, best_or_fail, measure
+from nasengine.runs.engine import MAX_ATTEMPTS, Engine, best_or_fail
 from nasengine.runs.execution import Executor, Job, Measured
+from nasengine.runs.measuring import measure_on
 from nasengine.runs.storage import Storage
 from nasengine.screen import BAR, Screen
 from nasengine.search import Search
@@ -153,7 +154,7 @@ class InTurn(Executor):
         job = self.jobs.pop(0)
         if job.label == self.dying and job.known:
             return job, Measured(Status.FAILED, {}, "its process ended")
-        return job, measure(self.search, job)
+        return job, measure_on(self.search, job)
 
 
 def test_with_several_workers_each_is_held_against_all_whose_value_is_known(tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ from nasengine.evaluation import evaluate
 from nasengine.graph import SpaceGraph
 from nasengine.network import build_network
 from nasengine.reporter import Progress, Reporter
-from nasengine.runs.engine import measure
 from nasengine.runs.execution import Job
 from nasengine.runs.goals import objectives_of
+from nasengine.runs.measuring import measure
 from nasengine.search import Search
 from nasengine.task import Samples, Splits
 from nasengine.testing.stubs import TinySegmentation, TinySpace, tiny_candidate, tiny_search

@@ -25,10 +25,10 @@ from nasengine.errors import (
 from nasengine.estimator import Estimator
 from nasengine.plugin import build, installed
 from nasengine.runs import session
-from nasengine.runs.engine import measure as measure_architecture
 from nasengine.runs.execution import Job
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.goals import known_metrics, not_yet_measured
+from nasengine.runs.measuring import measure as measure_architecture
 from nasengine.runs.run import threads
 from nasengine.runs.run_folder import RunFolder
 from nasengine.trial import Status

@@ -6,165 +6,40 @@ whatever happens in between is known when the run is resumed.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from nasengine.architecture import Architecture
 from nasengine.errors import (
     ArchitectureError,
-    EstimationFailed,
     InputError,
     Interrupted,
     NasengineError,
     RunFolderError,
     SearchFailed,
-    SpaceError,
     StorageError,
 )
-from nasengine.estimator import Candidate, Estimator, by_effort
-from nasengine.files import parse_json
-from nasengine.guard import describe, free_memory, guarded
 from nasengine.history import History
-from nasengine.metric_names import estimator_of, full_name
-from nasengine.reporter import Progress, Reporter, Within
+from nasengine.reporter import Progress
 from nasengine.runs.execution import Executor, InProcess, Job, Measured
 from nasengine.runs.failures import said
 from nasengine.runs.going_on import broken_limits, held_against, say_broken, written
+from nasengine.runs.measuring import measure_on
 from nasengine.runs.storage import Storage
 from nasengine.search import Search
 from nasengine.strategy import Strategy
-from nasengine.trial import Measurement, Status, Trial, check_details
+from nasengine.trial import Status, Trial
 
 _REASONS = 10
 """Of why trials are not complete, the most frequent that are told."""
 
 MAX_ATTEMPTS = 3
 """How often a trial that took the process down with it is begun before it counts as failed."""
-
-
-def measure(search: Search, job: Job) -> Measured:
-    """Measure one architecture with every estimator, the cheap ones first, up to a screen.
-
-    A trial fails with an estimator that an objective names. What is recorded beside costs no
-    trial where it cannot be measured: the reason is told, and the winner is measured again.
-
-    Parameters
-    ----------
-    search
-        The search.
-    job
-        What to measure.
-
-    Raises
-    ------
-    InputError, StorageError
-        What is nobody's fault but the user's or the disk's is not a candidate's failure.
-    Interrupted
-        If the search was asked to stop; between two estimators, or where one allows it.
-    """
-    found = dict(job.known)
-    failures: dict[str, str] = {}
-    needed = {*search.estimators}
-    if job.stop_early:
-        needed = {estimator_of(objective.metric) for objective in search.objectives.items}
-    for key, estimator in by_effort(search.estimators):
-        if key in found:
-            continue
-        search.pause_point()
-        telling = replace(search, reporter=_telling_of(search, job, key))
-        reason = _failure(key, estimator, Candidate(job.architecture, telling, job.label, found))
-        if reason:
-            failures[key] = reason
-            if estimator.effort > 0:  # What only counts holds nothing, and this takes 0.1 s.
-                free_memory()
-        if not job.stop_early:
-            continue
-        if told := say_broken(search, found):
-            return Measured(Status.INFEASIBLE, found, told)
-        if reason and key in needed:
-            break
-        if not reason and key in {estimator_of(metric) for metric in search.objectives.screens}:
-            return Measured(Status.RUNNING, found, "")
-    told = "; ".join(f"{key}: {reason}" for key, reason in failures.items())
-    return Measured(Status.FAILED if failures.keys() & needed else Status.COMPLETE, found, told)
-
-
-def _telling_of(search: Search, job: Job, key: str) -> Reporter:
-    """Return a reporter that says what is measured, by which estimator."""
-    about = f"{job.label.replace('-', ' ', 1)}, {key}"
-    return Within(search.reporter, about, {"estimator": key})
-
-
-def _failure(key: str, estimator: Estimator, candidate: Candidate) -> str:
-    """Measure by one estimator, into the candidate's measurements; return why it failed."""
-    try:
-        with guarded(candidate.search.seed, candidate.label, key):
-            measured = _measured_by(key, estimator, candidate)
-    except (EstimationFailed, SpaceError) as error:
-        return describe(error)
-    except (InputError, StorageError):
-        raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001 a candidate may raise anything
-        return said(error, candidate.search, estimator)
-    candidate.measurements.update(measured)
-    return ""
-
-
-def _measured_by(key: str, estimator: Estimator, candidate: Candidate) -> dict[str, Measurement]:
-    primary, *others = (metric.name for metric in estimator.metrics(candidate.search))
-    measured = estimator.measure(candidate)
-    _check_answer(measured)
-    if primary not in measured:
-        raise EstimationFailed(f"{primary} is not among what was measured")
-    for name in measured:
-        if name not in (primary, *others):
-            raise EstimationFailed(f"{name!r} was measured, which is none of its metrics")
-    found = {full_name(key, name, primary): _kept(name, m) for name, m in measured.items()}
-    for objective in candidate.search.objectives.items:
-        if estimator_of(objective.metric) == key and objective.metric not in found:
-            raise EstimationFailed(f"{objective.metric}, an objective, is not among what it gave")
-    return found
-
-
-def _check_answer(measured: object) -> None:
-    """Refuse what is no mapping from a metric's name to its measurement."""
-    if not isinstance(measured, Mapping):
-        found = type(measured).__name__
-    elif wrong := [m for m in measured.values() if not isinstance(m, Measurement)]:
-        found = f"a mapping with {type(wrong[0]).__name__}"
-    else:
-        return
-    raise EstimationFailed(
-        f"measure has to return a mapping from each metric's name to a Measurement, not {found}"
-    )
-
-
-def _kept(name: str, measurement: Measurement) -> Measurement:
-    """Return a measurement as it can be stored, equal now and when it is read again."""
-    value = float(measurement.value)
-    if not math.isfinite(value):
-        raise EstimationFailed(f"{name} is {value}")
-    return Measurement(value, _as_kept(name, measurement.details))
-
-
-def _as_kept(name: str, details: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return details as they are when the history is read again."""
-    try:
-        text = json.dumps(dict(details), allow_nan=False)
-        found = parse_json(text, dict[str, Any])
-    except (TypeError, ValueError, RecursionError) as error:
-        raise EstimationFailed(f"the details of {name} are no JSON: {error}") from error
-    try:
-        return check_details(found)
-    except ValueError as error:
-        raise EstimationFailed(f"{name}: {error}") from error
 
 
 def _left_behind(folder: Path) -> str:
@@ -216,7 +91,7 @@ class Engine:
         self.search = search
         self.strategy = strategy
         self.storage = storage
-        self.executor = executor or InProcess(lambda job: measure(search, job))
+        self.executor = executor or InProcess(lambda job: measure_on(search, job))
         self.history = _kept_history(storage, search)
         self._clock = clock
         self._spent_before = storage.seconds
@@ -277,22 +152,37 @@ class Engine:
                 continue
             self.search.pause_point()
             architecture = self.search.space.reference(name)
-            started = self._clock()
-            job = Job(f"reference-{name}", architecture, stop_early=False, final=True)
-            measured = self.executor.measure(job)
-            done[name] = Trial(
-                -1,
-                architecture,
-                self.search.space.key(architecture),
-                measured.status,
-                measured.measurements,
-                measured.reason,
-                self._clock() - started,
-                name,
-            )
-            self.storage.finish_reference(done[name])
+            key = self.search.space.key(architecture)
+            trial = Trial(-1, architecture, key, reference=name)
+            known = done[name].measurements if name in done else {}
+
+            keep = partial(self._keep_reference, trial, self._clock())
+            job = Job(f"reference-{name}", architecture, stop_early=False, final=True, known=known)
+            done[name] = keep(self._measured(job, keep))
             self.search.reporter.trial(done[name])
         return {name: done[name] for name in names}
+
+    def _keep_reference(self, trial: Trial, started: float, measured: Measured) -> Trial:
+        """Keep what was measured of a reference, to the end or not."""
+        kept = replace(
+            trial,
+            status=measured.status,
+            measurements=measured.measurements,
+            reason=measured.reason,
+            seconds=self._clock() - started,
+        )
+        self.storage.set_reference(kept)
+        return kept
+
+    def _measured(self, job: Job, keep: Callable[[Measured], object]) -> Measured:
+        """Measure to the end, and keep what is measured on the way."""
+        measured = self.executor.measure(job)
+        while measured.status is Status.RUNNING:
+            keep(measured)
+            job = replace(job, known=measured.measurements)
+            measured = self.executor.measure(job)
+        # A worker that died knows nothing of what was measured before.
+        return replace(measured, measurements={**job.known, **measured.measurements})
 
     def measure_finally(self, winner: Trial) -> Trial:
         """Measure what the winner and the references alone are measured by; kept with the run.
@@ -302,9 +192,10 @@ class Engine:
         known = {**winner.measurements, **self.storage.final(winner.number)}
         label = f"trial-{winner.number}"
         job = Job(label, winner.architecture, stop_early=False, final=True, known=known)
-        measured = self.executor.measure(job)
-        # A worker that died knows nothing of what was measured before.
-        found = {**known, **measured.measurements}
+        measured = self._measured(
+            job, lambda so_far: self.storage.set_final(winner.number, so_far.measurements)
+        )
+        found = measured.measurements
         self.storage.set_final(winner.number, found)
         if measured.status is not Status.COMPLETE:
             self.search.reporter.warn(f"the winner is not measured in full: {measured.reason}")

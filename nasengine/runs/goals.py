@@ -13,8 +13,8 @@ from nasengine.metric_names import estimator_of, full_name
 from nasengine.objectives import Objective, Objectives
 from nasengine.quantities import parse_quantity
 from nasengine.runs.composition import in_part
-from nasengine.runs.engine import measure
 from nasengine.runs.execution import Job
+from nasengine.runs.measuring import measure
 from nasengine.runs.spec import GoalTable
 from nasengine.screen import Screen
 from nasengine.search import Search

@@ -16,10 +16,11 @@ from nasengine.metric_names import is_primary
 from nasengine.objectives import Objectives
 from nasengine.quantities import format_duration, format_quantity
 from nasengine.reporter import Reporter
-from nasengine.runs.engine import Engine, best_or_fail, measure
+from nasengine.runs.engine import Engine, best_or_fail
 from nasengine.runs.execution import Executor, InProcess
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.goals import known_metrics, not_yet_measured
+from nasengine.runs.measuring import measure_on
 from nasengine.runs.run_folder import RunFolder
 from nasengine.runs.workers import Workers
 from nasengine.search import Search
@@ -178,7 +179,7 @@ def _executor(experiment: Experiment, search: Search) -> Executor:
             experiment.worker_devices(),
         )
     final = _with_final(experiment, search)
-    return InProcess(lambda job: measure(final if job.final else search, job))
+    return InProcess(lambda job: measure_on(final if job.final else search, job))
 
 
 def measure_references(

@@ -180,8 +180,8 @@ class Storage:
             for name, *row in rows
         }
 
-    def finish_reference(self, trial: Trial) -> None:
-        """Keep a reference network's measurements, durable on return."""
+    def set_reference(self, trial: Trial) -> None:
+        """Keep a reference network's measurements, as far as they are, durable on return."""
         values = [trial.reference, *_row(trial)]
         self._write(
             "FULL",

@@ -102,9 +102,9 @@ def _measure_all(
     stop: threading.Event,
 ) -> None:
     from nasengine.objectives import Objectives
-    from nasengine.runs.engine import measure
     from nasengine.runs.experiment import Experiment
     from nasengine.runs.goals import not_yet_measured
+    from nasengine.runs.measuring import measure_on
     from nasengine.runs.run import threads
     from nasengine.runs.run_files import read_objectives
     from nasengine.runs.run_folder import check_code
@@ -127,7 +127,7 @@ def _measure_all(
                 given["final"],
                 measurements_from(given["known"]),
             )
-            measured = measure(final if job.final else search, job)
+            measured = measure_on(final if job.final else search, job)
             send(
                 {
                     "event": "measured",

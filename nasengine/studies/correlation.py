@@ -13,9 +13,9 @@ from nasengine.errors import RunFolderError, SearchFailed
 from nasengine.estimator import Estimator
 from nasengine.files import read_json, write_json
 from nasengine.moves import enumerate_all, sample
-from nasengine.runs.engine import measure
 from nasengine.runs.execution import Job
 from nasengine.runs.experiment import Experiment
+from nasengine.runs.measuring import measure
 from nasengine.runs.run_folder import identity
 from nasengine.search import Search
 from nasengine.statistics import agreement
