@@ -17,7 +17,7 @@ from nasengine.trial import Measurement, Status, Trial
 def held_against(
     search: Search, measured: Measured, known: Collection[str], others: Iterable[Trial]
 ) -> Measured:
-    """Return how a trial goes on that `measure` left to its screens: still running, or screened.
+    """Return how a trial goes on that is measured in part: still running, or screened.
 
     Parameters
     ----------
