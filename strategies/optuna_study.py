@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ from .silence import silenced
 
 if TYPE_CHECKING:
     from nasengine.search import Search
+
+_FURTHEST = 1e100
+"""What a broken limit is told as at most: Optuna's Gaussian process squares it."""
 
 MakeSampler = Callable[[int], BaseSampler]
 """Makes the sampler, for one generation of those that have generations."""
@@ -182,11 +186,12 @@ class Told(Reading):
         )
         broken = objectives.violations(trial.measurements)
         for limit in objectives.limits:
-            frozen.set_constraint(limit.metric, min(broken.get(limit.metric, 0.0), 1e300))
+            frozen.set_constraint(limit.metric, min(broken.get(limit.metric, 0.0), _FURTHEST))
         if objectives.screens:
             # Optuna adds up what is broken: with this the sum is the trial's standing.
             rest = objectives.standing(trial)[0] - sum(broken.values())
-            frozen.set_constraint("screens", min(rest, 1e300))
+            unknown = len(objectives.screens) + 1.0
+            frozen.set_constraint("screens", rest if math.isfinite(rest) else unknown)
         elif trial.status is not Status.COMPLETE and not broken:
             frozen.set_constraint("feasible", 1.0)
         return frozen
