@@ -1,7 +1,7 @@
 """A screen: of what a cheap estimator likes best, a share goes on to the dear ones.
 
-Successive halving, asynchronously: a trial is held against the trials before it, not against a
-rung of its own that would have to be filled first (Li et al., A System for Massively Parallel
+Successive halving, asynchronously: a trial is held against those that are as far as it is by then,
+not against a rung that would have to be filled first (Li et al., A System for Massively Parallel
 Hyperparameter Tuning, MLSys 2020, Algorithm 2: https://arxiv.org/abs/1810.05934). What the cheap
 estimator is, is open: a short training, inherited weights, a zero-cost score.
 """
@@ -34,21 +34,21 @@ class Screen:
     share: float
     better: Direction
 
-    def bar(self, earlier: Sequence[float]) -> float | None:
-        """Return what a trial has to reach, given the values before it; None where all pass.
+    def bar(self, others: Sequence[float]) -> float | None:
+        """Return what a trial has to reach, given the values of others; None where all pass.
 
         Of n trials, it among them, the best share goes on, rounded up: so the first one does.
 
         Examples
         --------
         >>> screen = Screen(1 / 3, "max")
-        >>> [screen.bar(earlier) for earlier in ([], [0.6], [0.6, 0.7, 0.5])]
+        >>> [screen.bar(others) for others in ([], [0.6], [0.6, 0.7, 0.5])]
         [None, 0.6, 0.6]
         """
-        place = self._going_on(len(earlier) + 1)
-        if place > len(earlier):
+        place = self._going_on(len(others) + 1)
+        if place > len(others):
             return None
-        return sorted(earlier, reverse=self.better == "max")[place - 1]
+        return sorted(others, reverse=self.better == "max")[place - 1]
 
     def _going_on(self, trials: int) -> int:
         """Return how many of so many go on."""

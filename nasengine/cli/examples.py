@@ -42,9 +42,13 @@ def names() -> list[str]:
 
 def summary(name: str) -> str:
     """Return what an example's spec opens with: its comment, up to an empty line of it."""
-    path = home() / name / "spec.toml" if (home() / name).is_dir() else home() / f"{name}.toml"
-    lines = (line.removeprefix("#").strip() for line in _comment(path))
+    lines = (line.removeprefix("#").strip() for line in _comment(home() / _spec(name)))
     return " ".join(takewhile(bool, lines))
+
+
+def _spec(name: str) -> Path:
+    """Return where an example's spec lies, in the folder of the examples or a copy's."""
+    return Path(name, "spec.toml") if (home() / name).is_dir() else Path(f"{name}.toml")
 
 
 def _comment(path: Path) -> Iterator[str]:
@@ -63,9 +67,7 @@ def copy(name: str, into: Path) -> Path:
     known = names()
     if name not in known:
         raise InputError(f"no example {name!r}; {did_you_mean(name, known)}")
-    folder = home() / name
-    parts = [folder] if folder.is_dir() else [home() / f"{name}.toml", home() / f"{name}.py"]
-    parts = [part for part in parts if part.exists()]
+    parts = [path for end in ("", ".toml", ".py") if (path := home() / f"{name}{end}").exists()]
     there = [into / part.name for part in parts if (into / part.name).exists()]
     if there:
         raise InputError(f"{there[0]}: is there already; name another folder with -o")
@@ -75,4 +77,4 @@ def copy(name: str, into: Path) -> Path:
             shutil.copytree(part, into / part.name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(part, into / part.name)
-    return into / name / "spec.toml" if folder.is_dir() else into / f"{name}.toml"
+    return into / _spec(name)

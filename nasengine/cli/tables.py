@@ -224,7 +224,7 @@ def _limited_facts(
         unit = known_metrics(search)[metric].unit
         if counted is not None:
             facts[metric] = {"unit": unit, **asdict(counted), "how": ""}
-        elif estimator.effort > 1:
+        elif estimator.trains:
             facts[metric] = {"unknown": "known only once networks are trained"}
         else:
             few[key] = few.get(key) or measure_few(search, key, experiment.references)

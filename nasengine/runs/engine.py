@@ -192,14 +192,15 @@ class Engine:
         known = {**winner.measurements, **self.storage.final(winner.number)}
         label = f"trial-{winner.number}"
         job = Job(label, winner.architecture, stop_early=False, final=True, known=known)
-        measured = self._measured(
-            job, lambda so_far: self.storage.set_final(winner.number, so_far.measurements)
-        )
-        found = measured.measurements
-        self.storage.set_final(winner.number, found)
+
+        def keep(so_far: Measured) -> None:
+            self.storage.set_final(winner.number, so_far.measurements)
+
+        measured = self._measured(job, keep)
+        keep(measured)
         if measured.status is not Status.COMPLETE:
             self.search.reporter.warn(f"the winner is not measured in full: {measured.reason}")
-        return replace(winner, measurements=found)
+        return replace(winner, measurements=measured.measurements)
 
     def _begin_what_can_be(self, waiting: list[Trial]) -> None:
         """Give every free worker a trial: those left running by an earlier process first."""
@@ -280,7 +281,7 @@ class Engine:
         return next(ended, None)
 
     def _end(self, label: str, measured: Measured) -> None:
-        """Record how a trial ended, or let its screens decide and measure it further."""
+        """Record how a trial ended, or ask its screens, keep what it has and measure it further."""
         trial, started = self._under_way.pop(label)
         if measured.status is Status.RUNNING:
             others = [*self.history, *(other for other, _ in self._under_way.values())]

@@ -46,7 +46,8 @@ class Job:
 class Measured:
     """How a job ended: its status, what was measured, and the reason where it is not complete.
 
-    It is still ``running`` where a screen has to say whether it is measured further.
+    It is still ``running`` where a screen has to say whether it is measured further, or what it has
+    so far is to be kept first.
     """
 
     status: Status

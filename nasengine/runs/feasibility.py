@@ -14,12 +14,13 @@ from statistics import median
 
 from nasengine.architecture import Architecture
 from nasengine.canonical import meanings
-from nasengine.errors import InputError, Interrupted, SpecError, StorageError
+from nasengine.errors import SpecError
 from nasengine.estimator import Candidate
-from nasengine.guard import describe, guarded
 from nasengine.metric_names import estimator_of, is_primary, own_name
 from nasengine.moves import enumerate_all, neighbours, sample
 from nasengine.quantities import format_quantity
+from nasengine.runs.execution import Job
+from nasengine.runs.measuring import measure
 from nasengine.search import Search
 from nasengine.trial import Metric
 
@@ -133,31 +134,23 @@ def measure_few(search: Search, key: str, references: Sequence[str]) -> Few:
     few: list[Mapping[str, float]] = []
     found: dict[str, Mapping[str, float]] = {}
     reason, end = "", math.inf
+    alone = replace(search, estimators={key: search.estimators[key]})
+    primary = search.estimators[key].metrics(search)[0].name
     with search.reporter.progress(f"what {key} ranges over", len(networks)) as progress:
         for reference, architecture in networks:
             if few and time.monotonic() > end:
                 break
-            search.pause_point()
-            try:
-                values = _values(search, key, architecture)
-            except (InputError, StorageError, Interrupted):
-                raise
-            except Exception as error:  # noqa: BLE001 a candidate may raise anything
-                reason = describe(error)
+            measured = measure(alone, Job("range", architecture, stop_early=False))
+            values = {own_name(name, primary): m.value for name, m in measured.measurements.items()}
+            if measured.reason:
+                reason = measured.reason.removeprefix(f"{key}: ")
+            elif reference:
+                found[reference] = values
             else:
-                if reference:
-                    found[reference] = values
-                else:
-                    few.append(values)
+                few.append(values)
             end = min(end, time.monotonic() + MEASURED_SECONDS)
             progress.advance()
     return Few(few, found, reason)
-
-
-def _values(search: Search, key: str, architecture: Architecture) -> dict[str, float]:
-    with guarded(search.seed, "range", key):
-        found = search.estimators[key].measure(Candidate(architecture, search, "range", {}))
-    return {name: m.value for name, m in found.items() if math.isfinite(m.value)}
 
 
 def _telling(search: Search, key: str) -> list[Architecture]:

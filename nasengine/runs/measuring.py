@@ -68,7 +68,7 @@ def measure_on(search: Search, job: Job) -> Measured:
         reason = _failure(key, estimator, Candidate(job.architecture, telling, job.label, found))
         if reason:
             failures[key] = reason
-            if estimator.effort > 0:  # What only counts holds nothing, and this takes 0.1 s.
+            if not estimator.counts:  # What only counts holds nothing, and this takes 0.1 s.
                 free_memory()
         if job.stop_early and (told := say_broken(search, found)):
             return Measured(Status.INFEASIBLE, found, told)

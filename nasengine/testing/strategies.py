@@ -117,6 +117,14 @@ def held_back(trial: Trial) -> Trial:
     return _ended(trial, Status.SCREENED, {"early": early}, "early is too low")
 
 
+def _alike(trial: Trial, value: float, size: float) -> Trial:
+    """Let a trial end as good as a value says; a size above 1 breaks the limit."""
+    status = Status.INFEASIBLE if size > 1 else Status.COMPLETE
+    values = {"x": value, "y": -value, "z": value, "size": size}
+    measured = {metric: Measurement(v) for metric, v in values.items()}
+    return _ended(trial, status, measured, "size" if size > 1 else "")
+
+
 def _ended(
     trial: Trial, status: Status, measurements: dict[str, Measurement], reason: str = ""
 ) -> Trial:
@@ -210,26 +218,25 @@ class StrategyContract:
 
         Strategies that learn nothing from values propose it as often as when it gives the worst.
         """
-        name, choices = list(search.space.decisions.items())[-1]
 
         def proposed(value: float, size: float) -> int:
-            def outcome(trial: Trial) -> Trial:
-                if trial.architecture[name] != choices[0]:
-                    return complete(trial)
-                status = Status.INFEASIBLE if size > 1 else Status.COMPLETE
-                values = {"x": value, "y": -value, "z": value, "size": size}
-                measured = {metric: Measurement(v) for metric, v in values.items()}
-                return _ended(trial, status, measured, "size" if size > 1 else "")
-
-            runs = [
-                play(strategy, afresh(search, seed), self.trials, outcome=outcome)
-                for seed in range(3)
-            ]
-            return sum(a[name] == choices[0] for run in runs for a in architectures(run))
+            return self._times_proposed(strategy, search, lambda trial: _alike(trial, value, size))
 
         tempting = proposed(2.0, 0.5)
         if tempting > proposed(-2.0, 0.5):
             assert proposed(2.0, 2.0) < tempting
+
+    def _times_proposed(self, strategy: Strategy, search: Search, end: Outcome) -> int:
+        """Count how often one choice is proposed, given how its trials end; others end well."""
+        name, choices = list(search.space.decisions.items())[-1]
+
+        def outcome(trial: Trial) -> Trial:
+            return end(trial) if trial.architecture[name] == choices[0] else complete(trial)
+
+        runs = [
+            play(strategy, afresh(search, seed), self.trials, outcome=outcome) for seed in range(3)
+        ]
+        return sum(a[name] == choices[0] for run in runs for a in architectures(run))
 
     def test_what_a_screen_holds_back_does_not_attract(
         self, strategy: Strategy, search: Search
@@ -238,29 +245,13 @@ class StrategyContract:
 
         Strategies that learn nothing from values propose it as often.
         """
-        name, choices = list(search.space.decisions.items())[-1]
 
-        def proposed(end: Outcome) -> int:
-            def outcome(trial: Trial) -> Trial:
-                return end(trial) if trial.architecture[name] == choices[0] else complete(trial)
+        def proposed(value: float) -> int:
+            return self._times_proposed(strategy, search, lambda trial: _alike(trial, value, 0.5))
 
-            runs = [
-                play(strategy, afresh(search, seed), self.trials, outcome=outcome)
-                for seed in range(3)
-            ]
-            return sum(a[name] == choices[0] for run in runs for a in architectures(run))
-
-        def best(trial: Trial) -> Trial:
-            values = {"x": Measurement(2.0), "y": Measurement(-2.0), "z": Measurement(2.0)}
-            return _ended(trial, Status.COMPLETE, values)
-
-        def worst(trial: Trial) -> Trial:
-            values = {"x": Measurement(-2.0), "y": Measurement(2.0), "z": Measurement(-2.0)}
-            return _ended(trial, Status.COMPLETE, values)
-
-        tempting = proposed(best)
-        if tempting > proposed(worst):
-            assert proposed(held_back) < tempting
+        tempting = proposed(2.0)
+        if tempting > proposed(-2.0):
+            assert self._times_proposed(strategy, search, held_back) < tempting
 
     def test_resumed_anywhere_it_goes_on_the_same(self, strategy: Strategy, search: Search) -> None:
         """A history read back, cut at any trial, is gone on from as if nothing had happened."""
