@@ -140,7 +140,7 @@ class Trial:
     reason
         Why it is not complete; empty otherwise.
     seconds
-        Wall time of measuring it.
+        Wall time of measuring it; of an attempt that was cut short, up to what was kept.
     reference
         The name of the reference network that it is; empty for what a strategy proposed.
     """

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +24,8 @@ from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import load_class
 from nasengine.reporter import Progress, Reporter
 from nasengine.runs.engine import MAX_ATTEMPTS, Engine, best_or_fail
-from nasengine.runs.execution import Job
-from nasengine.runs.measuring import measure
+from nasengine.runs.execution import InProcess, Job, Measured
+from nasengine.runs.measuring import measure, measure_on
 from nasengine.runs.storage import Storage
 from nasengine.screen import Screen
 from nasengine.search import Budget, Search
@@ -548,6 +548,50 @@ def test_what_a_training_found_is_kept_while_another_one_measures(tmp_path: Path
     found = again.measure_finally(bare)
     assert first.asked == ["trial-0", "reference-big", "trial-0"]
     assert {"first", "second"} == set(found.measurements)
+
+
+def test_what_a_trial_took_is_counted_over_its_parts_and_over_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A timeout is for all of a trial: behind a screen or a training it does not begin anew."""
+    now, spent = 0.0, list[float]()
+
+    class Slow(Long):
+        seconds: float
+
+        def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
+            nonlocal now
+            now += self.seconds
+            return super().measure(candidate)
+
+    def engine(*, ends: bool) -> Engine:
+        parts = {"quick": 1.0, "long": 10.0, "last": 100.0}
+        estimators = {
+            name: Slow(seconds=seconds, ends=ends and name == "last", asked=[])
+            for name, seconds in parts.items()
+        }
+        objectives = Objectives((Objective("quick", screen=HALF), Objective("last", "max")))
+        made = engine_for(tmp_path, estimators, objectives=objectives, trials=1)
+        made.executor = InProcess(measured(made.search))
+        return made
+
+    def measured(search: Search) -> Callable[[Job], Measured]:
+        def measure_kept(job: Job) -> Measured:
+            spent.append(job.spent)
+            return measure_on(search, job)
+
+        return measure_kept
+
+    monkeypatch.setattr("nasengine.runs.measuring.time.monotonic", lambda: now)
+    with pytest.raises(Interrupted):
+        engine(ends=True).run()
+    trial = engine(ends=False).run()[0]
+    with pytest.raises(Interrupted):
+        engine(ends=True).measure_references(["big"])
+    reference = engine(ends=False).measure_references(["big"])["big"]
+    # What was under way as it was cut short is not counted.
+    assert spent == [0.0, 1.0, 11.0, 11.0, 0.0, 1.0, 11.0, 11.0]
+    assert (trial.seconds, reference.seconds) == (111.0, 111.0)
 
 
 def test_one_call_measures_to_the_end(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ class InTurn(Executor):
     def wait(self) -> tuple[Job, Measured]:
         job = self.jobs.pop(0)
         if job.label == self.dying and job.known:
-            return job, Measured(Status.FAILED, {}, "its process ended")
+            return job, Measured(Status.FAILED, job.known, "its process ended", job.spent)
         return job, measure_on(self.search, job)
 
 

@@ -19,6 +19,7 @@ from test_spec import tables
 
 from nasengine.architecture import Architecture
 from nasengine.errors import DataError, Interrupted, RunFolderError, SpecError
+from nasengine.files import write_json
 from nasengine.reporter import Reporter
 from nasengine.runs import session
 from nasengine.runs.execution import Job
@@ -26,7 +27,7 @@ from nasengine.runs.experiment import Experiment
 from nasengine.runs.run import run
 from nasengine.runs.run_folder import RunFolder
 from nasengine.runs.workers import Workers
-from nasengine.trial import Status, Trial
+from nasengine.trial import Measurement, Status, Trial
 
 MISBEHAVING = '''
 import os, random, signal, sys, threading, time
@@ -140,6 +141,26 @@ def test_a_worker_that_dies_costs_one_trial(
     assert len(heard.trials) == 4
     assert (ended["conv"].status, ended["conv"].reason) == (status, reason)
     assert ended["pointwise"].status is Status.COMPLETE
+
+
+def test_a_job_has_the_timeout_less_what_it_had_spent(tmp_path: Path) -> None:
+    experiment = Experiment.load(spec_with(tmp_path, "hang", isolate=True))
+    known = {"other": Measurement(1.0)}
+    with RunFolder.create(tmp_path / "runs", experiment, ["test"]) as folder:
+        write_json(folder.path / "objectives.json", [])
+        executor = Workers(folder.path, 1, 1000.0, Heard(), threading.Event(), ["cpu"])
+        try:
+            good = Architecture({"first": "pointwise", "second": "conv"})
+            fine = executor.measure(Job("trial-0", good, known=known))
+            hanging = Architecture({"first": "conv", "second": "conv"})
+            late = executor.measure(Job("trial-1", hanging, known=known, spent=1000.0))
+        finally:
+            executor.close()
+    assert fine.status is Status.COMPLETE
+    assert 0 < fine.seconds < 1000
+    assert (late.status, late.reason) == (Status.FAILED, "not measured within 1000 s: ended")
+    assert late.measurements == known
+    assert late.seconds >= 1000
 
 
 def test_a_worker_killed_once_by_the_machine_is_begun_again(tmp_path: Path) -> None:

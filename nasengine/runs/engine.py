@@ -96,7 +96,7 @@ class Engine:
         self._clock = clock
         self._spent_before = storage.seconds
         self._started: float | None = None
-        self._under_way: dict[str, tuple[Trial, float]] = {}
+        self._under_way: dict[str, Trial] = {}
         self._shown = Progress()
 
     @property
@@ -128,7 +128,7 @@ class Engine:
         except (Interrupted, InputError, StorageError):
             # What the user or the disk did is no attempt of the candidate's.
             with suppress(StorageError):
-                for trial, _ in self._under_way.values():
+                for trial in self._under_way.values():
                     self.storage.forget_attempt(trial.number)
             raise
         finally:
@@ -154,23 +154,19 @@ class Engine:
             architecture = self.search.space.reference(name)
             key = self.search.space.key(architecture)
             trial = Trial(-1, architecture, key, reference=name)
-            known = done[name].measurements if name in done else {}
-
-            keep = partial(self._keep_reference, trial, self._clock())
-            job = Job(f"reference-{name}", architecture, stop_early=False, final=True, known=known)
+            if before := done.get(name):
+                # One that failed is tried again with all the time that it may take.
+                spent = before.seconds if before.status is Status.RUNNING else 0.0
+                trial = replace(trial, measurements=before.measurements, seconds=spent)
+            keep = partial(self._keep_reference, trial)
+            job = _job(f"reference-{name}", trial, stop_early=False, final=True)
             done[name] = keep(self._measured(job, keep))
             self.search.reporter.trial(done[name])
         return {name: done[name] for name in names}
 
-    def _keep_reference(self, trial: Trial, started: float, measured: Measured) -> Trial:
+    def _keep_reference(self, trial: Trial, measured: Measured) -> Trial:
         """Keep what was measured of a reference, to the end or not."""
-        kept = replace(
-            trial,
-            status=measured.status,
-            measurements=measured.measurements,
-            reason=measured.reason,
-            seconds=self._clock() - started,
-        )
+        kept = _as_measured(trial, measured)
         self.storage.set_reference(kept)
         return kept
 
@@ -179,10 +175,9 @@ class Engine:
         measured = self.executor.measure(job)
         while measured.status is Status.RUNNING:
             keep(measured)
-            job = replace(job, known=measured.measurements)
+            job = job.after(measured)
             measured = self.executor.measure(job)
-        # A worker that died knows nothing of what was measured before.
-        return replace(measured, measurements={**job.known, **measured.measurements})
+        return measured
 
     def measure_finally(self, winner: Trial) -> Trial:
         """Measure what the winner and the references alone are measured by; kept with the run.
@@ -260,14 +255,15 @@ class Engine:
         left_behind = _left_behind(self.search.folder / "trials" / label)
         attempts = self.storage.begin(trial, left_behind, self.seconds)
         self.history.record(trial)
-        self._under_way[label] = (trial, self._clock())
+        self._under_way[label] = trial
         if twin is not None:
-            self._end(label, Measured(twin.status, twin.measurements, f"as trial {twin.number}"))
+            told = f"as trial {twin.number}"
+            self._end(label, Measured(twin.status, twin.measurements, told, trial.seconds))
         elif attempts > MAX_ATTEMPTS:
-            reason = f"the process died {MAX_ATTEMPTS} times at the same point of measuring it"
-            self._end(label, Measured(Status.FAILED, {}, reason))
+            told = f"the process died {MAX_ATTEMPTS} times at the same point of measuring it"
+            self._end(label, Measured(Status.FAILED, trial.measurements, told, trial.seconds))
         else:
-            self.executor.begin(Job(label, trial.architecture, known=trial.measurements))
+            self.executor.begin(_job(label, trial))
 
     def _measured_before(self, trial: Trial) -> Trial | None:
         """Return the ended trial that a strategy proposes again; it is not measured twice.
@@ -282,29 +278,38 @@ class Engine:
 
     def _end(self, label: str, measured: Measured) -> None:
         """Record how a trial ended, or ask its screens, keep what it has and measure it further."""
-        trial, started = self._under_way.pop(label)
+        trial = self._under_way.pop(label)
         if measured.status is Status.RUNNING:
-            others = [*self.history, *(other for other, _ in self._under_way.values())]
-            others = [other for other in others if other.key != trial.key]
+            others = [t for t in [*self.history, *self._under_way.values()] if t.key != trial.key]
             measured = held_against(self.search, measured, trial.measurements, others)
-        if measured.status is Status.RUNNING:
-            on = replace(trial, measurements=measured.measurements)
-            self.storage.keep_measured(on)
-            self._under_way[label] = on, started
-            self.executor.begin(Job(label, on.architecture, known=on.measurements))
+        trial = _as_measured(trial, measured)
+        if trial.status is Status.RUNNING:
+            self.storage.keep_measured(trial)
+            self._under_way[label] = trial
+            self.executor.begin(_job(label, trial))
             return
-        ended = replace(
-            trial,
-            status=measured.status,
-            # A worker that died knows nothing of what was measured before.
-            measurements={**trial.measurements, **measured.measurements},
-            reason=measured.reason,
-            seconds=self._clock() - started,
-        )
-        self.storage.finish(ended, self.seconds)
-        self.history.record(ended)
-        self.search.reporter.trial(ended)
+        self.storage.finish(trial, self.seconds)
+        self.history.record(trial)
+        self.search.reporter.trial(trial)
         self._shown.advance()
+
+
+def _job(label: str, trial: Trial, *, stop_early: bool = True, final: bool = False) -> Job:
+    """Return what is left to be measured of a trial."""
+    return Job(
+        label, trial.architecture, stop_early, final, trial.measurements, spent=trial.seconds
+    )
+
+
+def _as_measured(trial: Trial, measured: Measured) -> Trial:
+    """Return a trial with what was measured of it."""
+    return replace(
+        trial,
+        status=measured.status,
+        measurements=measured.measurements,
+        reason=measured.reason,
+        seconds=measured.seconds,
+    )
 
 
 def best_or_fail(search: Search, history: History) -> Trial:

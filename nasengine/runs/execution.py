@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nasengine.architecture import Architecture
 from nasengine.trial import Measurement, Status
@@ -33,6 +33,8 @@ class Job:
         Whether the final estimators measure as well.
     known
         Measurements that need not be made again.
+    spent
+        Seconds that these took: an executor with a timeout allows so much less.
     """
 
     label: str
@@ -40,19 +42,34 @@ class Job:
     stop_early: bool = True
     final: bool = False
     known: Mapping[str, Measurement] = field(default_factory=dict)
+    spent: float = 0.0
+
+    def after(self, measured: Measured) -> Job:
+        """Return what is left of it where it was measured in part."""
+        return replace(self, known=measured.measurements, spent=measured.seconds)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """How a job ended: its status, what was measured, and the reason where it is not complete.
+    """How a job ended.
 
-    It is still ``running`` where a screen has to say whether it is measured further, or what it has
-    so far is to be kept first.
+    Parameters
+    ----------
+    status
+        It is still ``running`` where a screen has to say whether it is measured further, or what
+        it has so far is to be kept first.
+    measurements
+        What was measured, and the job's `known`.
+    reason
+        Why it is not complete; empty otherwise.
+    seconds
+        Wall time of measuring, and what the job had `spent`.
     """
 
     status: Status
     measurements: Mapping[str, Measurement]
     reason: str
+    seconds: float
 
 
 class Executor(ABC):

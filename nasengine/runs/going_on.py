@@ -34,7 +34,8 @@ def held_against(
     new = {metric: bar for metric, bar in bars.items() if metric not in known}
     found = with_bars(measured.measurements, new)
     told = _say_held_back(search, found)
-    return Measured(Status.SCREENED if told else Status.RUNNING, found, told)
+    status = Status.SCREENED if told else Status.RUNNING
+    return Measured(status, found, told, measured.seconds)
 
 
 def say_broken(search: Search, found: Mapping[str, Measurement]) -> str:

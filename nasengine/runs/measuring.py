@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -28,7 +29,7 @@ def measure(search: Search, job: Job) -> Measured:
     """
     measured = measure_on(search, job)
     while measured.status is Status.RUNNING:
-        measured = measure_on(search, replace(job, known=measured.measurements))
+        measured = measure_on(search, job.after(measured))
     return measured
 
 
@@ -55,7 +56,13 @@ def measure_on(search: Search, job: Job) -> Measured:
     Interrupted
         If the search was asked to stop; between two estimators, or where one allows it.
     """
-    found = dict(job.known)
+    began, found = time.monotonic(), dict(job.known)
+    status, reason = _measure_into(found, search, job)
+    return Measured(status, found, reason, job.spent + time.monotonic() - began)
+
+
+def _measure_into(found: dict[str, Measurement], search: Search, job: Job) -> tuple[Status, str]:
+    """Add measurements to those that were found before; return how it stands, and why."""
     failures: dict[str, str] = {}
     needed = {*search.estimators}
     if job.stop_early:
@@ -71,13 +78,13 @@ def measure_on(search: Search, job: Job) -> Measured:
             if not estimator.counts:  # What only counts holds nothing, and this takes 0.1 s.
                 free_memory()
         if job.stop_early and (told := say_broken(search, found)):
-            return Measured(Status.INFEASIBLE, found, told)
+            return Status.INFEASIBLE, told
         if reason and job.stop_early and key in needed:
             break
         if not reason and _is_break(search, job, key, found):
-            return Measured(Status.RUNNING, found, "")
+            return Status.RUNNING, ""
     told = "; ".join(f"{key}: {reason}" for key, reason in failures.items())
-    return Measured(Status.FAILED if failures.keys() & needed else Status.COMPLETE, found, told)
+    return (Status.FAILED if failures.keys() & needed else Status.COMPLETE), told
 
 
 def _is_break(search: Search, job: Job, key: str, found: Mapping[str, Measurement]) -> bool:

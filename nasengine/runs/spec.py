@@ -155,8 +155,8 @@ class ExecutionTable(_Strict):
     isolate: bool | None = None
     """Measure in worker processes, which a candidate may crash; by default with several workers."""
     timeout: float | str | None = None
-    """Time for one candidate, as in `"30 min"`; it needs worker processes."""
-
+    """Time that one candidate may take, all its estimators together, as in `"30 min"`; it needs
+    worker processes."""
     devices: list[Device] | None = None
     """What the workers run on, in turn, such as `["cuda:0", "cuda:1"]`; by default all on
     `device`."""

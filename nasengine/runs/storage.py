@@ -156,7 +156,11 @@ class Storage:
         """Keep what was measured so far of a trial that goes on, durable on return."""
         found = json.dumps(measurements_to(trial.measurements))
         self._write(
-            "FULL", ("UPDATE trials SET measurements = ? WHERE number = ?", [found, trial.number])
+            "FULL",
+            (
+                "UPDATE trials SET measurements = ?, seconds = ? WHERE number = ?",
+                [found, trial.seconds, trial.number],
+            ),
         )
 
     def forget_attempt(self, number: int) -> None:

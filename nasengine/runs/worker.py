@@ -126,6 +126,7 @@ def _measure_all(
                 given["stop_early"],
                 given["final"],
                 measurements_from(given["known"]),
+                given["spent"],
             )
             measured = measure_on(final if job.final else search, job)
             send(
@@ -134,6 +135,7 @@ def _measure_all(
                     "status": measured.status.value,
                     "measurements": measurements_to(measured.measurements),
                     "reason": measured.reason,
+                    "seconds": measured.seconds,
                 }
             )
 

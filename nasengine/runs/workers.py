@@ -43,7 +43,7 @@ class Workers(Executor):
     count
         How many work side by side.
     timeout
-        Seconds for one job; None for no limit.
+        Seconds for one job and what it had spent before; None for no limit.
     reporter
         Told what workers tell.
     stop
@@ -142,18 +142,17 @@ class Workers(Executor):
             return None
         self._busy.remove(worker)
         if worker.overdue:
-            reason = f"not measured within {self._timeout:g} s: ended"
-            return worker.job, Measured(Status.FAILED, {}, reason)
-        if worker.used and not worker.taken:  # It died of an earlier job, if of any.
+            return worker.ended(Status.FAILED, f"not measured within {self._timeout:g} s: ended")
+        if worker.used and worker.taken is None:  # It died of an earlier job, if of any.
             self._give(self._start(), worker.job, worker.losses)
             return None
         name = worker.cause()
         if name not in _FOREIGN:
-            return worker.job, Measured(Status.FAILED, {}, f"its process ended: {name}")
+            return worker.ended(Status.FAILED, f"its process ended: {name}")
         losses = worker.losses + 1
         if losses >= MAX_LOSSES:
             reason = f"its process was killed {losses} times: {name}"
-            return worker.job, Measured(Status.LOST, {}, reason)
+            return worker.ended(Status.LOST, reason)
         self._reporter.warn(f"{worker.job.label}: its process was killed ({name}); begun again")
         self._give(self._start(), worker.job, losses)
         return None
@@ -178,7 +177,7 @@ class _Worker:
         self.deadline = math.inf
         self.overdue = False
         self.used = False
-        self.taken = False
+        self.taken: float | None = None
         self.losses = 0
         self.job: Job
         self._progress: dict[int, tuple[AbstractContextManager[Progress], Progress]] = {}
@@ -200,8 +199,8 @@ class _Worker:
 
     def give(self, job: Job, timeout: float | None, losses: int) -> None:
         """Send a job, which was lost so many times before."""
-        self.job, self.losses, self.taken = job, losses, False
-        self._timeout = timeout
+        self.job, self.losses, self.taken = job, losses, None
+        self._allowed = math.inf if timeout is None else timeout - job.spent
         line = json.dumps(
             {
                 "label": job.label,
@@ -209,6 +208,7 @@ class _Worker:
                 "stop_early": job.stop_early,
                 "final": job.final,
                 "known": measurements_to(job.known),
+                "spent": job.spent,
             }
         )
         assert self._process.stdin is not None
@@ -227,9 +227,9 @@ class _Worker:
     def tell(self, reporter: Reporter, kind: str, event: dict[str, Any]) -> None:
         """Pass on what the worker tells."""
         if kind == "taken":
-            self.taken = True
             # The time to start a process and load torch is not the candidate's.
-            self.deadline = time.monotonic() + (self._timeout or math.inf)
+            self.taken = time.monotonic()
+            self.deadline = self.taken + self._allowed
         elif kind == "note":
             reporter.note(event["text"])
         elif kind == "warning":
@@ -243,6 +243,11 @@ class _Worker:
             self._progress[event["id"]][1].advance(event["steps"], **event["facts"])
         elif kind == "progressed" and event["id"] in self._progress:
             self._progress.pop(event["id"])[0].__exit__(None, None, None)
+
+    def ended(self, status: Status, reason: str) -> tuple[Job, Measured]:
+        """Return how its job ended without an answer: it has what it had before."""
+        took = 0.0 if self.taken is None else time.monotonic() - self.taken
+        return self.job, Measured(status, self.job.known, reason, self.job.spent + took)
 
     def finish_progress(self) -> None:
         """Close what a dead worker left open."""
@@ -287,5 +292,8 @@ class _Worker:
 def measured_from(event: Mapping[str, Any]) -> Measured:
     """Read a worker's answer."""
     return Measured(
-        Status(event["status"]), measurements_from(event["measurements"]), event["reason"]
+        Status(event["status"]),
+        measurements_from(event["measurements"]),
+        event["reason"],
+        event["seconds"],
     )
