@@ -213,6 +213,33 @@ def test_references_are_measured_under_each_seed(spec: Path) -> None:
         assert told["spec"]["seed"] == int(run["seed"])
 
 
+def test_searches_that_want_something_else_share_what_was_measured_of_references(
+    spec: Path,
+) -> None:
+    """And each stands beside them in its own rows; those of another space have others."""
+    varied = {
+        "objectives.parameters.at_most": "10k,20k",
+        "start": '["first=conv,second=conv"],[]',
+        "budget.trials": "2,3",
+        "space.width": "4,5",
+        "seed": "0",
+    }
+    vary = [f"--vary={key}={values}" for key, values in varied.items()]
+    table = {**tables(), "objectives": {"parameters": {"goal": "min"}}, "budget": {"trials": 2}}
+    spec.write_text(tomli_w.dumps(table))
+    assert main(["ablate", str(spec), *vary, "--quiet"]) == 0
+    parent = spec.parent / "runs" / "tiny-ablation"
+    folders = {path.name for path in parent.glob("references*")}
+    assert folders == {"references_width=4_seed=0", "references_width=5_seed=0"}
+    runs = list(csv.DictReader((parent / "runs.csv").read_text().splitlines()))
+    found = [run for run in runs if run["strategy.name"] == "big (reference)"]
+    assert len(found) == 16
+    assert len({(run["space.width"], run["parameters"]) for run in found}) == 2
+    shared = json.loads((parent / "references_width=4_seed=0" / "identity.json").read_text())
+    assert shared["spec"]["objectives"] == {"parameters": "min"}
+    assert "start" not in shared["spec"]
+
+
 def test_a_full_disk_ends_an_ablation(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
 

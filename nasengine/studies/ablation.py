@@ -2,7 +2,7 @@
 
 Every cell is an ordinary run folder under one parent. Running the same ablation again goes on:
 complete cells are skipped, an interrupted one is resumed, a changed one refused. The references
-are measured once a seed, under all that is varied but the strategy.
+are measured once a seed, under all that is varied but what is of the search alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nasengine.runs.spec import override, read_toml
 from nasengine.statistics import mean
 from nasengine.studies.cell_spec import load_cell, load_references
 from nasengine.studies.comparison import Row
-from nasengine.studies.grid import Cell, cells, of_strategy, strategy_key, told_apart
+from nasengine.studies.grid import Cell, cells, of_search, of_strategy, strategy_key, told_apart
 from nasengine.studies.summary import Summary, summarise, summarise_references
 
 REFERENCES = "references"
@@ -47,7 +47,8 @@ class Ablation:
     searches
         Every cell with its experiment.
     references
-        What the references are measured under, with the experiment: once a seed.
+        What the references are measured under, with the experiment: they are measured once for
+        all searches that differ in nothing else than what is of the search, such as its objectives.
     """
 
     parent: Path
@@ -87,7 +88,7 @@ class Ablation:
         searches = [(cell, load_cell(path, assignments, cell)) for cell in grid]
         references = [
             (cell, experiment)
-            for cell in _apart_from_strategy(grid)
+            for cell in _apart_from_search(grid)
             if (experiment := load_references(path, assignments, cell)).references
         ]
         found = cls(parent, searches, references)
@@ -109,8 +110,9 @@ class Ablation:
         """The rows that there will be, without runs."""
         settings = [cell.setting for cell, _ in self.searches]
         settings += [
-            {**self._reference_setting(cell), self._strategy_key: f"{name} (reference)"}
+            {**setting, self._strategy_key: f"{name} (reference)"}
             for cell, experiment in self.references
+            for setting in self._settings_beside(cell)
             for name in experiment.references
         ]
         return [Row(setting) for setting in {repr(s): s for s in settings}.values()]
@@ -119,9 +121,14 @@ class Ablation:
     def _strategy_key(self) -> str:
         return strategy_key(self.searches[0][0].setting)
 
-    def _reference_setting(self, cell: Cell) -> dict[str, str]:
-        """Return what a reference's row is named by: nothing where a search has its strategy."""
-        return {key: cell.setting.get(key, "") for key in self.searches[0][0].setting}
+    def _settings_beside(self, cell: Cell) -> list[dict[str, str]]:
+        """Return the settings, apart from strategies, of the searches that references stand beside.
+
+        Each names rows of the references; it says nothing where a search has its strategy.
+        """
+        settings = [search.setting for search, _ in self.searches]
+        found = [_without_strategy(s) for s in settings if cell.setting.items() <= s.items()]
+        return list({repr(setting): setting for setting in found}.values())
 
     def run(
         self,
@@ -219,20 +226,23 @@ class Ablation:
         stop: threading.Event,
         found: Sequence[Summary],
     ) -> list[Summary]:
-        """Measure the references of a cell, by the metrics of the searches under its setting."""
-        setting = self._reference_setting(cell)
-        beside = [
-            run
-            for run in found
-            if run.goals and all(run.setting[key] == value for key, value in cell.setting.items())
-        ]
+        """Measure the references of a cell, beside each setting under which a search found some."""
+        beside: dict[str, Summary] = {}
+        for run in found:
+            if run.goals and cell.setting.items() <= run.setting.items():
+                beside.setdefault(repr(_without_strategy(run.setting)), run)
         if not beside:
             return []
-        path = self.parent / cell.name
+        path, key = self.parent / cell.name, self._strategy_key
         with _held(path, experiment) as folder:
             trials = measure_references(experiment, folder, reporter, stop)
-        key = self._strategy_key
-        return summarise_references(path, trials, setting, key, cell.seed, beside[0])
+        return [
+            summary
+            for run in beside.values()
+            for summary in summarise_references(
+                path, trials, _without_strategy(run.setting), key, cell.seed, run
+            )
+        ]
 
     def _write_description(self, command: Sequence[str]) -> None:
         """Keep what the ablation consists of."""
@@ -293,12 +303,17 @@ def _refuse_varied(assignments: Sequence[str], varied: Mapping[str, Sequence[Any
             raise SpecError(f"--set {assignment!r}: {path} is varied; give --vary its values")
 
 
-def _apart_from_strategy(grid: Sequence[Cell]) -> list[Cell]:
-    """Return the cells of all that is varied but the strategy, for what searches nothing."""
+def _without_strategy(setting: Mapping[str, str]) -> dict[str, str]:
+    """Return a setting with nothing where it has what is the strategy's."""
+    return {key: "" if of_strategy(key) else value for key, value in setting.items()}
+
+
+def _apart_from_search(grid: Sequence[Cell]) -> list[Cell]:
+    """Return the cells of all that is varied but the search, for what searches nothing."""
     found = {}
     for cell in grid:
-        setting = {k: v for k, v in cell.setting.items() if not of_strategy(k)}
-        overrides = {k: v for k, v in cell.overrides.items() if not of_strategy(k)}
+        setting = {k: v for k, v in cell.setting.items() if not of_search(k)}
+        overrides = {k: v for k, v in cell.overrides.items() if not of_search(k)}
         found[repr(setting), cell.seed] = Cell(setting, cell.seed, overrides, REFERENCES)
     return told_apart(list(found.values()))
 

@@ -34,7 +34,10 @@ def load_cell(path: Path, assignments: Sequence[str], cell: Cell) -> Experiment:
 
 
 def load_references(path: Path, assignments: Sequence[str], cell: Cell) -> Experiment:
-    """Build the experiment that measures the references, whatever strategy the spec has.
+    """Build the experiment that measures the references, whatever search the spec has.
+
+    Nothing that `of_search` names is of the spec's: where all else is alike, so is what they are
+    measured by.
 
     Raises
     ------
@@ -44,6 +47,9 @@ def load_references(path: Path, assignments: Sequence[str], cell: Cell) -> Exper
     with in_file(path):
         tables, _ = _composed(path, assignments, cell)
         tables["strategy"] = {"name": RANDOM}
+        tables["objectives"] = {next(iter(tables["estimators"])): "min"}
+        tables["budget"] = {"trials": 1}
+        tables.pop("start", None)
         return replace(Experiment.from_table(tables, path.parent.resolve()), source=path)
 
 

@@ -107,6 +107,11 @@ def of_strategy(key: str) -> bool:
     return key.partition(".")[0] == "strategy"
 
 
+def of_search(key: str) -> bool:
+    """Say whether a key path is of the search alone, and not of how a network is measured."""
+    return key.partition(".")[0] in ("strategy", "start", "objectives", "budget")
+
+
 def cells(
     table: Table, varied: Mapping[str, Sequence[Any]], folder: Path | None = None
 ) -> list[Cell]:
