@@ -228,9 +228,9 @@ class Ablation:
     ) -> list[Summary]:
         """Measure the references of a cell, beside each setting under which a search found some."""
         beside: dict[str, Summary] = {}
-        for run in found:
-            if run.goals and cell.setting.items() <= run.setting.items():
-                beside.setdefault(repr(_without_strategy(run.setting)), run)
+        for search in found:
+            if search.goals and cell.setting.items() <= search.setting.items():
+                beside.setdefault(repr(_without_strategy(search.setting)), search)
         if not beside:
             return []
         path, key = self.parent / cell.name, self._strategy_key
