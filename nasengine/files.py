@@ -77,6 +77,21 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def copy_files(source: Path, target: Path) -> None:
+    """Copy a folder's files into another folder, each durable on return.
+
+    Raises
+    ------
+    StorageError
+        If the disk refuses.
+    """
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            place = target / path.relative_to(source)
+            make_folder(place.parent)
+            write_atomically(place, path.read_bytes())
+
+
 @contextlib.contextmanager
 def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold a lock, between processes as between threads; the system frees that of one that dies.

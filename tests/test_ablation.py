@@ -127,6 +127,18 @@ def test_a_grown_budget_goes_on_and_another_one_is_refused(
     assert "has had a budget of trials = 4" in capsys.readouterr().err
 
 
+def test_each_cell_is_checked_by_its_own_costs(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = {**tables(), "objectives": {"parameters": "min"}, "budget": {"trials": 1}}
+    target = {"parameters": {"target": 150}}
+    table["strategy"] = {"name": "darts", "iterations": 20, "arch_every": 2, "cost": target}
+    spec.write_text(tomli_w.dumps(table))
+    assert main(["ablate", str(spec), "--vary", "space.width=4,12"]) == 2
+    assert "150.0 is below every architecture of the space" in capsys.readouterr().err
+    assert not (spec.parent / "runs").exists()
+
+
 def test_a_mistaken_baseline_is_told_before_anything_runs(
     spec: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

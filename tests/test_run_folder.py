@@ -20,16 +20,22 @@ from typing import Any
 
 import pytest
 import tomli_w
+import torch
 from test_spec import tables
 
 from nasengine.cli import main
 from nasengine.errors import InputError, RunFolderError, StorageError
+from nasengine.estimator import CostTable
+from nasengine.estimators.latency import Latency
 from nasengine.files import make_folder
 from nasengine.reporter import Reporter
+from nasengine.runs import session
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.run import run
 from nasengine.runs.run_folder import RunFolder
 from nasengine.runs.storage import Storage
+from nasengine.search import Search
+from nasengine.testing.stubs import AdditiveEstimator
 from nasengine.trial import Trial
 
 CODE = ["--code", "nasengine.testing.stubs"]
@@ -142,6 +148,27 @@ def test_a_spec_that_cannot_be_used_leaves_no_folder(tmp_path: Path) -> None:
 
 
 # The disk.
+
+
+def test_what_a_check_measures_is_measured_as_in_the_run_and_is_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table of latencies takes minutes where networks are large."""
+    threads: list[int] = []
+
+    def timed(_: Latency, search: Search) -> CostTable:
+        threads.append(torch.get_num_threads())
+        return AdditiveEstimator().table(search)
+
+    monkeypatch.setattr(Latency, "table", timed)
+    table = {**small(), "threads": 3, "estimators": {"latency": {}}}
+    table["objectives"] = {"latency": "min"}
+    table["strategy"] = {"name": "darts", "cost": {"latency": {"target": 1.0}}}
+    experiment = Experiment.load(write(tmp_path, table))
+    with session.begin(experiment, tmp_path / "runs") as folder:
+        search = experiment.search(folder.path)
+    assert search.cost_table("latency").least == 0.0
+    assert threads == [3]
 
 
 def test_orphaned_temporary_files_are_removed_and_nothing_else(copied: Path) -> None:

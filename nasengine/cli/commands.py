@@ -38,8 +38,7 @@ def run(options: argparse.Namespace, stop: threading.Event) -> int:
     """Run a spec in a new folder."""
     experiment = Experiment.load(options.spec, options.assignments)
     reporter = TerminalReporter(quiet=options.quiet)
-    session.check_first(experiment, reporter, stop)
-    with RunFolder.create(options.runs, experiment, sys.argv) as run_folder:
+    with session.begin(experiment, options.runs, reporter, stop) as run_folder:
         return _go_on(experiment, run_folder, reporter, stop)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -192,9 +193,9 @@ class Experiment:
                     raise SpecError(f"references: no network {name!r}; {near}")
         return self.spec.references
 
-    @property
+    @cached_property
     def start(self) -> tuple[Architecture, ...]:
-        """The architectures that the search begins with.
+        """The architectures that the search begins with; a file of them is read once.
 
         Raises
         ------

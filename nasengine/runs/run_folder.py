@@ -33,6 +33,7 @@ from filelock import FileLock, Timeout
 
 from nasengine.errors import RunFolderError, StorageError
 from nasengine.files import (
+    copy_files,
     make_folder,
     read_json,
     remove_temporaries,
@@ -113,8 +114,22 @@ class RunFolder:
         self._lock.release()
 
     @classmethod
-    def create(cls, root: Path, experiment: Experiment, command: Sequence[str]) -> RunFolder:
+    def create(
+        cls,
+        root: Path,
+        experiment: Experiment,
+        command: Sequence[str],
+        measured: Path | None = None,
+    ) -> RunFolder:
         """Make ``root/<name>-<number>`` with the next free number.
+
+        Parameters
+        ----------
+        root, experiment, command
+            Where, and what it describes.
+        measured
+            The folder that the search was checked in: what it measured for that (a latency table)
+            is the run's.
 
         Raises
         ------
@@ -142,7 +157,7 @@ class RunFolder:
         except (OSError, ValueError, StorageError) as error:
             reason = getattr(error, "strerror", None) or error
             raise RunFolderError(f"{root}: cannot hold runs: {reason}") from error
-        return cls._begun(path, described)
+        return cls._begun(path, described, measured)
 
     @classmethod
     def create_at(cls, path: Path, experiment: Experiment, command: Sequence[str]) -> RunFolder:
@@ -158,9 +173,11 @@ class RunFolder:
         return cls._begun(path, _description(experiment, command))
 
     @classmethod
-    def _begun(cls, path: Path, described: _Description) -> RunFolder:
+    def _begun(cls, path: Path, described: _Description, measured: Path | None = None) -> RunFolder:
         try:
             make_folder(path)
+            if measured is not None:
+                copy_files(measured, path)
             write_atomically(path / "spec.toml", described.spec)
             write_json(path / "environment.json", described.environment)
             Storage(path / "history.sqlite").close()

@@ -18,7 +18,7 @@ from nasengine.runs import run as whole_run
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.export import chosen, export_network, make_place
 from nasengine.runs.goals import not_yet_measured
-from nasengine.runs.run import Outcome
+from nasengine.runs.run import Outcome, threads
 from nasengine.runs.run_folder import RunFolder, plugin_names
 
 
@@ -58,8 +58,7 @@ def run(
         if isinstance(spec, Mapping)
         else Experiment.load(Path(spec), assignments)
     )
-    check_first(experiment, reporter, stop)
-    with RunFolder.create(Path(runs), experiment, sys.argv) as folder:
+    with begin(experiment, Path(runs), reporter, stop) as folder:
         return go_on(experiment, folder, reporter, stop)
 
 
@@ -147,12 +146,30 @@ def export(
         return place
 
 
-def check_first(
-    experiment: Experiment, reporter: Reporter | None, stop: threading.Event | None
-) -> None:
-    """Refuse all that can be refused before there is a run's folder."""
+def begin(
+    experiment: Experiment,
+    runs: Path,
+    reporter: Reporter | None = None,
+    stop: threading.Event | None = None,
+) -> RunFolder:
+    """Make a run's folder, once all that can be refused before there is one is refused."""
     with tempfile.TemporaryDirectory() as scratch:
-        search = experiment.search(Path(scratch), reporter, stop, not_yet_measured)
+        check_first(experiment, Path(scratch), reporter, stop)
+        return RunFolder.create(runs, experiment, sys.argv, Path(scratch))
+
+
+def check_first(
+    experiment: Experiment,
+    folder: Path,
+    reporter: Reporter | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Refuse all that can be refused before anything runs, as it would be measured in the run.
+
+    What the search measures for it (a latency table, where there is a target) lies in `folder`.
+    """
+    with threads(experiment.spec.threads):
+        search = experiment.search(folder, reporter, stop, not_yet_measured)
         experiment.check_limits(search)
         search.pause_point()
 

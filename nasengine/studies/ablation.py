@@ -22,9 +22,9 @@ from nasengine.files import make_folder, read_json, write_json
 from nasengine.quantities import format_duration, format_quantity
 from nasengine.reporter import Progress, Reporter
 from nasengine.runs.experiment import Experiment
-from nasengine.runs.goals import not_yet_measured
 from nasengine.runs.run import measure_references, run
 from nasengine.runs.run_folder import RunFolder
+from nasengine.runs.session import check_first
 from nasengine.runs.spec import override, read_toml
 from nasengine.statistics import mean
 from nasengine.studies.cell_spec import load_cell, load_references
@@ -96,10 +96,9 @@ class Ablation:
         return found
 
     def _check(self) -> None:
-        with tempfile.TemporaryDirectory() as scratch:
-            for experiment in {_apart_from_seed(e): e for _, e in self.searches}.values():
-                search = experiment.search(Path(scratch), reference_value=not_yet_measured)
-                experiment.check_limits(search)
+        for experiment in {_apart_from_seed(e): e for _, e in self.searches}.values():
+            with tempfile.TemporaryDirectory() as scratch:
+                check_first(experiment, Path(scratch))
         for cell, experiment in [*self.searches, *self.references]:
             if (self.parent / cell.name / "identity.json").is_file():
                 with _held(self.parent / cell.name, experiment) as folder:
