@@ -384,8 +384,8 @@ def _until(condition: Any, seconds: float = 60.0) -> bool:
     ("execution", "told"),
     [
         ({"devices": ["cuda:0", "cuda:1"]}, "2 devices need as many workers; got 1"),
-        ({"devices": [], "workers": 2}, "devices: one or more are needed, each once"),
-        ({"devices": ["cpu", "cpu"], "workers": 2}, "devices: one or more are needed, each once"),
+        ({"devices": [], "workers": 2}, "devices: one or more are needed"),
+        ({"devices": ["cpu", "cpu"], "workers": 2}, "devices: one stands twice: cpu, cpu"),
         ({"devices": ["cpu"], "isolate": False}, "devices are for worker processes"),
         ({"devices": ["gpu:0"], "workers": 2}, "cpu, cuda or cuda:N"),
         ({"devices": ["cuda:9"], "workers": 2}, "execution.devices: 'cuda:9' is asked for"),

@@ -180,8 +180,8 @@ class ExecutionTable(_Strict):
     def _possible(self) -> ExecutionTable:
         if not self.isolated and (self.workers > 1 or self.timeout is not None):
             raise ValueError("several workers, or a timeout, need isolate = true")
-        if self.devices is not None and not 0 < len({*self.devices}) == len(self.devices):
-            raise ValueError("devices: one or more are needed, each once")
+        if self.devices == []:
+            raise ValueError("devices: one or more are needed")
         if self.devices is not None and len(self.devices) > self.workers:
             raise ValueError(
                 f"{len(self.devices)} devices need as many workers; got {self.workers}"
