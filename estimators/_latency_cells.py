@@ -72,8 +72,18 @@ class Work:
         for number, (architecture, _) in enumerate(self.table.probes):
             network = probe_network(self.search, number, architecture)
             modules["probe", number] = (network, (self.search.task.input_shape,))
-        with measuring(self.search, setup):
-            return {key: prepare(module, setup, *given) for key, (module, given) in modules.items()}
+        runs: dict[Hashable, Callable[[], object]] = {}
+        reporter = self.search.reporter
+        # Of its own: an engine that compiles takes longer for this than for all that is timed.
+        with (
+            measuring(self.search, setup),
+            reporter.progress("preparing the latency table", len(modules)) as progress,
+        ):
+            for key, (module, shapes) in modules.items():
+                self.search.pause_point()
+                runs[key] = prepare(module, setup, *shapes)
+                progress.advance()
+        return runs
 
     def record(self, taken: Mapping[Hashable, list[float]]) -> None:
         """Keep one round's readings; candidates without the cost of the call itself."""

@@ -194,16 +194,18 @@ def measure_latency_table(
     total = repeats - work.done
     if total <= 0:
         return table
-    with search.reporter.progress("latency table", repeats, work.done) as progress:
-        runs = work.prepare(setup)
-        with _engines.measuring(search, setup):
-            now = _timing.clock(search.device)
-            for number, taken in enumerate(_timing.rounds(runs, now, [1] * total), start=1):
-                work.record(taken)
-                progress.advance()
-                if number % _SAVE_EVERY == 0 or number == total or search.stop.is_set():
-                    keep(table)
-                    search.pause_point()
+    runs = work.prepare(setup)
+    with (
+        _engines.measuring(search, setup),
+        search.reporter.progress("latency table", repeats, work.done) as progress,
+    ):
+        now = _timing.clock(search.device)
+        for number, taken in enumerate(_timing.rounds(runs, now, [1] * total), start=1):
+            work.record(taken)
+            progress.advance()
+            if number % _SAVE_EVERY == 0 or number == total or search.stop.is_set():
+                keep(table)
+                search.pause_point()
     return table
 
 

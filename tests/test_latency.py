@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -34,6 +35,7 @@ from nasengine.estimators import _engines, _timing, _turns
 from nasengine.estimators._engines import Setup, measuring, prepare
 from nasengine.estimators.latency import Latency
 from nasengine.estimators.latency_table import (
+    PROBES,
     LatencyTable,
     measure_latency_table,
     read_latency_table,
@@ -41,7 +43,7 @@ from nasengine.estimators.latency_table import (
 )
 from nasengine.files import machine_folder
 from nasengine.plugin import build
-from nasengine.reporter import Reporter
+from nasengine.reporter import Progress, Reporter
 from nasengine.spaces.nas_bench_201 import NASBench201
 from nasengine.statistics import agreement
 from nasengine.testing.stubs import TinySpace, tiny_candidate, tiny_search
@@ -645,13 +647,25 @@ def test_steady_machines_predict_whole_networks():
     assert quality["mean_relative_error"] == pytest.approx(0.0263, abs=1e-3)
 
 
-def test_the_table_reports_its_progress(search):
-    steps = []
+class Steps(Reporter, Progress):
+    """Keeps what progress it is told, step by step."""
 
-    class Keeping(type(search.reporter)):
-        def progress(self, description, total, done=0):
-            steps.append((description, total, done))
-            return super().progress(description, total, done)
+    def __init__(self):
+        self.steps = []
 
-    measure_latency_table(dataclasses.replace(search, reporter=Keeping()), EAGER, 2)
-    assert steps == [("latency table", 2, 0)]
+    @contextlib.contextmanager
+    def progress(self, description, total, done=0):
+        self.steps.append((description, total, done))
+        yield self
+
+    def advance(self, steps=1, **facts):
+        self.steps.append(steps)
+
+
+def test_the_table_tells_its_rounds_apart_from_what_goes_before(search):
+    """Preparing may take longer than all rounds: the time that is left is told of these alone."""
+    reporter = Steps()
+    measure_latency_table(dataclasses.replace(search, reporter=reporter), EAGER, 2)
+    calls = 2 * 3 + 2 + PROBES  # Candidates, empty calls, whole networks.
+    preparing = [("preparing the latency table", calls, 0), *[1] * calls]
+    assert reporter.steps == [*preparing, ("latency table", 2, 0), 1, 1]
