@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import subprocess
@@ -22,7 +23,7 @@ from nasengine.errors import DataError, Interrupted, RunFolderError, SpecError
 from nasengine.files import write_json
 from nasengine.reporter import Reporter
 from nasengine.runs import session
-from nasengine.runs.execution import Job
+from nasengine.runs.execution import Job, Measured
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.run import run
 from nasengine.runs.run_folder import RunFolder
@@ -141,6 +142,14 @@ def test_a_worker_that_dies_costs_one_trial(
     assert len(heard.trials) == 4
     assert (ended["conv"].status, ended["conv"].reason) == (status, reason)
     assert ended["pointwise"].status is Status.COMPLETE
+
+
+def test_what_workers_are_given_and_answer_is_read_as_it_was_written() -> None:
+    known = {"other": Measurement(1.0, {"std": 0.1}), "bare": Measurement(2.0)}
+    job = Job("trial-7", Architecture({"first": "conv"}), False, True, known, 3.5)
+    assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
+    measured = Measured(Status.FAILED, known, "why", 4.5)
+    assert Measured.from_json(json.loads(json.dumps(measured.to_json()))) == measured
 
 
 def test_a_job_has_the_timeout_less_what_it_had_spent(tmp_path: Path) -> None:

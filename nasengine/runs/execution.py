@@ -10,9 +10,10 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from nasengine.architecture import Architecture
-from nasengine.trial import Measurement, Status
+from nasengine.trial import Measurement, Status, measurements_from, measurements_to
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,18 @@ class Job:
         """Return what is left of it where it was measured in part."""
         return replace(self, known=measured.measurements, spent=measured.seconds)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        known = measurements_to(self.known)
+        return {**vars(self), "architecture": dict(self.architecture), "known": known}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Job:
+        """Read what `to_json` gave."""
+        architecture = Architecture(told["architecture"])
+        known = measurements_from(told["known"])
+        return cls(**{**told, "architecture": architecture, "known": known})
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -70,6 +83,17 @@ class Measured:
     measurements: Mapping[str, Measurement]
     reason: str
     seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        found = measurements_to(self.measurements)
+        return {**vars(self), "status": self.status.value, "measurements": found}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Measured:
+        """Read what `to_json` gave."""
+        found = measurements_from(told["measurements"])
+        return cls(**{**told, "status": Status(told["status"]), "measurements": found})
 
 
 class Executor(ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from nasengine.objectives import Objectives
 from nasengine.quantities import format_duration, format_quantity
 from nasengine.reporter import Reporter
 from nasengine.runs.engine import Engine, best_or_fail
-from nasengine.runs.execution import Executor, InProcess
+from nasengine.runs.execution import Executor, InProcess, Job, Measured
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.goals import known_metrics, not_yet_measured
 from nasengine.runs.measuring import measure_on
@@ -178,8 +178,13 @@ def _executor(experiment: Experiment, search: Search) -> Executor:
             search.stop,
             experiment.worker_devices(),
         )
+    return InProcess(measurer(experiment, search))
+
+
+def measurer(experiment: Experiment, search: Search) -> Callable[[Job], Measured]:
+    """Return what measures the jobs of a run, by the final estimators too where one asks."""
     final = _with_final(experiment, search)
-    return InProcess(lambda job: measure_on(final if job.final else search, job))
+    return lambda job: measure_on(final if job.final else search, job)
 
 
 def measure_references(

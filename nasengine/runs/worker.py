@@ -21,12 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from nasengine import errors
-from nasengine.architecture import Architecture
 from nasengine.errors import InputError, Interrupted, StorageError
 from nasengine.guard import describe
 from nasengine.reporter import Progress, Reporter
 from nasengine.runs.execution import Job
-from nasengine.trial import measurements_from, measurements_to
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -97,15 +95,14 @@ def _known(error: InputError | StorageError) -> str:
 def _measure_all(
     folder: Path,
     device: str,
-    jobs: queue.Queue[dict[str, Any]],
+    jobs: queue.Queue[Job],
     send: Send,
     stop: threading.Event,
 ) -> None:
     from nasengine.objectives import Objectives
     from nasengine.runs.experiment import Experiment
     from nasengine.runs.goals import not_yet_measured
-    from nasengine.runs.measuring import measure_on
-    from nasengine.runs.run import threads
+    from nasengine.runs.run import measurer, threads
     from nasengine.runs.run_files import read_objectives
     from nasengine.runs.run_folder import check_code
 
@@ -115,38 +112,21 @@ def _measure_all(
     experiment = replace(experiment, searches=False)
     search = experiment.search(folder, _Telling(send), stop, not_yet_measured)
     search = replace(search, objectives=Objectives(read_objectives(folder)))
-    final = replace(search, estimators={**search.estimators, **experiment.final})
+    measure = measurer(experiment, search)
     with threads(experiment.spec.threads):
         while True:
-            given = jobs.get()
+            job = jobs.get()
             send({"event": "taken"})
-            job = Job(
-                given["label"],
-                Architecture(given["architecture"]),
-                given["stop_early"],
-                given["final"],
-                measurements_from(given["known"]),
-                given["spent"],
-            )
-            measured = measure_on(final if job.final else search, job)
-            send(
-                {
-                    "event": "measured",
-                    "status": measured.status.value,
-                    "measurements": measurements_to(measured.measurements),
-                    "reason": measured.reason,
-                    "seconds": measured.seconds,
-                }
-            )
+            send({"event": "measured", **measure(job).to_json()})
 
 
-def _jobs() -> queue.Queue[dict[str, Any]]:
+def _jobs() -> queue.Queue[Job]:
     """Read jobs in a thread; when the parent is gone, so is this process."""
-    jobs: queue.Queue[dict[str, Any]] = queue.Queue()
+    jobs: queue.Queue[Job] = queue.Queue()
 
     def read() -> None:
         for line in sys.stdin:
-            jobs.put(json.loads(line))
+            jobs.put(Job.from_json(json.loads(line)))
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()

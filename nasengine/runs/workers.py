@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from nasengine import errors
 from nasengine.errors import Interrupted
 from nasengine.reporter import Progress, Reporter
 from nasengine.runs.execution import Executor, Job, Measured
-from nasengine.trial import Status, measurements_from, measurements_to
+from nasengine.trial import Status
 
 MAX_LOSSES = 3
 """How often a job is begun, in all, whose workers are killed from outside."""
@@ -128,7 +128,7 @@ class Workers(Executor):
             self._busy.remove(worker)
             if not worker.overdue:  # One that is was killed as its answer came.
                 self._idle.append(worker)
-            return worker.job, measured_from(event)
+            return worker.job, Measured.from_json(event)
         if kind == "error":
             raise getattr(errors, event["type"])(event["text"])
         worker.tell(self._reporter, kind, event)
@@ -201,16 +201,7 @@ class _Worker:
         """Send a job, which was lost so many times before."""
         self.job, self.losses, self.taken = job, losses, None
         self._allowed = math.inf if timeout is None else timeout - job.spent
-        line = json.dumps(
-            {
-                "label": job.label,
-                "architecture": dict(job.architecture),
-                "stop_early": job.stop_early,
-                "final": job.final,
-                "known": measurements_to(job.known),
-                "spent": job.spent,
-            }
-        )
+        line = json.dumps(job.to_json())
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # Its death is told by the reader.
             self._process.stdin.write(line.encode() + b"\n")
@@ -287,13 +278,3 @@ class _Worker:
         """Wait for its end."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
-
-
-def measured_from(event: Mapping[str, Any]) -> Measured:
-    """Read a worker's answer."""
-    return Measured(
-        Status(event["status"]),
-        measurements_from(event["measurements"]),
-        event["reason"],
-        event["seconds"],
-    )
