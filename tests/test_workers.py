@@ -266,8 +266,8 @@ def test_workers_measure_what_one_process_measures(tmp_path: Path) -> None:
     ("execution", "message"),
     [
         ({"workers": 2, "isolate": False}, "need isolate = true"),
-        ({"timeout": "5 MB"}, "no value in s"),
-        ({"timeout": -1.0}, "more than 0 is needed"),
+        ({"timeout": "5 MB"}, "execution.timeout: '5 MB' is no value in s"),
+        ({"timeout": -1.0}, "execution.timeout: input should be greater than 0"),
         ({"workers": 0}, "execution.workers"),
     ],
 )

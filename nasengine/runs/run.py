@@ -173,7 +173,7 @@ def _executor(experiment: Experiment, search: Search) -> Executor:
         return Workers(
             search.folder,
             execution.workers,
-            execution.seconds,
+            execution.timeout,
             search.reporter,
             search.stop,
             experiment.worker_devices(),

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -20,7 +21,6 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
-    field_validator,
     model_validator,
 )
 
@@ -65,6 +65,24 @@ Device = Annotated[
     StringConstraints(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"),
     _in_words("auto, cpu, cuda or cuda:N (as in cuda:1) is"),
 ]
+
+
+def _in_seconds(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    try:
+        return parse_quantity(given, where="seconds").to("s", where="seconds")
+    except SpecError as error:
+        raise ValueError(str(error).removeprefix("seconds: ")) from error
+
+
+Seconds = Annotated[
+    float,
+    Field(gt=0, allow_inf_nan=False),
+    BeforeValidator(_in_seconds),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]}),
+]
+"""A number of seconds, or text such as ``"2 h"``."""
 
 
 class _Strict(BaseModel):
@@ -116,22 +134,8 @@ class BudgetTable(_Strict):
 
     trials: int | None = Field(None, ge=1)
     """Architectures that the strategy may have measured; references are not counted."""
-    seconds: Annotated[
-        float | None,
-        Field(gt=0, allow_inf_nan=False),
-        WithJsonSchema({"anyOf": [{"type": t} for t in ("number", "string", "null")]}),
-    ] = None
+    seconds: Seconds | None = None
     """Seconds of search, or text such as `"2 h"`; training of supernets included."""
-
-    @field_validator("seconds", mode="before")
-    @classmethod
-    def _in_seconds(cls, given: Any) -> Any:
-        if not isinstance(given, str):
-            return given
-        try:
-            return parse_quantity(given, where="seconds").to("s", where="seconds")
-        except SpecError as error:
-            raise ValueError(str(error).removeprefix("seconds: ")) from error
 
     @model_validator(mode="after")
     def _ends(self) -> BudgetTable:
@@ -154,7 +158,7 @@ class ExecutionTable(_Strict):
     """How many candidates are measured side by side; with several, the order of results varies."""
     isolate: bool | None = None
     """Measure in worker processes, which a candidate may crash; by default with several workers."""
-    timeout: float | str | None = None
+    timeout: Seconds | None = None
     """Time that one candidate may take, all its estimators together, as in `"30 min"`; it needs
     worker processes."""
     devices: list[Device] | None = None
@@ -166,15 +170,6 @@ class ExecutionTable(_Strict):
         """Whether candidates are measured in worker processes."""
         asked = self.workers > 1 or self.timeout is not None
         return asked if self.isolate is None else self.isolate
-
-    @property
-    def seconds(self) -> float | None:
-        """The timeout in seconds."""
-        if self.timeout is None:
-            return None
-        return parse_quantity(self.timeout, where="execution.timeout").to(
-            "s", where="execution.timeout"
-        )
 
     @model_validator(mode="after")
     def _possible(self) -> ExecutionTable:
@@ -188,12 +183,6 @@ class ExecutionTable(_Strict):
             )
         if self.devices is not None and not self.isolated:
             raise ValueError("devices are for worker processes: isolate = true")
-        try:
-            positive = self.seconds is None or self.seconds > 0
-        except SpecError as error:
-            raise ValueError(str(error)) from error
-        if not positive:
-            raise ValueError("timeout: more than 0 is needed")
         return self
 
 
