@@ -14,7 +14,8 @@ from nasengine.cli import main
 from nasengine.errors import RunFolderError
 from nasengine.files import write_json
 from nasengine.runs.experiment import Experiment
-from nasengine.runs.run_folder import RunFolder, identity
+from nasengine.runs.identity import identity
+from nasengine.runs.run_folder import RunFolder
 from nasengine.runs.storage import Storage
 from nasengine.studies.summary import summarise
 from nasengine.trial import Status

@@ -15,15 +15,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -43,17 +40,14 @@ from nasengine.files import (
     write_atomically,
     write_json,
 )
-from nasengine.plugin_name import PluginName
 from nasengine.reporter import Reporter
 from nasengine.runs.experiment import Experiment
-from nasengine.runs.run_files import FORMAT, read_identity
-from nasengine.runs.spec import read_toml
+from nasengine.runs.identity import changes_since, identity, packages
+from nasengine.runs.run_files import read_identity
 from nasengine.runs.storage import Storage
 
 _ACCEPTABLE = ("code.", "packages.")
 """What may change under a run where the user says that it changes no result."""
-
-PACKAGES = ("nasengine", "torch", "numpy", "networkx", "optuna", "nni", "scikit-learn", "ptflops")
 
 
 @dataclass(frozen=True)
@@ -203,7 +197,7 @@ class RunFolder:
             With the list of what changed: the spec (budget excepted), the search space, code
             files, package versions.
         """
-        found = self._changed(experiment)
+        found = changes_since(self.identity, experiment)
         changes = [change for change in found if not change.startswith(but)]
         if changes:
             listed = "\n  ".join(changes)
@@ -223,15 +217,11 @@ class RunFolder:
             If the spec or the search space changed, budget and execution excepted.
         """
         self.check_identity(experiment, but=_ACCEPTABLE)
-        changes = self._changed(experiment)
+        changes = changes_since(self.identity, experiment)
         for change in changes:  # Told first: a crash in between tells it twice, never not at all.
             log.warn(f"accepted, though changed since the run began: {change}")
         if changes:
             write_json(self.path / "identity.json", identity(experiment))
-
-    def _changed(self, experiment: Experiment) -> list[str]:
-        before = self.identity
-        return _changes(before, _as_kept(identity(experiment), before))
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -251,117 +241,6 @@ class RunFolder:
             return
         write_json(self.path / "identity.json", identity(experiment))
         write_atomically(self.path / "spec.toml", resolved)
-
-
-def check_code(path: Path) -> None:
-    """Refuse code files that are not those that a run began with, before one is imported.
-
-    Raises
-    ------
-    RunFolderError
-        Naming each that is gone or changed.
-    """
-    before = read_identity(path)
-    try:
-        now = {"code": _code_digests(read_toml(path / "spec.toml"))}
-    except OSError as error:
-        raise RunFolderError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    changes = _changes(before.get("code"), _as_kept(now, before)["code"], "code")
-    if changes:
-        listed = "\n  ".join(changes)
-        raise RunFolderError(f"{path}: changed since the run began:\n  {listed}")
-
-
-def plugin_names(path: Path) -> dict[str, PluginName]:
-    """Return the plugins that a run's spec names, by the table's path."""
-    return _named_in(read_toml(path / "spec.toml"))
-
-
-def _named_in(tables: Mapping[str, Any], path: str = "") -> dict[str, PluginName]:
-    """Return the plugins that tables name, by the table's path; the outermost names the run."""
-    found: dict[str, PluginName] = {}
-    for key, item in tables.items():
-        if not isinstance(item, Mapping):
-            continue
-        where = f"{path}.{key}".lstrip(".")
-        if isinstance(item.get("name"), str):
-            found[where] = PluginName.parse(item["name"])
-        found.update(_named_in(item, where))
-    return found
-
-
-def identity(experiment: Experiment) -> dict[str, Any]:
-    """Return what must stay the same for a run to be gone on with."""
-    spec = experiment.resolved()
-    del spec["budget"], spec["execution"]
-    return {
-        "format": FORMAT,
-        "spec": spec,
-        "space": space_digest(experiment),
-        "code": _code_digests(spec),
-        "packages": packages(),
-    }
-
-
-def space_digest(experiment: Experiment) -> str:
-    """Return a digest of the space's graph: nodes, wiring, channels, choices."""
-    graph = experiment.space.graph
-    text = json.dumps(
-        [
-            [n.name, n.kind, n.inputs, graph.channels[n.name], [*n.candidates], n.decision]
-            for n in graph.nodes
-        ]
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def packages() -> dict[str, str]:
-    """Return the versions of the packages that results depend on, as far as installed."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _code_digests(spec: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return the code files that a spec names: the table's path to the file's name and digest."""
-    files = {path: Path(name.source) for path, name in _named_in(spec).items() if name.is_file}
-    return {
-        path: {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}
-        for path, file in files.items()
-    }
-
-
-def _as_kept(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an identity as a run's folder has it: earlier ones named a code file by name alone."""
-    kept = before.get("code")
-    if not isinstance(kept, Mapping) or not any(isinstance(d, str) for d in kept.values()):
-        return dict(now)
-    by_name = {file: digest for files in now["code"].values() for file, digest in files.items()}
-    return {**now, "code": by_name}
-
-
-def _changes(before: Any, after: Any, path: str = "") -> list[str]:
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        return [
-            change
-            for key in sorted({*before, *after})
-            for change in _changes(before.get(key), after.get(key), f"{path}.{key}".lstrip("."))
-        ]
-    same = before == after or (path.endswith(".name") and _file(before) == _file(after))
-    return [] if same else [f"{path}: was {_said(before)}, is {_said(after)}"]
-
-
-def _file(name: Any) -> Any:
-    """A code file may have moved: its name and its content count."""
-    return PluginName.parse(name).short if isinstance(name, str) else name
-
-
-def _said(value: Any) -> str:
-    return "not there" if value is None else f"{value!r:.80}"
 
 
 def _owner(path: Path) -> str:

@@ -18,8 +18,9 @@ from nasengine.runs import run as whole_run
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.export import chosen, export_network, make_place
 from nasengine.runs.goals import not_yet_measured
+from nasengine.runs.identity import plugin_names
 from nasengine.runs.run import Outcome, threads
-from nasengine.runs.run_folder import RunFolder, plugin_names
+from nasengine.runs.run_folder import RunFolder
 
 
 def run(

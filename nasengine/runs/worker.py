@@ -102,9 +102,9 @@ def _measure_all(
     from nasengine.objectives import Objectives
     from nasengine.runs.experiment import Experiment
     from nasengine.runs.goals import not_yet_measured
+    from nasengine.runs.identity import check_code
     from nasengine.runs.run import measurer, threads
     from nasengine.runs.run_files import read_objectives
-    from nasengine.runs.run_folder import check_code
 
     check_code(folder)
     # What the strategy agrees to, the parent has asked it.

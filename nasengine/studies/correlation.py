@@ -15,8 +15,8 @@ from nasengine.files import read_json, write_json
 from nasengine.moves import enumerate_all, sample
 from nasengine.runs.execution import Job
 from nasengine.runs.experiment import Experiment
+from nasengine.runs.identity import identity
 from nasengine.runs.measuring import measure
-from nasengine.runs.run_folder import identity
 from nasengine.search import Search
 from nasengine.statistics import agreement
 from nasengine.studies.figure import write_figure
