@@ -23,7 +23,8 @@ from nasengine.moves import enumerate_all
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import load_class
 from nasengine.reporter import Progress, Reporter
-from nasengine.runs.engine import MAX_ATTEMPTS, Engine, best_or_fail
+from nasengine.runs.best import best_or_fail
+from nasengine.runs.engine import MAX_ATTEMPTS, Engine
 from nasengine.runs.execution import InProcess, Job, Measured
 from nasengine.runs.measuring import measure, measure_on
 from nasengine.runs.storage import Storage

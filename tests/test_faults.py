@@ -30,7 +30,8 @@ from nasengine.guard import MAX_REASON, describe, guarded
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import build
 from nasengine.randomness import stream
-from nasengine.runs.engine import Engine, best_or_fail
+from nasengine.runs.best import best_or_fail
+from nasengine.runs.engine import Engine
 from nasengine.runs.execution import Job
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.measuring import measure

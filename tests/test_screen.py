@@ -22,7 +22,8 @@ from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import load_class
 from nasengine.randomness import stream
 from nasengine.runs import session
-from nasengine.runs.engine import MAX_ATTEMPTS, Engine, best_or_fail
+from nasengine.runs.best import best_or_fail
+from nasengine.runs.engine import MAX_ATTEMPTS, Engine
 from nasengine.runs.execution import Executor, Job, Measured
 from nasengine.runs.measuring import measure_on
 from nasengine.runs.storage import Storage

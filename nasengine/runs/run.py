@@ -16,7 +16,8 @@ from nasengine.metric_names import is_primary
 from nasengine.objectives import Objectives
 from nasengine.quantities import format_duration, format_quantity
 from nasengine.reporter import Reporter
-from nasengine.runs.engine import Engine, best_or_fail
+from nasengine.runs.best import best_or_fail
+from nasengine.runs.engine import Engine
 from nasengine.runs.execution import Executor, InProcess, Job, Measured
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.goals import known_metrics, not_yet_measured
