@@ -1,6 +1,7 @@
 """Costs of a gradient search: settings, equation (4), the knapsack that derives under limits."""
 
 import itertools
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -11,11 +12,17 @@ from pydantic import ValidationError
 
 from nasengine.errors import SpecError
 from nasengine.estimator import CostTable, Estimator
+from nasengine.objectives import Objective, Objectives
 from nasengine.strategies.architecture_loss import ArchitectureLoss, Penalty
 from nasengine.strategies.costs import Cost, resolve_costs
 from nasengine.strategies.darts import Darts
 from nasengine.strategies.derivation import best_choices
-from nasengine.testing.stubs import CountingEstimator, TinySpace, tiny_search
+from nasengine.testing.stubs import (
+    AdditiveEstimator,
+    CountingEstimator,
+    TinySpace,
+    tiny_search,
+)
 from nasengine.trial import Measurement, Metric
 
 TABLE = {"first": {"pointwise": 1.0, "conv": 3.0}, "second": {"pointwise": 0.0, "conv": 0.0}}
@@ -52,6 +59,7 @@ def strategy(**settings):
 def test_betas_and_targets_are_read():
     read = strategy(cost={"a": 0.3, "b": {"target": "5 ms"}, "c": 0}).cost
     assert (read["a"].beta, read["b"].target, read["c"].beta) == (0.3, "5 ms", 0)
+    assert strategy(cost={"a": {"targets": (1, 2), "tolerance": 0.3}}).cost["a"].tolerance == 0.3
 
 
 @pytest.mark.parametrize(
@@ -60,6 +68,8 @@ def test_betas_and_targets_are_read():
         ({"cost": {"a": 1.5}}, "less than or equal to 1"),
         ({"cost": {"a": {"target": 1, "targets": (2,)}}}, "not both"),
         ({"cost": {"a": {"target": 1, "beta": 0.3}}}, "not both"),
+        ({"cost": {"a": {"targets": (1, 2), "beta": 0.3}}}, "not both"),
+        ({"cost": {"a": True}}, "a number"),
         ({"cost": {"a": {"tolerance": 0.3}}}, "there is none"),
         ({"cost": {"a": {"targt": 1}}}, "Extra inputs"),
         ({"cost": {"a": {"target": 1}}, "reading": "as_printed"}, "no gradient"),
@@ -96,6 +106,13 @@ def test_costs_that_cannot_be_are_refused_before_the_search(cost, message):
         strategy(cost=cost).check(search)
 
 
+def test_betas_may_sum_to_one():
+    """These are more than 1 as floats are usually added."""
+    names = ("one", "two", "three")
+    search = search_with(**{name: Tabled() for name in names})
+    strategy(cost=dict(zip(names, (0.33, 0.56, 0.11), strict=True))).check(search)
+
+
 def test_betas_need_no_table_before_the_search(tmp_path):
     class Dear(Tabled):
         def table(self, search):
@@ -117,10 +134,40 @@ def test_targets_that_exclude_each_other_are_refused():
     strategy(cost={"price": {"target": 3.5}, "other": {"target": 5}}).check(search)
 
 
+def limited(search, *limits):
+    return replace(search, objectives=Objectives((*search.objectives.items, *limits)))
+
+
+def test_the_lower_of_a_target_and_a_limit_is_worked_towards():
+    class Other(Tabled):
+        def table(self, search):
+            costs = {"first": {"pointwise": 3.0, "conv": 1.0}, "second": TABLE["second"]}
+            return CostTable("ms", 2.0, costs, {"first": "first", "second": "second"})
+
+    search = search_with(price=Tabled(), other=Other())
+    goals = strategy(cost={"price": {"target": 4}, "other": 0.1}).cost
+    for most, aim in ((3.5, 3.5), (4.5, 4)):
+        price, _ = resolve_costs(goals, limited(search, Objective("price", at_most=most)))
+        assert (price.target, price.aim) == (4, aim)
+    # Together with what another cost may be at most, it is the lower one that must be met.
+    goals = strategy(cost={"price": {"target": 5}, "other": {"target": 3.5}}).cost
+    resolve_costs(goals, search)
+    with pytest.raises(SpecError, match=r"at once: price 3.50 ms, other 3.50 ms"):
+        resolve_costs(goals, limited(search, Objective("price", at_most=3.5)))
+
+
+def test_limits_on_what_has_no_table_are_left_to_the_trials():
+    search = search_with(price=Tabled(), firsts=CountingEstimator())
+    limits = (Objective("firsts", at_most=1.0), Objective("price.other", at_most=1.0))
+    assert resolve_costs({}, limited(search, *limits)) == ()
+
+
 def test_relative_targets_are_of_the_reference_network():
     (cost,) = resolve_costs(strategy(cost={"price": {"target": "60% of big"}}).cost, search_with())
     assert cost.target == pytest.approx(0.6 * 22)
     assert cost.free == ("second",)
+    first_is_free = search_with(price=AdditiveEstimator())
+    assert resolve_costs(strategy(cost={"price": 0.1}).cost, first_is_free)[0].free == ()
 
 
 def two_costs(beta=0.3):
@@ -220,3 +267,73 @@ def test_floor_is_kept_where_something_lies_above_it(rows, share):
     if any(0.9 * limit + margin < p < limit - margin for p in prices):
         assert price >= 0.9 * limit
     assert price <= limit * (1 + 1e-9)
+
+
+two_priced = st.integers(1, 4).flatmap(
+    lambda n: st.lists(
+        st.lists(
+            st.tuples(st.integers(-9, 0), st.integers(0, 30), st.integers(0, 30)),
+            min_size=1,
+            max_size=4,
+        ),
+        min_size=n,
+        max_size=n,
+    )
+)
+
+
+@given(two_priced, st.integers(0, 64), st.integers(1, 6))
+def test_two_limits_and_a_floor_are_kept_by_the_best(rows, floor, count):
+    """Costs and limits that fall onto the grid (64 steps each) make it exact."""
+    names = [f"d{i}" for i in range(len(rows))]
+    scores = {n: [float(score) for score, _, _ in row] for n, row in zip(names, rows, strict=True)}
+    costs = [
+        Cost(
+            key,
+            "",
+            float(index),
+            {
+                n: tuple(float(item[index]) for item in row)
+                for n, row in zip(names, rows, strict=True)
+            },
+        )
+        for key, index in (("a", 1), ("b", 2))
+    ]
+
+    def told(choices):
+        taken = [row[i] for row, i in zip(rows, choices, strict=True)]
+        score, a, b = (sum(item[k] for item in taken) for k in range(3))
+        return score, a + 1, b + 2
+
+    every = [(told(c), c) for c in itertools.product(*(range(len(row)) for row in rows))]
+    within = [(t, c) for t, c in every if t[1] <= 64 and t[2] <= 64]
+    above = [(t, c) for t, c in within if t[2] >= floor]
+    limits = {"a": 64.0, "b": 64.0}
+    every_one = best_choices(scores, costs, limits, {"b": float(floor)}, len(every))
+    wanted = sorted(above or within, key=lambda item: (-item[0][0], item[1]))
+    assert every_one == [choices for _, choices in wanted]
+    best = best_choices(scores, costs, limits, {}, count)
+    wanted = sorted((t[0] for t, _ in within), reverse=True)[:count]
+    assert [told(choices)[0] for choices in best] == wanted
+
+
+@pytest.mark.parametrize("order", [("tight", "loose"), ("loose", "tight")])
+def test_the_one_network_within_two_limits_is_not_lost_to_a_better_that_leads_nowhere(order):
+    """Near it in both costs is a better start, and a worse one; only it can be gone on from."""
+    costs = {
+        "tight": Cost("tight", "", 0.0, {"x": (1.0001, 1.0, 1.0), "y": (1.0, 3.0)}),
+        "loose": Cost("loose", "", 0.0, {"x": (5.0, 5.0, 5.0), "y": (9.0, 1.0)}),
+    }
+    scores = {"x": (0.0, -1.0, -2.0), "y": (0.0, 0.0)}
+    limits = {"tight": 4.0, "loose": 6.0}
+    assert best_choices(scores, [costs[key] for key in order], limits, {}, 1) == [(1, 1)]
+
+
+def test_a_limit_that_a_network_costs_exactly_is_met_by_it():
+    """Added in another order, the same costs differ in their last digit."""
+    cost = Cost("c", "", 0.0, {"x": (0.1,), "y": (0.2,), "z": (0.3,)})
+    scores = dict.fromkeys(cost.rows, (0.0,))
+    limit = 0.1 + (0.2 + 0.3)
+    assert limit < (0.1 + 0.2) + 0.3
+    assert best_choices(scores, [cost], {"c": limit}, {}, 1) == [(0, 0, 0)]
+    assert best_choices(scores, [cost], {"c": limit * (1 - 1e-9)}, {}, 1) == []
