@@ -144,7 +144,7 @@ def test_examples_are_accepted(spec: Path, tmp_path: Path) -> None:
     easy = [override for override in shrunk(spec) if ".target=" in override]
     experiment = Experiment.load(spec, [*easy, *with_data(spec, tmp_path)])
     search = experiment.search(tmp_path)
-    experiment.check_limits(search)
+    experiment.check_ahead(search)
     assert search.objectives.goals
     assert experiment.references
 

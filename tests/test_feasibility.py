@@ -53,7 +53,7 @@ def limited(folder: Path, **limits: Any) -> list[str]:
     table = tables()
     table["objectives"] = {"firsts": "max", "parameters": limits}
     experiment = load(table, folder)
-    return experiment.check_limits(experiment.search(folder))
+    return experiment.check_ahead(experiment.search(folder))
 
 
 def test_the_range_is_that_of_every_network_in_a_small_space(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_from_python_an_architecture_of_another_run_is_given_as_it_is(tmp_path: 
 def test_where_nothing_is_left_for_the_strategy_it_is_told(tmp_path: Path) -> None:
     for trials, told in ((1, True), (2, False)):
         experiment = begun(tmp_path, FIRST, budget={"trials": trials})
-        notes = experiment.check_limits(experiment.search(tmp_path))
+        notes = experiment.check_ahead(experiment.search(tmp_path))
         assert any("the strategy proposes nothing" in note for note in notes) == told
 
 

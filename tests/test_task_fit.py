@@ -98,7 +98,7 @@ def test_what_fits_is_taken(
     tmp_path: Path, task: str, data: dict[str, Any], space: dict[str, Any]
 ) -> None:
     experiment = load(spec(task, data, **space), tmp_path)
-    assert experiment.check_limits(experiment.search(tmp_path)) == []
+    assert experiment.check_ahead(experiment.search(tmp_path)) == []
 
 
 def test_a_task_that_says_nothing_of_its_outputs_is_held_to_their_number_alone() -> None:
@@ -116,5 +116,5 @@ def test_a_space_without_a_slot_is_refused(tmp_path: Path) -> None:
 
 def test_a_space_of_one_architecture_gets_a_note(tmp_path: Path) -> None:
     experiment = load(spec("segmentation", MASKS, classes=1, candidates=1), tmp_path)
-    (note,) = experiment.check_limits(experiment.search(tmp_path))
+    (note,) = experiment.check_ahead(experiment.search(tmp_path))
     assert note == "space: Maps holds one architecture: there is nothing to choose"

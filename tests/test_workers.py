@@ -436,7 +436,7 @@ def test_one_card_under_two_names_is_refused_and_unlike_cards_are_told(
     with pytest.raises(SpecError, match=r"execution\.devices: one stands twice: cuda, cuda:0"):
         given("cuda", "cuda:0").search(tmp_path)
     experiment = given("cuda:0", "cuda:1")
-    notes = experiment.check_limits(experiment.search(tmp_path))
+    notes = experiment.check_ahead(experiment.search(tmp_path))
     assert any("cuda:1 is a card as cuda:1: times measured on them" in note for note in notes)
 
 

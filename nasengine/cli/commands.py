@@ -83,7 +83,7 @@ def check(options: argparse.Namespace, stop: threading.Event) -> int:
     with tempfile.TemporaryDirectory() as folder, threads(experiment.spec.threads):
         reporter = TerminalReporter(PlainConsole(stderr=True), quiet=options.json)
         search = experiment.search(Path(folder), reporter, stop, not_yet_measured)
-        limits = experiment.check_limits(search)
+        limits = experiment.check_ahead(search)
         notes = [*experiment.notes, *limits, *not_writable(search.space.graph)]
         search.pause_point()
         facts = tables.check_facts(experiment, search)

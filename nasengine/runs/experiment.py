@@ -18,6 +18,7 @@ from nasengine.objectives import Objectives
 from nasengine.plugin import Plugin
 from nasengine.plugin_name import PluginName
 from nasengine.reporter import Reporter
+from nasengine.runs import devices
 from nasengine.runs.composition import Builder, in_file, in_part, swap
 from nasengine.runs.goals import (
     ReferenceValue,
@@ -230,7 +231,7 @@ class Experiment:
         SpecError
             If it is not there.
         """
-        return _resolved(self.spec.device, "device")
+        return devices.resolved(self.spec.device, "device")
 
     def worker_devices(self) -> tuple[str, ...]:
         """Return the devices that worker processes run on, in turn.
@@ -238,21 +239,10 @@ class Experiment:
         Raises
         ------
         SpecError
-            If one is not there or stands twice, or is of another kind than the search's own: what
-            is measured on both does not compare.
+            As of `devices.beside`.
         """
-        where = "execution.devices"
-        found = tuple(_resolved(d, where) for d in self.spec.execution.devices or (self.device,))
-        if len({_card(device) for device in found}) < len(found):
-            raise SpecError(f"{where}: one stands twice: {', '.join(found)}")
-        kind, _ = _card(self.device)
-        others = [device for device in found if _card(device)[0] != kind]
-        if others:
-            raise SpecError(
-                f"{where}: {others[0]} beside device {self.device}: what is measured on both does "
-                f"not compare; set device to one of that kind"
-            )
-        return found
+        asked = self.spec.execution.devices
+        return (self.device,) if asked is None else devices.beside(self.device, asked)
 
     def search(
         self,
@@ -327,7 +317,7 @@ class Experiment:
         end = next(node.name for node in self.space.graph.nodes if node.kind == "output")
         self.task.check_outputs(search.shapes.out[end])
 
-    def check_limits(self, search: Search) -> list[str]:
+    def check_ahead(self, search: Search) -> list[str]:
         """Refuse data that are not there, and limits that nothing in the space can meet.
 
         To be called before anything is trained.
@@ -339,7 +329,7 @@ class Experiment:
 
         Returns
         -------
-        What there is to say of the other limits, such as that every network meets one.
+        What there is to say beside: of limits that every network meets, of what cannot be chosen.
 
         Raises
         ------
@@ -361,44 +351,7 @@ class Experiment:
             notes = [f"space: {name} holds one architecture: there is nothing to choose", *notes]
         if self.searches and 0 < len(search.start) == search.budget.trials:
             notes.append("start: it is all of budget.trials, and the strategy proposes nothing")
-        return [*notes, *self._unlike_devices()]
-
-    def _unlike_devices(self) -> list[str]:
-        """Say so where workers run on cards of several models."""
-        import torch
-
-        devices = [device for device in self.worker_devices() if device != "cpu"]
-        models = {device: torch.cuda.get_device_name(device) for device in devices}
-        if len({*models.values()}) < 2:
-            return []
-        listed = ", ".join(f"{device} is {model}" for device, model in models.items())
-        return [f"execution.devices: {listed}: times measured on them do not compare"]
-
-
-def _card(device: str) -> tuple[str, int]:
-    """Return what a device is, however it is written: ``cuda`` is ``cuda:0``."""
-    kind, _, index = device.partition(":")
-    return kind, int(index or 0)
-
-
-def _resolved(asked: str, where: str) -> str:
-    """Return the device that a spec's stands for.
-
-    Raises
-    ------
-    SpecError
-        If it is not there.
-    """
-    import torch
-
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    count, (kind, index) = torch.cuda.device_count(), _card(asked)
-    if kind == "cuda" and index >= count:
-        there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(count))])
-        found = "" if count else ", and torch finds no CUDA"
-        raise SpecError(f"{where}: {asked!r} is asked for{found}; on this machine: {there}")
-    return asked
+        return [*notes, *devices.unlike(self.worker_devices())]
 
 
 def _sure(value: T | None) -> T:

@@ -96,7 +96,7 @@ def run(
     with _engine(experiment, folder, reporter, stop) as engine:
         folder.storage.set_fact("finished", False)
         if not len(engine.history):
-            for note in experiment.check_limits(engine.search):
+            for note in experiment.check_ahead(engine.search):
                 engine.search.reporter.note(note)
         else:
             engine.search.reporter.note(_so_far(engine))

@@ -171,7 +171,7 @@ def check_first(
     """
     with threads(experiment.spec.threads):
         search = experiment.search(folder, reporter, stop, not_yet_measured)
-        experiment.check_limits(search)
+        experiment.check_ahead(search)
         search.pause_point()
 
 
