@@ -20,13 +20,14 @@ from nasengine.plugin_name import PluginName
 from nasengine.reporter import Reporter
 from nasengine.runs import devices
 from nasengine.runs.composition import Builder, in_file, in_part, swap
+from nasengine.runs.feasibility import check_limits
 from nasengine.runs.goals import (
     ReferenceValue,
     known_metrics,
     nearest_reference,
     objectives_of,
 )
-from nasengine.runs.limits_together import check_limits
+from nasengine.runs.limits_together import check_together
 from nasengine.runs.spec import GoalTable, Spec, Table, check_spec, override, read_toml
 from nasengine.search import Budget, Search
 from nasengine.space import SearchSpace
@@ -345,7 +346,8 @@ class Experiment:
             if isinstance(wanted, GoalTable)
         }
         with in_file(self.source):
-            notes = check_limits(search, known_metrics(search), given)
+            metrics = known_metrics(search)
+            notes = check_limits(search, metrics, given) + check_together(search, metrics)
         if self.searches and self.space.size == 1:
             name = type(self.space).__name__
             notes = [f"space: {name} holds one architecture: there is nothing to choose", *notes]

@@ -19,7 +19,6 @@ from nasengine.estimator import CostTable
 from nasengine.moves import enumerate_all, neighbours, sample
 from nasengine.objectives import Objective
 from nasengine.quantities import format_quantity
-from nasengine.runs import feasibility
 from nasengine.runs.feasibility import Value, counted_value, has_cuts, has_table, table_value
 from nasengine.search import Search
 from nasengine.trial import Metric
@@ -32,17 +31,6 @@ _EVERY = 5_000
 _SAMPLES, _STARTS, _WEIGHINGS = 300, 5, 400
 _SURE = 1e-6
 """Relative: by how much the bound must be above zero."""
-
-
-def check_limits(
-    search: Search, metrics: Mapping[str, Metric], given: Mapping[str, Mapping[str, object]]
-) -> list[str]:
-    """Refuse limits that cannot be met, each alone or all together; return what else to say.
-
-    See `feasibility.check_limits` and `check_together`.
-    """
-    alone = feasibility.check_limits(search, metrics, given)
-    return [*alone, *check_together(search, metrics)]
 
 
 def check_together(search: Search, metrics: Mapping[str, Metric]) -> list[str]:
