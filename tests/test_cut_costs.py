@@ -17,8 +17,9 @@ from nasengine.history import History
 from nasengine.moves import enumerate_all
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import build
-from nasengine.runs.feasibility import SAMPLES, check_limits, metric_range
+from nasengine.runs.feasibility import check_limits
 from nasengine.runs.goals import known_metrics
+from nasengine.runs.ranges import SAMPLES, metric_range
 from nasengine.search import Search
 from nasengine.strategies.darts import Darts
 from nasengine.testing.stubs import tiny_search

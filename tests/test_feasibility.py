@@ -15,8 +15,9 @@ from nasengine.estimator import Candidate, Estimator
 from nasengine.estimators.parameters import Parameters
 from nasengine.moves import enumerate_all
 from nasengine.objectives import Objective, Objectives
-from nasengine.runs import feasibility
-from nasengine.runs.feasibility import SAMPLES, measure_few, metric_range
+from nasengine.runs import ranges
+from nasengine.runs.feasibility import check_limits
+from nasengine.runs.ranges import SAMPLES, measure_few, metric_range
 from nasengine.search import Search
 from nasengine.spaces.light_sdi import LightSDI
 from nasengine.testing.stubs import tiny_search
@@ -108,8 +109,6 @@ def wide(estimator: Estimator, *limits: Objective) -> tuple[Search, dict[str, Me
 
 
 def refused(estimator: Estimator, limit: Objective) -> list[str]:
-    from nasengine.runs.feasibility import check_limits
-
     return check_limits(*wide(estimator, limit), {})
 
 
@@ -150,7 +149,7 @@ def few(estimator: Slow, monkeypatch: pytest.MonkeyPatch, **estimators: Estimato
     search = tiny_search(
         LightSDI(width=2, classes=1), estimators={**estimators, "firsts": estimator}
     )
-    monkeypatch.setattr(feasibility.time, "monotonic", lambda: estimator.clock[-1])
+    monkeypatch.setattr(ranges.time, "monotonic", lambda: estimator.clock[-1])
     return measure_few(search, "firsts", ["unet"])
 
 
@@ -158,7 +157,7 @@ def test_what_is_timed_is_told_of_by_a_few_networks(monkeypatch: pytest.MonkeyPa
     """The ends of what is counted first, the references soon: dear ones end it."""
     found = few(Slow(clock=[0.0]), monkeypatch, parameters=Parameters())
     assert [list(found.references), len(found.networks), found.reason] == [["unet"], 3, ""]
-    monkeypatch.setattr(feasibility, "MEASURED_SECONDS", 1000.0)
+    monkeypatch.setattr(ranges, "MEASURED_SECONDS", 1000.0)
     found = few(Slow(clock=[0.0]), monkeypatch, parameters=Parameters())
     told = found.range("firsts")
     assert len(found.networks) == 6 and told.smallest <= told.median <= told.largest

@@ -13,8 +13,8 @@ from nasengine.cli import main
 from nasengine.errors import SpecError
 from nasengine.estimator import CostTable, Estimator
 from nasengine.objectives import Objective, Objectives
-from nasengine.runs.feasibility import counted_value
 from nasengine.runs.limits_together import check_together
+from nasengine.runs.ranges import counted_value
 from nasengine.search import Search
 from nasengine.spaces.light_sdi import LightSDI
 from nasengine.spaces.nas_bench_201 import NASBench201

@@ -18,8 +18,8 @@ from nasengine.metric_names import estimator_of, is_primary, own_name
 from nasengine.objectives import Objective
 from nasengine.quantities import format_bytes, format_duration, format_quantity, format_size
 from nasengine.runs.experiment import Experiment
-from nasengine.runs.feasibility import Few, measure_few, metric_range, predicted_range
 from nasengine.runs.goals import known_metrics
+from nasengine.runs.ranges import Few, measure_few, metric_range, predicted_range
 from nasengine.runs.result import compare
 from nasengine.runs.run import Outcome
 from nasengine.runs.spec import GoalTable

@@ -1,267 +1,31 @@
-"""Which values the space's networks have, and whether anything can meet the limits asked for.
+"""Whether anything in the space can meet the limits asked for.
 
-Limits are refused by estimators that count (`Estimator.counts`): nothing is timed, nothing
-trained. What is timed is told of, by a few networks.
+They are refused by estimators that count (`Estimator.counts`): nothing is timed, nothing trained.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from statistics import median
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from nasengine.architecture import Architecture
-from nasengine.canonical import meanings
 from nasengine.errors import SpecError
-from nasengine.estimator import Candidate
-from nasengine.metric_names import estimator_of, is_primary, own_name
-from nasengine.moves import enumerate_all, neighbours, sample
+from nasengine.moves import neighbours
 from nasengine.quantities import format_quantity
-from nasengine.runs.execution import Job
-from nasengine.runs.measuring import measure
+from nasengine.runs.ranges import (
+    Range,
+    Value,
+    counted_value,
+    draw_values,
+    has_cuts,
+    has_table,
+    range_of,
+)
 from nasengine.search import Search
 from nasengine.trial import Metric
 
-SAMPLES = 300
-SECONDS = 1.0
-"""Samples are no more than these, and take no longer; 20 are taken however long it takes."""
-
-MEASURED_SECONDS = 10.0
-"""No network is measured for a range when those after the first have taken so long."""
-
-_LEAST = 20
-_MEASURED = 4  # networks drawn, beside the cheapest and the dearest
 _STARTS = 3
-
-Value = Callable[[Architecture], float | None]
-"""A metric's value of a network; None where it cannot be measured."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """What a metric comes to over a space.
-
-    Parameters
-    ----------
-    smallest, median, largest
-        In the metric's unit.
-    exact
-        Whether smallest and largest are those of the whole space, or of the sampled networks.
-    """
-
-    smallest: float
-    median: float
-    largest: float
-    exact: bool
-
-    def text(self, unit: str) -> str:
-        """Say it.
-
-        Examples
-        --------
-        >>> Range(310e3, 900e3, 1.97e6, exact=True).text("parameters")
-        '310.00k to 1.97M'
-        """
-        return f"{format_quantity(self.smallest, unit)} to {format_quantity(self.largest, unit)}"
-
-
-def metric_range(search: Search, name: str) -> Range | None:
-    """Return what a metric comes to over the space; None if that would have to be timed or trained.
-
-    Smallest and largest are exact in a small space, and for a metric with a cost table where no
-    candidate cuts its connection; else they are those of up to 300 networks, drawn by the seed,
-    and of the cheapest and the dearest by the table. The median is that of networks drawn.
-
-    Parameters
-    ----------
-    search
-        The search.
-    name
-        A metric's full name: ``parameters``, ``memory.training``.
-    """
-    value = counted_value(search, name)
-    return None if value is None else _range(search, name, value)
-
-
-def predicted_range(search: Search, key: str) -> Range:
-    """Return what a cost comes to by its table, where that was timed: as good as predictions."""
-    predict = search.cost_table(key).predict
-    drawn = [value for _, value in _drawn(search, key, predict)]
-    every = [*drawn, *map(predict, _ends(search, key))]
-    return Range(min(every), median(drawn), max(every), exact=False)
-
-
-@dataclass(frozen=True)
-class Few:
-    """What an estimator measured of a few networks: by its own names of metrics.
-
-    Parameters
-    ----------
-    networks
-        Of the space.
-    references
-        Reference networks, by name.
-    reason
-        Why one could not be measured; empty where all could.
-    """
-
-    networks: Sequence[Mapping[str, float]]
-    references: Mapping[str, Mapping[str, float]]
-    reason: str = ""
-
-    def values(self, metric: str) -> list[float]:
-        """Return a metric of the space's networks."""
-        return [found[metric] for found in self.networks if metric in found]
-
-    def range(self, metric: str) -> Range | None:
-        """Return what a metric ranges over; None where it has no value."""
-        values = self.values(metric)
-        return Range(min(values), median(values), max(values), exact=False) if values else None
-
-
-def measure_few(search: Search, key: str, references: Sequence[str]) -> Few:
-    """Measure a few networks by one estimator, for some seconds.
-
-    Those are the cheapest and the dearest by another metric that is counted, the references, and
-    some that are drawn. The first may take as long as it takes: an estimator may get to know the
-    machine by it.
-    """
-    known = {reference: search.space.reference(reference) for reference in references}
-    first, *others = (("", architecture) for architecture in _telling(search, key))
-    networks = [first, *known.items(), *others]
-    few: list[Mapping[str, float]] = []
-    found: dict[str, Mapping[str, float]] = {}
-    reason, end = "", math.inf
-    alone = replace(search, estimators={key: search.estimators[key]})
-    primary = search.estimators[key].metrics(search)[0].name
-    with search.reporter.progress(f"what {key} ranges over", len(networks)) as progress:
-        for reference, architecture in networks:
-            if few and time.monotonic() > end:
-                break
-            measured = measure(alone, Job("range", architecture, stop_early=False))
-            values = {own_name(name, primary): m.value for name, m in measured.measurements.items()}
-            if measured.reason:
-                reason = measured.reason.removeprefix(f"{key}: ")
-            elif reference:
-                found[reference] = values
-            else:
-                few.append(values)
-            end = min(end, time.monotonic() + MEASURED_SECONDS)
-            progress.advance()
-    return Few(few, found, reason)
-
-
-def _telling(search: Search, key: str) -> list[Architecture]:
-    """Return networks that show a range: the ends of what is counted, and some drawn."""
-    tabled = [name for name in search.estimators if has_table(search, name)]
-    ends = _ends(search, tabled[0]) if tabled else []
-    rng = search.stream("range", key)
-    drawn = [sample(search.space.decisions, rng) for _ in range(_MEASURED)]
-    return list(dict.fromkeys([*ends, *drawn]))
-
-
-def counted_value(search: Search, name: str) -> Value | None:
-    """Return what counts a metric of a network; None where it would be timed or trained."""
-    estimator = search.estimators[estimator_of(name)]
-    if not estimator.counts:
-        return None
-    own = own_name(name, estimator.metrics(search)[0].name)
-
-    def value(architecture: Architecture) -> float | None:
-        try:
-            found = estimator.measure(Candidate(architecture, search, "range", {}))
-        except Exception:  # noqa: BLE001 a candidate may raise anything; the search will tell
-            return None
-        return found[own].value if own in found and math.isfinite(found[own].value) else None
-
-    return value
-
-
-def _range(search: Search, name: str, value: Value) -> Range | None:
-    table = table_value(search, name)
-    small, cut = search.space.size <= SAMPLES, has_cuts(search)
-    ends = _ends_of_table(search, name, value) if table else []
-    found = [v for _, v in _drawn(search, name, value if small and cut else table or value)]
-    if not found:
-        return None
-    if small and cut:
-        ends = []  # Every network was measured: no prediction widens that.
-    exact = small or (table is not None and not cut)
-    return Range(min([*found, *ends]), median(found), max([*found, *ends]), exact)
-
-
-def has_cuts(search: Search) -> bool:
-    """Say whether a candidate cuts its connection: then costs are no plain sums over slots."""
-    return "zero" in meanings(search.space.graph).values()
-
-
-def _surely_within(search: Search, name: str) -> tuple[float, float]:
-    """Return what no network's cost can be below or above, by the metric's table."""
-    table = search.cost_table(name)
-    rows = table.per_decision()
-    costs = [
-        [rows[d][choice] for choice in choices]
-        for d, choices in search.space.decisions.items()
-        if d in rows
-    ]
-    graph = search.space.graph
-    cut = sum(table.operations.values())
-    cut += sum(cost * (len(graph[name].inputs) - 1) for name, cost in table.sums.items())
-    known = bool(table.operations or table.sums)  # Else `fixed` may hold what a cut takes out.
-    low = table.fixed - cut + sum(min(0.0, *row) for row in costs) if known else -math.inf
-    return low, table.fixed + sum(max(0.0, *row) for row in costs) + sum(table.zeros.values())
-
-
-def has_table(search: Search, name: str) -> bool:
-    """Say whether a metric is counted and has a cost table."""
-    return is_primary(name) and search.estimators[name].has_table and search.estimators[name].counts
-
-
-def table_value(search: Search, name: str) -> Value | None:
-    """Return the prediction of a metric's cost table, where it is counted and has one."""
-    return search.cost_table(name).predict if has_table(search, name) else None
-
-
-def _ends_of_table(search: Search, name: str, value: Value) -> list[float]:
-    """Return the cheapest and the dearest network, by the table and as measured.
-
-    A network may cost less than the table says, where what a cut leaves without use falls away.
-    """
-    predict = search.cost_table(name).predict
-    ends = [v for end in _ends(search, name) for v in (predict(end), value(end))]
-    return [end for end in ends if end is not None]
-
-
-def _ends(search: Search, name: str) -> list[Architecture]:
-    """Return the network of the cheapest choices by a cost table, and that of the dearest."""
-    rows = search.cost_table(name).per_decision()
-    return [
-        Architecture(
-            {
-                decision: pick(choices, key=lambda c, d=decision: rows.get(d, {}).get(c, 0.0))  # type: ignore[misc]
-                for decision, choices in search.space.decisions.items()
-            }
-        )
-        for pick in (min, max)
-    ]
-
-
-def _drawn(search: Search, name: str, value: Value) -> Iterator[tuple[Architecture, float]]:
-    """Yield networks with their value: all of a small space, else up to 300 of it."""
-    decisions, rng = search.space.decisions, search.stream("range", name)
-    every: Iterator[Architecture] = enumerate_all(decisions)
-    if search.space.size > SAMPLES:
-        every = (sample(decisions, rng) for _ in range(SAMPLES))
-    started = time.monotonic()
-    for number, architecture in enumerate(every):
-        late = time.monotonic() - started > SECONDS
-        if late and number >= _LEAST and search.space.size > SAMPLES:
-            return
-        found = value(architecture)
-        if found is not None:
-            yield architecture, found
 
 
 def check_limits(
@@ -288,7 +52,7 @@ def check_limits(
     for limit in search.objectives.limits:
         metric, written = metrics[limit.metric], given.get(limit.metric, {})
         value = counted_value(search, limit.metric)
-        found = None if value is None else _range(search, limit.metric, value)
+        found = None if value is None else range_of(search, limit.metric, value)
         if value is None or found is None:
             continue
         for key, asked in (("at_most", limit.at_most), ("at_least", limit.at_least)):
@@ -296,21 +60,29 @@ def check_limits(
                 continue
             said = _said(f"objectives.{limit.metric}.{key}", written.get(key), asked, metric.unit)
             sign = 1 if key == "at_most" else -1
-            nearest, farthest = sorted((sign * found.smallest, sign * found.largest))
-            if nearest > sign * asked and not found.exact:
-                nearest = min(nearest, _climbed(search, limit.metric, value, sign))
+            nearest = _nearest(search, limit.metric, value, found, sign, asked)
             if nearest > sign * asked:
                 reached = _reaching(found, sign * nearest)
                 text = f"{said}; the space's networks have {reached.text(metric.unit)}"
-                (
-                    problems if _sure(search, metric, limit.metric, found, sign, asked) else notes
-                ).append(text if found.exact else f"{text}, as far as was looked")
-            elif farthest <= sign * asked:
+                text += "" if found.exact else ", as far as was looked"
+                is_sure = _sure(search, metric, limit.metric, found, sign, asked)
+                (problems if is_sure else notes).append(text)
+            elif max(sign * found.smallest, sign * found.largest) <= sign * asked:
                 whole = "every network" if found.exact else "every network that was drawn"
                 notes.append(f"{said}: {whole} of the space meets it ({found.text(metric.unit)})")
     if problems:
         raise SpecError("\n".join(problems))
     return notes
+
+
+def _nearest(
+    search: Search, name: str, value: Value, found: Range, sign: int, asked: float
+) -> float:
+    """Return the least of sign times a metric, looked for further where none meets the limit."""
+    nearest = min(sign * found.smallest, sign * found.largest)
+    if nearest <= sign * asked or found.exact:
+        return nearest
+    return min(nearest, _climbed(search, name, value, sign))
 
 
 def _sure(search: Search, metric: Metric, name: str, found: Range, sign: int, asked: float) -> bool:
@@ -339,7 +111,7 @@ def _reaching(found: Range, value: float) -> Range:
 
 def _climbed(search: Search, name: str, value: Value, sign: int) -> float:
     """Return the least of sign times a metric that climbing from the best drawn networks finds."""
-    starts = sorted(_drawn(search, name, value), key=lambda pair: sign * pair[1])[:_STARTS]
+    starts = sorted(draw_values(search, name, value), key=lambda pair: sign * pair[1])[:_STARTS]
     return min(_climb(search, value, sign, start) for start in starts)
 
 
@@ -355,3 +127,20 @@ def _climb(search: Search, value: Value, sign: int, start: tuple[Architecture, f
         if least[0] >= best:
             return best
         best, at = least
+
+
+def _surely_within(search: Search, name: str) -> tuple[float, float]:
+    """Return what no network's cost can be below or above, by the metric's table."""
+    table = search.cost_table(name)
+    rows = table.per_decision()
+    costs = [
+        [rows[d][choice] for choice in choices]
+        for d, choices in search.space.decisions.items()
+        if d in rows
+    ]
+    graph = search.space.graph
+    cut = sum(table.operations.values())
+    cut += sum(cost * (len(graph[name].inputs) - 1) for name, cost in table.sums.items())
+    known = bool(table.operations or table.sums)  # Else `fixed` may hold what a cut takes out.
+    low = table.fixed - cut + sum(min(0.0, *row) for row in costs) if known else -math.inf
+    return low, table.fixed + sum(max(0.0, *row) for row in costs) + sum(table.zeros.values())

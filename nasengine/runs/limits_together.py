@@ -19,7 +19,7 @@ from nasengine.estimator import CostTable
 from nasengine.moves import enumerate_all, neighbours, sample
 from nasengine.objectives import Objective
 from nasengine.quantities import format_quantity
-from nasengine.runs.feasibility import Value, counted_value, has_cuts, has_table, table_value
+from nasengine.runs.ranges import Value, counted_value, has_cuts, has_table, table_value
 from nasengine.search import Search
 from nasengine.trial import Metric
 
