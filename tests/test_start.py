@@ -47,6 +47,15 @@ def test_what_it_begins_with_stands_in_the_resolved_spec(tmp_path: Path) -> None
     assert len(more) == 4
 
 
+def test_a_file_that_it_begins_with_is_read_once(tmp_path: Path) -> None:
+    """What was checked is what is run, though the file is written to meanwhile."""
+    (tmp_path / "known.json").write_text(json.dumps(FIRST))
+    experiment = begun(tmp_path, "known.json")
+    with session.begin(experiment, tmp_path / "runs") as folder:
+        (tmp_path / "known.json").write_text("{}")
+        assert [dict(a) for a in experiment.search(folder.path).start] == [FIRST]
+
+
 def load_path(folder: Path, *start: Any) -> Path:
     begun(folder, *start)
     return folder / "spec.toml"

@@ -122,6 +122,9 @@ class Workers(Executor):
         kind = event.pop("event")
         if kind == "ended":
             return self._died(worker)
+        if kind == "taken":
+            worker.begin_time()
+            return None
         if kind == "measured":
             worker.deadline = math.inf
             worker.used = True
@@ -215,13 +218,14 @@ class _Worker:
         self._process.wait()
         events.put((self, {"event": "ended"}))
 
+    def begin_time(self) -> None:
+        """Let the time of its job begin: starting a process and loading torch is not its own."""
+        self.taken = time.monotonic()
+        self.deadline = self.taken + self._allowed
+
     def tell(self, reporter: Reporter, kind: str, event: dict[str, Any]) -> None:
         """Pass on what the worker tells."""
-        if kind == "taken":
-            # The time to start a process and load torch is not the candidate's.
-            self.taken = time.monotonic()
-            self.deadline = self.taken + self._allowed
-        elif kind == "note":
+        if kind == "note":
             reporter.note(event["text"])
         elif kind == "warning":
             reporter.warn(event["text"])
