@@ -87,26 +87,30 @@ def objectives_of(
             raise SpecError(f"objectives.{name}: no such metric; {near}")
         _refuse_test(name, metrics)
         table = wanted if isinstance(wanted, GoalTable) else GoalTable(goal=wanted)
-        where = f"objectives.{name}"
-        if not table.model_dump(exclude_none=True):
-            raise SpecError(f"{where}: a goal, at_most, at_least or among_best is needed")
-        limits = [
-            _limit(limit, f"{where}.{key}", name, metrics[name].unit, search, reference_value)
-            for key, limit in (("at_most", table.at_most), ("at_least", table.at_least))
-        ]
-        most, least = limits
-        if most is not None and least is not None and least > most:
-            raise SpecError(f"{where}: at_least {table.at_least} is above at_most {table.at_most}")
-        share = _share(table.among_best, f"{where}.among_best", name, search)
-        # What a search is asked for goes before what a metric usually is better for.
-        better = table.goal or metrics[name].direction
-        screen = None if share == 1 else Screen(share, better)
-        if table.goal is not None or screen is not None or limits != [None, None]:
-            items.append(Objective(name, table.goal, most, least, screen))
-    objectives = Objectives(tuple(items))
+        items.append(_objective(name, table, metrics[name], search, reference_value))
+    # Nothing is asked by a relative limit before its reference is measured, and by a share of 100%.
+    objectives = Objectives(tuple(item for item in items if item != Objective(item.metric)))
     if not objectives.goals:
         raise SpecError('objectives: one with a goal ("max" or "min") is needed')
     return objectives
+
+
+def _objective(
+    name: str, table: GoalTable, metric: Metric, search: Search, reference_value: ReferenceValue
+) -> Objective:
+    where = f"objectives.{name}"
+    if not table.model_dump(exclude_none=True):
+        raise SpecError(f"{where}: a goal, at_most, at_least or among_best is needed")
+    most, least = (
+        _limit(limit, f"{where}.{key}", name, metric.unit, search, reference_value)
+        for key, limit in (("at_most", table.at_most), ("at_least", table.at_least))
+    )
+    if most is not None and least is not None and least > most:
+        raise SpecError(f"{where}: at_least {table.at_least} is above at_most {table.at_most}")
+    share = _share(table.among_best, f"{where}.among_best", name, search)
+    # What a search is asked for goes before what a metric usually is better for.
+    screen = None if share == 1 else Screen(share, table.goal or metric.direction)
+    return Objective(name, table.goal, most, least, screen)
 
 
 def _refuse_test(name: str, metrics: Mapping[str, Metric]) -> None:
