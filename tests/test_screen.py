@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_spec import STUBS, load, tables
 
 from nasengine.architecture import Architecture
-from nasengine.errors import SpecError
+from nasengine.errors import EstimationFailed, SpecError
 from nasengine.estimator import Candidate, Estimator
 from nasengine.files import read_json, write_json
 from nasengine.history import History
@@ -210,6 +210,24 @@ def test_a_kill_behind_a_screen_costs_no_second_measurement_before_it(tmp_path: 
     assert len(killing.asked) == kills
     assert history[0].status is Status.FAILED
     assert list(history[0].measurements) == ["quick"]
+
+
+class Failing(Made):
+    """Cannot measure, as a latency on a busy machine."""
+
+    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
+        self.asked.append(candidate.label)
+        raise EstimationFailed("busy")
+
+
+def test_what_failed_before_a_screen_is_not_asked_again_behind_it(tmp_path: Path) -> None:
+    search = screened_search(tmp_path, trials=1)
+    failing = Failing(asked=[])
+    search = replace(search, estimators={"timed": failing, **search.estimators})
+    history = searched(search)
+    assert failing.asked == ["trial-0"]
+    assert history[0].status is Status.COMPLETE
+    assert history[0].reason == "timed: busy"
 
 
 def test_what_dies_behind_a_screen_keeps_its_value_there(tmp_path: Path) -> None:

@@ -146,9 +146,9 @@ def test_a_worker_that_dies_costs_one_trial(
 
 def test_what_workers_are_given_and_answer_is_read_as_it_was_written() -> None:
     known = {"other": Measurement(1.0, {"std": 0.1}), "bare": Measurement(2.0)}
-    job = Job("trial-7", Architecture({"first": "conv"}), False, True, known, 3.5)
+    job = Job("trial-7", Architecture({"first": "conv"}), False, True, known, 3.5, {"bad": "why"})
     assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
-    measured = Measured(Status.FAILED, known, "why", 4.5)
+    measured = Measured(Status.FAILED, known, "why", 4.5, {"bad": "why"})
     assert Measured.from_json(json.loads(json.dumps(measured.to_json()))) == measured
 
 

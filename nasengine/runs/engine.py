@@ -120,7 +120,7 @@ class Engine:
                     if not self._under_way:
                         break
                     job, measured = self.executor.wait()
-                    self._end(job.label, measured)
+                    self._end(job, measured)
         except (Interrupted, InputError, StorageError):
             # What the user or the disk did is no attempt of the candidate's.
             with suppress(StorageError):
@@ -252,14 +252,15 @@ class Engine:
         attempts = self.storage.begin(trial, left_behind, self.seconds)
         self.history.record(trial)
         self._under_way[label] = trial
+        job = _job(label, trial)
         if twin is not None:
             told = f"as trial {twin.number}"
-            self._end(label, Measured(twin.status, twin.measurements, told, trial.seconds))
+            self._end(job, Measured(twin.status, twin.measurements, told, trial.seconds))
         elif attempts > MAX_ATTEMPTS:
             told = f"the process died {MAX_ATTEMPTS} times at the same point of measuring it"
-            self._end(label, Measured(Status.FAILED, trial.measurements, told, trial.seconds))
+            self._end(job, Measured(Status.FAILED, trial.measurements, told, trial.seconds))
         else:
-            self.executor.begin(_job(label, trial))
+            self.executor.begin(job)
 
     def _measured_before(self, trial: Trial) -> Trial | None:
         """Return the ended trial that a strategy proposes again; it is not measured twice.
@@ -272,17 +273,17 @@ class Engine:
         ended = (t for t in self.history if t.key == trial.key and t.status not in unknown)
         return next(ended, None)
 
-    def _end(self, label: str, measured: Measured) -> None:
+    def _end(self, job: Job, measured: Measured) -> None:
         """Record how a trial ended, or ask its screens, keep what it has and measure it further."""
-        trial = self._under_way.pop(label)
+        trial = self._under_way.pop(job.label)
         if measured.status is Status.RUNNING:
             others = [t for t in [*self.history, *self._under_way.values()] if t.key != trial.key]
             measured = held_against(self.search, measured, trial.measurements, others)
         trial = _as_measured(trial, measured)
         if trial.status is Status.RUNNING:
             self.storage.keep_measured(trial)
-            self._under_way[label] = trial
-            self.executor.begin(_job(label, trial))
+            self._under_way[job.label] = trial
+            self.executor.begin(job.after(measured))
             return
         self.storage.finish(trial, self.seconds)
         self.history.record(trial)

@@ -36,6 +36,8 @@ class Job:
         Measurements that need not be made again.
     spent
         Seconds that these took: an executor with a timeout allows so much less.
+    failed
+        Estimators that failed meanwhile, with why: they are not asked again.
     """
 
     label: str
@@ -44,10 +46,13 @@ class Job:
     final: bool = False
     known: Mapping[str, Measurement] = field(default_factory=dict)
     spent: float = 0.0
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def after(self, measured: Measured) -> Job:
         """Return what is left of it where it was measured in part."""
-        return replace(self, known=measured.measurements, spent=measured.seconds)
+        return replace(
+            self, known=measured.measurements, spent=measured.seconds, failed=measured.failed
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -77,12 +82,15 @@ class Measured:
         Why it is not complete; empty otherwise.
     seconds
         Wall time of measuring, and what the job had `spent`.
+    failed
+        Estimators that failed, the job's `failed` among them, with why.
     """
 
     status: Status
     measurements: Mapping[str, Measurement]
     reason: str
     seconds: float
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""

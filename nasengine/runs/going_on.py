@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from nasengine.metric_names import estimator_of, own_name
@@ -35,7 +36,7 @@ def held_against(
     found = with_bars(measured.measurements, new)
     told = _say_held_back(search, found)
     status = Status.SCREENED if told else Status.RUNNING
-    return Measured(status, found, told, measured.seconds)
+    return replace(measured, status=status, measurements=found, reason=told)
 
 
 def say_broken(search: Search, found: Mapping[str, Measurement]) -> str:

@@ -56,25 +56,26 @@ def measure_on(search: Search, job: Job) -> Measured:
     Interrupted
         If the search was asked to stop; between two estimators, or where one allows it.
     """
-    began, found = time.monotonic(), dict(job.known)
-    status, reason = _measure_into(found, search, job)
-    return Measured(status, found, reason, job.spent + time.monotonic() - began)
+    began, found, failed = time.monotonic(), dict(job.known), dict(job.failed)
+    status, reason = _measure_into(found, failed, search, job)
+    return Measured(status, found, reason, job.spent + time.monotonic() - began, failed)
 
 
-def _measure_into(found: dict[str, Measurement], search: Search, job: Job) -> tuple[Status, str]:
-    """Add measurements to those that were found before; return how it stands, and why."""
-    failures: dict[str, str] = {}
+def _measure_into(
+    found: dict[str, Measurement], failed: dict[str, str], search: Search, job: Job
+) -> tuple[Status, str]:
+    """Add what is found to what was before, and what fails; return how it stands, and why."""
     needed = {*search.estimators}
     if job.stop_early:
         needed = {estimator_of(objective.metric) for objective in search.objectives.items}
     for key, estimator in by_effort(search.estimators):
-        if key in found:
+        if key in found or key in failed:
             continue
         search.pause_point()
         telling = replace(search, reporter=_telling_of(search, job, key))
         reason = _failure(key, estimator, Candidate(job.architecture, telling, job.label, found))
         if reason:
-            failures[key] = reason
+            failed[key] = reason
             if not estimator.counts:  # What only counts holds nothing, and this takes 0.1 s.
                 free_memory()
         if job.stop_early and (told := say_broken(search, found)):
@@ -83,8 +84,8 @@ def _measure_into(found: dict[str, Measurement], search: Search, job: Job) -> tu
             break
         if not reason and _is_break(search, job, key, found):
             return Status.RUNNING, ""
-    told = "; ".join(f"{key}: {reason}" for key, reason in failures.items())
-    return (Status.FAILED if failures.keys() & needed else Status.COMPLETE), told
+    told = "; ".join(f"{key}: {reason}" for key, reason in failed.items())
+    return (Status.FAILED if failed.keys() & needed else Status.COMPLETE), told
 
 
 def _is_break(search: Search, job: Job, key: str, found: Mapping[str, Measurement]) -> bool:

@@ -242,7 +242,8 @@ class _Worker:
     def ended(self, status: Status, reason: str) -> tuple[Job, Measured]:
         """Return how its job ended without an answer: it has what it had before."""
         took = 0.0 if self.taken is None else time.monotonic() - self.taken
-        return self.job, Measured(status, self.job.known, reason, self.job.spent + took)
+        job = self.job
+        return job, Measured(status, job.known, reason, job.spent + took, job.failed)
 
     def finish_progress(self) -> None:
         """Close what a dead worker left open."""
