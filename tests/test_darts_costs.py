@@ -1,6 +1,8 @@
 """Costs of a gradient search: settings, equation (4), the knapsack that derives under limits."""
 
 import itertools
+import math
+import random
 from dataclasses import replace
 from typing import ClassVar
 
@@ -9,12 +11,16 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from test_cut_costs import Gated
+from test_cut_costs import search_of as search_with_cuts
 
 from nasengine.errors import SpecError
 from nasengine.estimator import CostTable, Estimator
 from nasengine.objectives import Objective, Objectives
+from nasengine.strategies import cut_derivation
 from nasengine.strategies.architecture_loss import ArchitectureLoss, Penalty
 from nasengine.strategies.costs import Cost, resolve_costs
+from nasengine.strategies.cut_derivation import best_within
 from nasengine.strategies.darts import Darts
 from nasengine.strategies.derivation import best_choices
 from nasengine.testing.stubs import (
@@ -104,6 +110,24 @@ def test_costs_that_cannot_be_are_refused_before_the_search(cost, message):
     search = search_with(price=Tabled(), twice=Tabled(scale=2.0), firsts=CountingEstimator())
     with pytest.raises(SpecError, match=message):
         strategy(cost=cost).check(search)
+
+
+def test_a_table_that_forgets_a_choice_is_refused_when_it_is_made(tmp_path):
+    """And not only when it is read again: by a resume, or by a worker."""
+
+    class Forgetful(Tabled):
+        lacks: str
+
+        def table(self, search):
+            made = super().table(search)
+            first = {name: cost for name, cost in made.costs["first"].items() if name != self.lacks}
+            kept = {"first": first, "second": made.costs["second"]}
+            kept = {slot: row for slot, row in kept.items() if slot != self.lacks}
+            return replace(made, costs=kept)
+
+    for lacks, told in (("conv", "slot 'first' lacks 'conv'"), ("second", "slot 'second' lacks")):
+        with pytest.raises(SpecError, match=f"estimators.price: its cost table .*: {told}"):
+            search_with(price=Forgetful(lacks=lacks)).cost_table("price")
 
 
 def test_betas_may_sum_to_one():
@@ -337,3 +361,70 @@ def test_a_limit_that_a_network_costs_exactly_is_met_by_it():
     assert limit < (0.1 + 0.2) + 0.3
     assert best_choices(scores, [cost], {"c": limit}, {}, 1) == [(0, 0, 0)]
     assert best_choices(scores, [cost], {"c": limit * (1 - 1e-9)}, {}, 1) == []
+
+
+def counted_costs(length):
+    search = search_with_cuts(Gated(length=length))
+    goals = strategy(cost={"parameters": 0.0, "flops": 0.0}).cost
+    return search.space.decisions, resolve_costs(goals, search)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_the_best_within_limits_are_those_of_exhaustive_search_where_choices_cut(
+    listed, monkeypatch
+):
+    monkeypatch.setattr(cut_derivation, "LISTED", 36 * listed)
+    decisions, costs = counted_costs(1)
+    every = list(itertools.product(*(range(len(choices)) for choices in decisions.values())))
+    named = {e: {n: c[i] for (n, c), i in zip(decisions.items(), e, strict=True)} for e in every}
+    prices = {e: [cost.table.predict(named[e]) for cost in costs] for e in every}
+    assert prices == {e: [cost.predict(named[e], decisions) for cost in costs] for e in every}
+    rng = random.Random(0)
+    for _ in range(20):
+        scores = {n: [-rng.random() for _ in choices] for n, choices in decisions.items()}
+        (a, b), least = (prices[rng.choice(every)] for _ in range(2))
+        most = [max(a, least[0]), max(b, least[1])]
+        limits = dict(zip(("parameters", "flops"), most, strict=True))
+        within = [e for e in every if prices[e][0] <= most[0] and prices[e][1] <= most[1]]
+        above = [e for e in within if prices[e][1] >= least[1]]
+
+        def score(choices, scores=scores):
+            return sum(row[i] for row, i in zip(scores.values(), choices, strict=True))
+
+        found = best_within(scores, costs, limits, {"flops": least[1]}, 5, decisions)
+        assert found == sorted(above, key=score, reverse=True)[:5]
+        found = best_within(scores, costs, limits, {"flops": 1e9}, 5, decisions)
+        assert found == sorted(within, key=score, reverse=True)[:5]
+
+
+def test_what_only_cuts_bring_within_a_limit_is_found_in_a_large_space():
+    decisions, costs = counted_costs(3)
+    assert math.prod(map(len, decisions.values())) > cut_derivation.LISTED
+    (parameters, _), names = costs, list(decisions)
+
+    def found(score, limit):
+        scores = {n: [score(n, choice) for choice in decisions[n]] for n in names}
+        rows = best_within(scores, costs, {"parameters": limit}, {}, 1, decisions)
+        return [{n: decisions[n][i] for n, i in zip(names, row, strict=True)} for row in rows]
+
+    def dear(name, choice):
+        return parameters.rows[name][decisions[name].index(choice)]
+
+    def price(network):
+        return parameters.predict(network, decisions)
+
+    cheapest = {**dict.fromkeys(names, "none"), **{f"big{i}": "c1" for i in range(3)}}
+    cheapest |= {f"side{i}": "conv" for i in range(3)} | {f"after{i}": "skip" for i in range(3)}
+    limit = price(cheapest)
+    assert limit < 0.1 * parameters.fixed
+    # Far below the sums of all networks, and what is wanted is dear.
+    (spent,) = found(dear, limit)
+    assert price(spent) == limit
+    check = strategy(cost={"parameters": {"target": limit}, "flops": {"target": 1e9}}).check
+    check(search_with_cuts(Gated(length=3)))
+    wanted = {**{n: choices[-2] for n, choices in decisions.items()}, "gate0": "none"}
+    limit = price(wanted)
+    assert limit < parameters.fixed + sum(dear(*item) for item in wanted.items())
+    assert found(lambda name, choice: wanted[name] == choice, limit) == [wanted]
+    (spent,) = found(dear, limit)
+    assert 0.9 * limit < price(spent) <= limit
