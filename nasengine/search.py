@@ -175,7 +175,7 @@ class Search:
         Raises
         ------
         SpecError
-            If there is no such estimator, or it has no table.
+            If there is no such estimator, or it has no table, or one that is incomplete.
         """
         from nasengine.estimator import read_cost_table
 
@@ -186,13 +186,21 @@ class Search:
             path = self._table_file(key)
             if path.is_file():
                 tables[key] = read_cost_table(path)
-                _check_slots(tables[key], self.space, path)
+                if problem := _not_of(tables[key], self.space):
+                    raise RunFolderError(f"{path}: damaged: {problem}")
             else:
-                tables[key] = self.estimators[key].table(self)
+                tables[key] = self._made_table(key)
                 make_folder(path.parent)
                 write_json(path, tables[key].to_json())
             tables[key] = replace(tables[key], graph=self.space.graph)
         return tables[key]
+
+    def _made_table(self, key: str) -> CostTable:
+        """Return the table that an estimator makes; one's own may have forgotten a choice."""
+        made = self.estimators[key].table(self)
+        if problem := _not_of(made, self.space):
+            raise SpecError(f"estimators.{key}: its cost table is incomplete: {problem}")
+        return made
 
     def excess(self, architecture: Architecture) -> float:
         """Return by how much an architecture breaks the limits that are counted from tables.
@@ -241,13 +249,12 @@ class Search:
             raise Interrupted
 
 
-def _check_slots(table: CostTable, space: SearchSpace, path: Path) -> None:
-    """Refuse a kept table that is not of a space's slots and choices."""
+def _not_of(table: CostTable, space: SearchSpace) -> str:
+    """Say why a table is not of a space's slots and choices; empty where it is."""
     for slot in space.graph.slots:
         if table.decisions.get(slot.name) != slot.decision:
-            raise RunFolderError(f"{path}: damaged: it is not of the slot {slot.name!r}")
-        lacking = [name for name in slot.candidates if name not in table.costs[slot.name]]
+            return f"it is not of the slot {slot.name!r}"
+        lacking = [name for name in slot.candidates if name not in table.costs.get(slot.name, {})]
         if lacking:
-            raise RunFolderError(
-                f"{path}: damaged: slot {slot.name!r} lacks {', '.join(map(repr, lacking))}"
-            )
+            return f"slot {slot.name!r} lacks {', '.join(map(repr, lacking))}"
+    return ""

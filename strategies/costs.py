@@ -255,7 +255,7 @@ def _resolve(key: str, goal: CostGoal, search: Search, limit: float | None) -> C
     decisions = search.space.decisions
     found = table.per_decision()
     rows = {
-        name: tuple(found.get(name, {}).get(choice, 0.0) for choice in choices)
+        name: tuple(found[name][choice] for choice in choices)
         for name, choices in decisions.items()
     }
     where = f"strategy.cost.{key}.{'targets' if goal.targets else 'target'}"
