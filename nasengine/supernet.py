@@ -7,6 +7,7 @@ that the supernet is a plain function of its input, its parameters and the mixtu
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from nasengine.graph import Node, SpaceGraph
 from nasengine.network import assemble
+from nasengine.replay import side_by_side
 from nasengine.shapes import make_module
 
 
@@ -84,12 +86,16 @@ class MixedOperation(nn.Module):
         active = range(len(names)) if mixture.active is None else mixture.active
         # What nothing keeps comes first: the others are added to it in place.
         order = sorted(active, key=lambda index: not self._ends_in_norm(names[index]))
-        first, *others = [i for i in order if names[i] not in self.skipped] or order[:1]
-        total, left = self._output(names[first], inputs, mixture, mixture.weights[first])
-        is_own = left is not None or self._ends_in_norm(names[first])
+        order = [i for i in order if names[i] not in self.skipped] or order[:1]
+        weights = mixture.weights.unbind()
+        terms = side_by_side(
+            partial(self._output, names[index], inputs, weights[index], mixture.positive)
+            for index in order
+        )
+        total, left = next(terms)
+        is_own = left is not None or self._ends_in_norm(names[order[0]])
         total = total if left is None else total * left.to(total.dtype)
-        for index in others:
-            term, left = self._output(names[index], inputs, mixture, mixture.weights[index])
+        for term, left in terms:
             # Of the wider type whichever comes first, as a sum is.
             is_own = is_own and torch.promote_types(total.dtype, term.dtype) is total.dtype
             if left is None:
@@ -106,11 +112,11 @@ class MixedOperation(nn.Module):
         return name in self.scaled and not self.scaled[name].through_relu
 
     def _output(
-        self, name: str, inputs: tuple[Tensor, ...], mixture: Mixture, weight: Tensor
+        self, name: str, inputs: tuple[Tensor, ...], weight: Tensor, positive: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Return a candidate's output and the weight that it is still to be multiplied by."""
         candidate, scaled = self.candidates[name], self.scaled.get(name)
-        if scaled is None or (scaled.through_relu and not mixture.positive):
+        if scaled is None or (scaled.through_relu and not positive):
             return candidate(*inputs), weight
         norm: Any = candidate.get_submodule(scaled.norm)
         norm.scale = weight

@@ -23,8 +23,15 @@ from nasengine.early_stopping import EarlyStopping
 from nasengine.errors import EstimationFailed
 from nasengine.optimisers import keep_strides, set_rates, sgd
 from nasengine.passes import Precision, choose_precision, prepare_checked
-from nasengine.randomness import derive_seed, random_state, set_random_state, torch_seed
+from nasengine.randomness import (
+    derive_seed,
+    random_state,
+    reproducible,
+    set_random_state,
+    torch_seed,
+)
 from nasengine.recipe import PrecisionName, Recipe
+from nasengine.replay import Recorder
 from nasengine.search import Search
 from nasengine.task import Samples, Task
 
@@ -110,7 +117,8 @@ class Training:
         Interrupted
             If the run was asked to stop, after a checkpoint.
         """
-        with torch_seed(search.seed, *self.labels, "training") as generator:
+        seeded = torch_seed(search.seed, *self.labels, "training")
+        with seeded as generator, reproducible(search.device):
             self._prepare(search, generator)
             if not self._finished:
                 self._loop(search)
@@ -127,6 +135,11 @@ class Training:
             self.network, wanted, self._first_loss(search.task), search.reporter.warn
         )
         self._optimiser = make_optimiser(self.network, self.recipe)
+        self._task = search.task
+        self._differentiate: Callable[[Tensor, Tensor], Tensor] = self._gradients
+        if self.passes is None:  # Others run other kernels from step to step.
+            recorder = Recorder(self.network, search.device, search.reporter.note)
+            self._differentiate = recorder.replayed(self._gradients)
         augmentation = derive_seed(search.seed, *self.labels, "augment")
         self._augmentation = torch.Generator().manual_seed(augmentation)
         self._batches = Batches(len(self.samples), self.recipe.batch, generator)
@@ -169,18 +182,22 @@ class Training:
         inputs, targets = self._samples.batch(self._batches.draw())
         inputs, targets = task.augment(inputs, targets, self._augmentation)
         self.network.train()
-        self._optimiser.zero_grad(set_to_none=True)
-        losses = []
-        for outputs in (self.passes or _one_pass)(self.network, inputs, self.step, self._run):
-            loss = task.loss(outputs, targets)
-            loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
-        value = float(torch.stack(losses).mean())
+        value = float(self._differentiate(inputs, targets))
         self.step += 1
         if not math.isfinite(value):
             raise EstimationFailed(f"the loss is {value} at step {self.step}")
         self._optimiser.step()
         return value
+
+    def _gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Compute the gradients of a step; return its mean loss."""
+        self._optimiser.zero_grad(set_to_none=True)
+        losses = []
+        for outputs in (self.passes or _one_pass)(self.network, inputs, self.step, self._run):
+            loss = self._task.loss(outputs, targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        return torch.stack(losses).mean()
 
     def _stops_early(self, total: int) -> bool:
         """Look at the network when it is time, and at the end, which may be the best."""

@@ -87,6 +87,8 @@ class ArchitectureLoss:
         self.costs = tuple(costs)
         self.reading = reading
         self.penalties = {c.key: Penalty(c.aim) for c in costs if c.aim is not None}
+        # Where a recorded step reads them.
+        self._strengths = {key: torch.zeros((), device=device) for key in self.penalties}
         self._rows = {cost.key: _tensors(cost.rows, device) for cost in costs}
         self._shares = {cost.key: _tensors(cost.normalised, device) for cost in costs}
 
@@ -105,16 +107,17 @@ class ArchitectureLoss:
         for cost in self.costs:
             if cost.beta:
                 total = total + cost.beta * _sum(self._shares[cost.key], read)
-            penalty = self.penalties.get(cost.key)
-            if penalty is not None and penalty.strength:
+            if cost.key in self.penalties:
                 expected = cost.fixed + _sum(self._rows[cost.key], read)
-                total = total + penalty.strength * penalty.excess(expected)
+                excess = self.penalties[cost.key].excess(expected)
+                total = total + self._strengths[cost.key] * excess
         return total
 
     def update(self, derived: Mapping[str, float]) -> None:
         """Adapt the penalties to the cost of the architecture that would be derived now."""
         for key, penalty in self.penalties.items():
             penalty.update(derived[key])
+            self._strengths[key].fill_(penalty.strength)
 
     def facts(self, probabilities: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
         """Say of every cost what it is expected to be, and L_arch, as read and as printed."""
@@ -144,6 +147,7 @@ class ArchitectureLoss:
         for key, penalty in self.penalties.items():
             if key in state:
                 penalty.load_state_dict(state[key])
+                self._strengths[key].fill_(penalty.strength)
 
 
 def _tensors(rows: Mapping[str, Sequence[float]], device: str) -> dict[str, Tensor]:

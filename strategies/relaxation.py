@@ -44,16 +44,18 @@ class Relaxation:
         """Return equal alphas: zeros, and 1 / choices where they are the weights themselves."""
         return torch.full((choices,), 1 / choices if self.kind == "none" else 0.0)
 
-    def probabilities(self, alphas: Alphas, temperature: float) -> dict[str, Tensor]:
+    def probabilities(self, alphas: Alphas, temperature: float | Tensor) -> dict[str, Tensor]:
         """Return the distribution over each decision's choices: what costs are expected under."""
         scale = temperature if self.kind == "softmax" else 1.0
         return {name: torch.softmax(alpha / scale, 0) for name, alpha in alphas.items()}
 
     def noise(self, alphas: Alphas, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw what a step needs: (2, choices) standard Gumbel numbers a decision.
+        """Draw what a step needs: (2, choices) standard Gumbel numbers a decision, or nothing.
 
         Drawn once a step, so that the passes of a second-order step see the same mixture.
         """
+        if self.kind == "none" or (self.kind == "softmax" and not self.paths):
+            return {}
         return {
             name: -torch.empty(2, len(alpha)).exponential_(generator=generator).log().to(alpha)
             for name, alpha in alphas.items()
@@ -63,7 +65,7 @@ class Relaxation:
         self,
         alphas: Alphas,
         noise: Mapping[str, Tensor],
-        temperature: float,
+        temperature: float | Tensor,
         *,
         for_weights: bool = False,
     ) -> dict[str, Mixture]:
@@ -81,15 +83,17 @@ class Relaxation:
             Whether the step trains the weights: one path of the softmax then, not two.
         """
         return {
-            name: self._mixture(alpha, noise[name], temperature, for_weights)
+            name: self._mixture(alpha, noise.get(name), temperature, for_weights)
             for name, alpha in alphas.items()
         }
 
     def _mixture(
-        self, alpha: Tensor, noise: Tensor, temperature: float, for_weights: bool
+        self, alpha: Tensor, noise: Tensor | None, temperature: float | Tensor, for_weights: bool
     ) -> Mixture:
         if self.kind == "none":
             return Mixture(alpha)
+        if noise is None:
+            return Mixture(torch.softmax(alpha / temperature, 0), positive=True)
         # The largest k of perturbed logits are a sample of k without replacement, of the
         # distribution that `probabilities` tells.
         perturbed = alpha / (temperature if self.kind == "softmax" else 1.0) + noise[0]
@@ -111,18 +115,21 @@ def _gated(soft: Tensor, drawn: Tensor, first: int) -> Mixture:
     return Mixture(hard + soft - soft.detach(), tuple(drawn.tolist()))
 
 
-def perturbed(
-    mixtures: Mapping[str, Mixture], strength: float, generator: torch.Generator
-) -> dict[str, Mixture]:
-    """Add uniform noise in -strength..strength to the weights.
+def shifts(alphas: Alphas, strength: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """Draw what the weights of candidates are moved by: uniform in -strength..strength.
 
     SmoothDARTS-RS (Chen and Hsieh 2020): weights trained under it do not come to rely on one
     exact mixture, which is what makes alphas collapse.
     """
+    return {
+        name: strength * (torch.rand(len(alpha), generator=generator) * 2 - 1).to(alpha)
+        for name, alpha in alphas.items()
+    }
 
-    def shifted(mixture: Mixture) -> Mixture:
-        shift = torch.rand(len(mixture.weights), generator=generator) * 2 - 1
-        moved = mixture.weights + strength * shift.to(mixture.weights)
-        return mixture._replace(weights=moved, positive=False)
 
-    return {name: shifted(mixture) for name, mixture in mixtures.items()}
+def shifted(mixtures: Mapping[str, Mixture], by: Mapping[str, Tensor]) -> dict[str, Mixture]:
+    """Move the weights of candidates by numbers from `shifts`."""
+    return {
+        name: mixture._replace(weights=mixture.weights + by[name], positive=False)
+        for name, mixture in mixtures.items()
+    }

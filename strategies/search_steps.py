@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +15,38 @@ from nasengine.errors import SearchFailed
 from nasengine.optimisers import StepsInBackward, keep_strides, sgd
 from nasengine.passes import Precision, choose_precision, frozen, prepare_checked, recompute_slots
 from nasengine.randomness import derive_seed, torch_seed
+from nasengine.replay import Recorder
 from nasengine.supernet import Mixture, Supernet
 
 from .architecture_loss import ArchitectureLoss
 from .draws import Batch
 from .memory_plan import plan_memory
-from .relaxation import Relaxation, perturbed
+from .relaxation import Relaxation, shifted, shifts
 from .second_order import unrolled_gradient
 
 if TYPE_CHECKING:
     from nasengine.search import Search
 
     from .darts import Darts, Optimiser
+
+AlphaGradients = tuple[Tensor, Sequence[Tensor | None]]
+"""A loss, and its gradient by the alphas of every decision that it depends on."""
+
+
+class Drawn(NamedTuple):
+    """What a step of the iteration is told besides its batch.
+
+    Parameters
+    ----------
+    temperature
+        Divides the alphas.
+    noise, shifts
+        By decision, what mixtures are drawn by and what moves them; empty where nothing does.
+    """
+
+    temperature: Tensor
+    noise: Mapping[str, Tensor]
+    shifts: Mapping[str, Tensor]
 
 
 def prepare(
@@ -98,8 +118,16 @@ class SearchSteps:
         }
         self._weights = dict(self.supernet.named_parameters())
         self._weight_optimiser = make_optimiser(list(self._weights.values()), settings.weights)
+        self._rate = torch.empty((), device=search.device)
         self._weight_steps = StepsInBackward(self._weight_optimiser)
         self._alpha_optimiser = make_optimiser(list(self.alphas.values()), settings.alphas)
+        self._train_weights: Callable[[Batch, Drawn], Tensor] = self._weights_trained
+        self._differentiate: Callable[[Batch, Drawn], AlphaGradients] = self._alphas_differentiated
+        # Sampled candidates run other kernels in every step; what is recomputed keeps generators.
+        if not settings.paths and settings.memory is None:
+            recorder = Recorder(self.supernet, search.device, search.reporter.note)
+            self._train_weights = recorder.replayed(self._weights_trained)
+            self._differentiate = recorder.replayed(self._alphas_differentiated)
 
     def temperature(self, iteration: int) -> float:
         """Return the temperature, which goes in a straight line to the final one."""
@@ -114,12 +142,9 @@ class SearchSteps:
     def step_weights(self, batch: Batch, iteration: int) -> float:
         """Take one step of the weights on a batch; return the task's loss before it."""
         with torch_seed(self.search.seed, "darts", "weights", iteration):
-            mixtures = self._mixtures(iteration, "weights")
-            loss = self._task_loss(batch, mixtures)
-            value = self._finite(float(loss.detach()), "the task's loss", iteration)
             self._set_rate(iteration)
-            self._weight_steps.step(loss)
-        return value
+            loss = self._train_weights(batch, self._drawn(iteration, "weights"))
+            return self._finite(float(loss), "the task's loss", iteration)
 
     def step_alphas(self, batch: Batch, training_batch: Batch, iteration: int) -> float:
         """Take one step of the alphas on a batch; return the total loss before it.
@@ -135,36 +160,46 @@ class SearchSteps:
         """
         self._weight_optimiser.zero_grad(set_to_none=True)  # Not held over this step.
         with torch_seed(self.search.seed, "darts", "alphas", iteration):
+            drawn = self._drawn(iteration, "alphas")
             if self.settings.order == 1:
-                with frozen(self._weights.values()):
-                    loss = self._total_loss(batch, iteration)
-                    gradients = list(
-                        torch.autograd.grad(loss, list(self.alphas.values()), allow_unused=True)
-                    )
+                loss, gradients = self._differentiate(batch, drawn)
             else:
                 self._set_rate(iteration)
-                loss, gradients = self._unrolled(batch, training_batch, iteration)
-        value = self._finite(float(loss.detach()), "the loss of the alphas", iteration)
-        for (name, alpha), gradient in zip(self.alphas.items(), gradients, strict=True):
+                loss, gradients = self._unrolled(batch, training_batch, drawn)
+        value = self._finite(float(loss), "the loss of the alphas", iteration)
+        self._check_gradients(gradients, iteration)
+        for alpha, gradient in zip(self.alphas.values(), gradients, strict=True):
             alpha.grad = gradient
-            if gradient is not None and not bool(torch.isfinite(gradient).all()):
-                self._finite(math.nan, f"the gradient of the alphas of {name!r}", iteration)
         self._alpha_optimiser.step()
         return value
 
-    def _mixtures(self, iteration: int, step: str) -> dict[str, Mixture]:
+    def _weights_trained(self, batch: Batch, drawn: Drawn) -> Tensor:
+        loss = self._task_loss(batch, self._mixtures(drawn, for_weights=True))
+        self._weight_steps.step(loss)
+        return loss.detach()
+
+    def _alphas_differentiated(self, batch: Batch, drawn: Drawn) -> AlphaGradients:
+        with frozen(self._weights.values()):
+            loss = self._total_loss(batch, drawn)
+            alphas = list(self.alphas.values())
+            return loss.detach(), torch.autograd.grad(loss, alphas, allow_unused=True)
+
+    def _drawn(self, iteration: int, step: str) -> Drawn:
         seed = derive_seed(self.search.seed, "darts", "mixtures", step, iteration)
         generator = torch.Generator().manual_seed(seed)
-        for_weights = step == "weights"
+        temperature = torch.tensor(self.temperature(iteration), device=self.search.device)
+        noise = self.relaxation.noise(self.alphas, generator)
+        if step == "alphas" or not self.settings.perturbation:
+            return Drawn(temperature, noise, {})
+        strength = self.settings.perturbation * (iteration + 1) / self.settings.iterations
+        return Drawn(temperature, noise, shifts(self.alphas, strength, generator))
+
+    def _mixtures(self, drawn: Drawn, *, for_weights: bool = False) -> dict[str, Mixture]:
         alphas = {n: a.detach() for n, a in self.alphas.items()} if for_weights else self.alphas
-        noise = self.relaxation.noise(alphas, generator)
         mixtures = self.relaxation.mixtures(
-            alphas, noise, self.temperature(iteration), for_weights=for_weights
+            alphas, drawn.noise, drawn.temperature, for_weights=for_weights
         )
-        if for_weights and self.settings.perturbation:
-            done = (iteration + 1) / self.settings.iterations
-            return perturbed(mixtures, self.settings.perturbation * done, generator)
-        return mixtures
+        return shifted(mixtures, drawn.shifts) if drawn.shifts else mixtures
 
     def _task_loss(
         self,
@@ -180,19 +215,17 @@ class SearchSteps:
         return self.search.task.loss(outputs, targets)
 
     def _total_loss(
-        self, batch: Batch, iteration: int, weights: Sequence[Tensor] | None = None
+        self, batch: Batch, drawn: Drawn, weights: Sequence[Tensor] | None = None
     ) -> Tensor:
-        task_loss = self._task_loss(batch, self._mixtures(iteration, "alphas"), weights)
-        return self.loss(task_loss, self.probabilities(iteration))
+        task_loss = self._task_loss(batch, self._mixtures(drawn), weights)
+        return self.loss(task_loss, self.relaxation.probabilities(self.alphas, drawn.temperature))
 
-    def _unrolled(
-        self, batch: Batch, training_batch: Batch, iteration: int
-    ) -> tuple[Tensor, list[Tensor]]:
+    def _unrolled(self, batch: Batch, training_batch: Batch, drawn: Drawn) -> AlphaGradients:
         def training_loss(weights: Sequence[Tensor]) -> Tensor:
-            return self._task_loss(training_batch, self._mixtures(iteration, "alphas"), weights)
+            return self._task_loss(training_batch, self._mixtures(drawn), weights)
 
         return unrolled_gradient(
-            lambda weights: self._total_loss(batch, iteration, weights),
+            lambda weights: self._total_loss(batch, drawn, weights),
             training_loss,
             list(self._weights.values()),
             list(self.alphas.values()),
@@ -213,9 +246,20 @@ class SearchSteps:
         return changes
 
     def _set_rate(self, iteration: int) -> None:
-        rate = self.settings.weights.rate(iteration, self.settings.iterations)
+        rate: float | Tensor = self.settings.weights.rate(iteration, self.settings.iterations)
+        if self._rate.is_cuda:
+            # Where a replayed step reads it.
+            rate = self._rate.fill_(rate)
         for group in self._weight_optimiser.param_groups:
             group["lr"] = rate
+
+    def _check_gradients(self, gradients: Sequence[Tensor | None], iteration: int) -> None:
+        there = [gradient for gradient in gradients if gradient is not None]
+        if not there or bool(torch.isfinite(torch.cat(there)).all()):
+            return
+        for name, gradient in zip(self.alphas, gradients, strict=True):
+            if gradient is not None and not bool(torch.isfinite(gradient).all()):
+                self._finite(math.nan, f"the gradient of the alphas of {name!r}", iteration)
 
     def _finite(self, value: float, what: str, iteration: int) -> float:
         if not math.isfinite(value):
@@ -268,4 +312,7 @@ def make_optimiser(
         return sgd(parameters, rate, chosen.first_moment, decay)
     kind = torch.optim.Adam if chosen.optimiser == "adam" else torch.optim.AdamW
     betas = (chosen.first_moment, 0.999)
-    return kind(parameters, lr=rate, betas=betas, weight_decay=decay, fused=True)
+    replayed = all(parameter.is_cuda for parameter in parameters)
+    return kind(
+        parameters, lr=rate, betas=betas, weight_decay=decay, fused=True, capturable=replayed
+    )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nasengine.strategies.alphas import derive, entropies, log_probabilities, margins, unsure
-from nasengine.strategies.relaxation import Relaxation, perturbed
+from nasengine.strategies.relaxation import Relaxation, shifted, shifts
 from nasengine.strategies.second_order import unrolled_gradient
 
 rows = st.lists(
@@ -123,7 +123,7 @@ def test_perturbation_is_bounded():
     alphas = {"a": torch.zeros(5)}
     relaxation = Relaxation()
     plain = relaxation.mixtures(alphas, relaxation.noise(alphas, generator()), 1.0)
-    moved = perturbed(plain, 0.1, generator())["a"].weights - plain["a"].weights
+    moved = shifted(plain, shifts(alphas, 0.1, generator()))["a"].weights - plain["a"].weights
     assert -0.1 <= float(moved.min()) < -0.01 < 0.01 < float(moved.max()) <= 0.1
 
 

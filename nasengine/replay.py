@@ -1,0 +1,256 @@
+"""A step of training as one CUDA graph: recorded once, then launched as a whole.
+
+A step of a supernet is two thousand small kernels, and a GPU waits most of the time for Python to
+launch the next. A graph launches all of them at once, with the same arithmetic, and candidates
+that do not wait for one another run side by side in it (CUDA C++ Programming Guide, "CUDA
+Graphs"; `torch.cuda.graphs`).
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import cycle
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+R = TypeVar("R")
+
+AS_WRITTEN = 2
+"""Calls before one is recorded: libraries load kernels, optimisers make their state."""
+_LANES = 8
+"""Streams that `side_by_side` has in a graph; candidates of one slot are rarely more."""
+
+_lanes: ContextVar[tuple[torch.cuda.Stream, ...]] = ContextVar("lanes", default=())
+
+
+def side_by_side(calls: Iterable[Callable[[], R]]) -> Iterator[R]:
+    """Return what calls that do not wait for one another return, in their order.
+
+    One by one, each when it is asked for; while a graph is recorded, side by side in it.
+
+    Examples
+    --------
+    >>> list(side_by_side([lambda: 1, lambda: 2]))
+    [1, 2]
+    """
+    lanes = _lanes.get()
+    if not lanes:
+        yield from (call() for call in calls)
+        return
+    main, found = torch.cuda.current_stream(), []
+    for call, lane in zip(calls, cycle(lanes), strict=False):
+        lane.wait_stream(main)
+        with torch.cuda.stream(lane):
+            found.append(call())
+    for lane in lanes[: len(found)]:
+        main.wait_stream(lane)
+    yield from found
+
+
+class Recorder:
+    """Records steps of a module's training on a GPU; they share memory, and run one at a time.
+
+    Parameters
+    ----------
+    module
+        What the steps run; watched for state that is no tensor.
+    device
+        ``cuda...``, or ``cpu``, where every step runs as written.
+    tell
+        Told why a step cannot be replayed.
+    """
+
+    def __init__(self, module: nn.Module, device: str, tell: Callable[[str], object]) -> None:
+        self.module = module
+        self.tell = tell
+        self.stream: torch.cuda.Stream | None = None
+        if device.startswith("cuda"):
+            with torch.cuda.device(device):
+                self.stream, *lanes = map(torch.cuda.Stream, [torch.device(device)] * (1 + _LANES))
+                self.lanes = tuple(lanes)
+                self.pool = torch.cuda.graph_pool_handle()
+
+    def replayed(self, step: Callable[..., R]) -> Callable[..., R]:
+        """Return a step that is replayed once it is recorded.
+
+        Parameters
+        ----------
+        step
+            Takes and returns tensors or nests of them. All that changes from call to call is among
+            them, or is a tensor that is changed in place. The next step may overwrite what it
+            returns.
+
+        Examples
+        --------
+        >>> double = Recorder(nn.Identity(), "cpu", print).replayed(lambda x: 2 * x)
+        >>> double(torch.ones(2))
+        tensor([2., 2.])
+        """
+        return step if self.stream is None else Replayed(step, self)
+
+    def record(self, step: Callable[..., R], inputs: Any) -> Graph[R]:
+        """Record the kernels of a step on the current stream, without running them."""
+        leaves, form = tree_flatten(inputs)
+        own = [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        graph, kept = torch.cuda.CUDAGraph(), tree_unflatten(own, form)
+        token = _lanes.set(self.lanes)
+        try:
+            with torch.cuda.graph(graph, pool=self.pool, stream=torch.cuda.current_stream()):
+                outputs = step(*kept)
+        finally:
+            _lanes.reset(token)
+        return Graph(graph.replay, kept, outputs)
+
+
+class Replayed(Generic[R]):
+    """A step that runs as written at first, and is replayed then.
+
+    Where the first calls show that it cannot be replayed, because it waits for the GPU, draws
+    on the processor, or changes what is no tensor, it runs as written for good. A replay draws from
+    the GPU's generator as a call does.
+
+    Parameters
+    ----------
+    step
+        See `Recorder.replayed`.
+    recorder
+        Records it.
+    """
+
+    def __init__(self, step: Callable[..., R], recorder: Recorder) -> None:
+        self._step = step
+        self._recorder = recorder
+        self._watched = 0
+        self._hindered = False
+        self._graph: Graph[R] | None = None
+
+    def __call__(self, *inputs: Any) -> R:
+        """Return what the step returns."""
+        # All on one stream: gradients are summed on the stream that first saw the weights.
+        with _on(self._recorder.stream):
+            if self._watched < AS_WRITTEN and not self._hindered:
+                return self._watch(*inputs)
+            if self._graph is None and not self._hindered:
+                self._graph = self._recorder.record(self._step, inputs)
+            if self._graph is not None and self._graph.fits(inputs):
+                return self._graph.replay(inputs)
+            return self._step(*inputs)
+
+    def _watch(self, *inputs: Any) -> R:
+        self._watched += 1
+        with _hindrances(self._recorder.module) as found:
+            outputs = self._step(*inputs)
+        if found:
+            self._hindered = True
+            self._recorder.tell(
+                f"steps are launched kernel by kernel, not as one graph: {'; '.join(found)}"
+            )
+        return outputs
+
+
+class Graph(Generic[R]):
+    """What was recorded: kernels that read and write the same memory in every replay.
+
+    Parameters
+    ----------
+    launch
+        Runs the kernels.
+    inputs
+        What they read.
+    outputs
+        What they write.
+    """
+
+    def __init__(self, launch: Callable[[], object], inputs: Any, outputs: R) -> None:
+        self._launch = launch
+        self._inputs, self._form = tree_flatten(inputs)
+        self._outputs = outputs
+
+    def fits(self, inputs: Any) -> bool:
+        """Say whether inputs differ from the recorded ones in the tensors' values alone."""
+        leaves, form = tree_flatten(inputs)
+        return form == self._form and all(map(_alike, leaves, self._inputs))
+
+    def replay(self, inputs: Any) -> R:
+        """Run on other inputs."""
+        for own, given in zip(self._inputs, tree_flatten(inputs)[0], strict=True):
+            if isinstance(own, Tensor):
+                own.copy_(given)
+        self._launch()
+        return self._outputs
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and one.dtype == other.dtype
+    return type(one) is type(other) and bool(one == other)
+
+
+@contextmanager
+def _on(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """Run on a stream, after what came before and before what comes after."""
+    assert stream is not None
+    outer = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(outer)
+    with torch.cuda.stream(stream):
+        yield
+    outer.wait_stream(stream)
+
+
+@contextmanager
+def _hindrances(module: nn.Module) -> Iterator[list[str]]:
+    """List what happens inside that a replay would leave out, or that cannot be recorded."""
+    found: list[str] = []
+    drawn, numbers = _generators(), _numbers(module)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with _telling_of_waits():
+            yield found
+    for warning in caught:
+        if "synchronizing CUDA operation" in str(warning.message):
+            found.append(f"{warning.filename}:{warning.lineno} waits for the GPU")
+        elif "debug mode is a prototype" not in str(warning.message):
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    if _generators() != drawn:
+        found.append("random numbers are drawn on the processor")
+    after = _numbers(module)
+    found.extend(f"{name} changes" for name in after if after[name] != numbers.get(name))
+    del found[1:]
+
+
+@contextmanager
+def _telling_of_waits() -> Iterator[None]:
+    """Let torch warn wherever Python waits for the GPU."""
+    kept = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(kept)
+
+
+def _generators() -> tuple[Any, ...]:
+    """Return the states of the generators that a graph knows nothing of."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    torchs = torch.get_rng_state().numpy().tobytes()
+    return (random.getstate(), torchs, kind, keys.tobytes(), *rest)  # type: ignore[union-attr]
+
+
+def _numbers(module: nn.Module) -> dict[str, Any]:
+    """Return the numbers that modules keep as attributes."""
+    return {
+        f"{type(part).__name__}.{name}" + f" ({path})" * bool(path): value
+        for path, part in module.named_modules()
+        for name, value in vars(part).items()
+        if isinstance(value, (bool, int, float))
+    }

@@ -1,0 +1,150 @@
+"""Steps that a GPU replays: what is recorded when, and what keeps a step from it.
+
+The GPU is pretended here; `test_gpu.py` has what needs one.
+"""
+
+import random
+import re
+import warnings
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from nasengine import replay
+from nasengine.replay import Graph, Recorder, side_by_side
+
+
+class Pretended(Recorder):
+    """Records by calling the step again, on the inputs that were recorded."""
+
+    def __init__(self, module, tell):
+        super().__init__(module, "cpu", tell)
+        self.stream = "pretended"
+        self.recorded = 0
+
+    def record(self, step, inputs):
+        self.recorded += 1
+        own = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, inputs)
+        outputs = []
+
+        def launch():
+            outputs[:] = step(*own)
+
+        return Graph(launch, own, outputs)
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch):
+    monkeypatch.setattr(replay, "_on", lambda _: nullcontext())
+    monkeypatch.setattr(replay, "_telling_of_waits", nullcontext)
+
+
+def recorder(module=None):
+    told = []
+    return Pretended(module or nn.Identity(), told.append), told
+
+
+def test_a_step_is_recorded_after_two_calls_and_replayed_then():
+    made, told = recorder()
+    calls = []
+
+    def double(x):
+        calls.append(x)
+        return [2 * x]
+
+    step = made.replayed(double)
+    values = [step(torch.tensor(float(n)))[0].item() for n in range(6)]
+    assert values == [0, 2, 4, 6, 8, 10]
+    assert made.recorded == 1
+    # From the third on, it reads where it was recorded.
+    assert len({id(x) for x in calls}) == 3
+    assert not told
+
+
+def test_what_was_recorded_serves_calls_that_differ_in_values_alone():
+    made, _ = recorder()
+    step = made.replayed(lambda batch, scale: [batch["x"] * scale])
+    for _ in range(3):
+        step({"x": torch.ones(2)}, 3.0)
+    for x, scale in ((torch.ones(3), 3.0), (torch.ones(2).double(), 3.0), (torch.ones(2), 4.0)):
+        (found,) = step({"x": x}, scale)
+        assert torch.equal(found, x * scale)
+    assert torch.equal(step({"x": torch.full((2,), 5.0)}, 3.0)[0], torch.full((2,), 15.0))
+    assert made.recorded == 1
+
+
+class Counts(nn.Module):
+    """Another thing in every step, by what is no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
+def _waits(x):
+    warnings.warn("called a synchronizing CUDA operation", UserWarning, stacklevel=1)
+    return [x]
+
+
+@pytest.mark.filterwarnings("ignore:called a synchronizing")
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        (lambda x: [x * random.random()], "random numbers are drawn on the processor"),
+        (lambda x: [x * float(np.random.rand())], "random numbers are drawn on the processor"),
+        (lambda x: [x * torch.rand(())], "random numbers are drawn on the processor"),
+        (_waits, r"test_replay\.py:\d+ waits for the GPU"),
+    ],
+)
+def test_a_step_that_a_replay_would_freeze_runs_as_written(step, why):
+    made, told = recorder()
+    step = made.replayed(step)
+    for _ in range(5):
+        step(torch.ones(1))
+    assert made.recorded == 0
+    (text,) = told
+    assert "kernel by kernel" in text
+    assert re.search(why, text)
+
+
+def test_a_module_that_counts_its_steps_runs_as_written():
+    module = nn.Sequential(Counts())
+    made, told = recorder(module)
+    step = made.replayed(lambda x: [module(x)])
+    assert [step(torch.ones(1))[0].item() for _ in range(5)] == [1, 2, 3, 4, 5]
+    assert made.recorded == 0
+    assert "Counts.calls (0) changes" in told[0]
+
+
+def test_other_warnings_of_a_step_are_still_told():
+    made, _ = recorder()
+
+    def step(x):
+        warnings.warn("look out", UserWarning, stacklevel=1)
+        return [x]
+
+    with pytest.warns(UserWarning, match="look out"):
+        made.replayed(step)(torch.ones(1))
+
+
+def test_on_a_cpu_a_step_is_the_function_itself():
+    def step(x):
+        return x
+
+    assert Recorder(nn.Identity(), "cpu", print).replayed(step) is step
+
+
+def test_calls_run_one_by_one_where_nothing_is_recorded():
+    ran = []
+    calls = side_by_side([lambda n=n: ran.append(n) or n for n in range(3)])
+    assert next(calls) == 0
+    assert ran == [0]
+    assert list(calls) == [1, 2]
