@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nasengine.errors import EstimationFailed
-from nasengine.passes import memory_format
+from nasengine.passes import Precision
 from nasengine.search import Search
 from nasengine.task import Samples, Task
 
@@ -45,10 +45,10 @@ def predict(network: nn.Module, inputs: Tensor, device: str, batch: int = 64) ->
     -------
     (N, outputs, H, W) or (N, outputs), float32.
     """
+    exact = Precision("fp32", device)
     with evaluating(network):
         parts = [
-            network(part.to(device, memory_format=memory_format(part))).float().cpu()
-            for part in torch.split(inputs, batch)
+            exact.run(network, part.to(device)).float().cpu() for part in torch.split(inputs, batch)
         ]
     return torch.cat(parts)
 

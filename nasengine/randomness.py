@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -50,6 +51,30 @@ def torch_seed(seed: int, *labels: str | int) -> Iterator[torch.Generator]:
         np.random.seed(derived % 2**32)
         torch.manual_seed(derived)
         yield torch.Generator().manual_seed(derived)
+
+
+@contextmanager
+def reproducible(device: str) -> Iterator[None]:
+    """Let a GPU sum in the same order every time inside, as a CPU does anyway.
+
+    What it has no such kernel for is warned of by torch, once.
+    """
+    if not device.startswith("cuda"):
+        yield
+        return
+    import torch
+
+    deterministic: Any = torch.utils.deterministic
+    # Read when cuBLAS is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    kept = torch.get_deterministic_debug_mode(), deterministic.fill_uninitialized_memory
+    torch.set_deterministic_debug_mode(max(kept[0], 1))
+    deterministic.fill_uninitialized_memory = False  # A kernel more for every tensor.
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(kept[0])
+        deterministic.fill_uninitialized_memory = kept[1]
 
 
 @contextmanager

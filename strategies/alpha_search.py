@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nasengine.checkpoint import SavePace, load_checkpoint, remove_checkpoint, save_checkpoint
 from nasengine.files import write_json
+from nasengine.randomness import reproducible
 
 from .alphas import derive, entropies, flat, margins, unsure
 from .gradient_result import Result, fingerprint_of, read_result, refuse_other
@@ -86,7 +87,8 @@ class AlphaSearch(ABC, Generic[Settings]):
         finished = read_result(self._result_path, self._fingerprint)
         if finished is not None:
             return finished
-        self.search_on()
+        with reproducible(self.search.device):
+            self.search_on()
         self.tell_doubts()
         write_json(self._result_path, self._facts_of_result())
         remove_checkpoint(self._checkpoint_path)

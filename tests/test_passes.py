@@ -18,6 +18,7 @@ from nasengine.passes import (
     forgetting,
     frozen,
     has_faulty_convolution,
+    interpolate_by_products,
     prepare,
 )
 from nasengine.passes.convolutions import PreparedConv2d, merge_grids, split_grids
@@ -287,6 +288,31 @@ def test_even_sizes_stay_channels_last_without_a_copy():
     interleave_dilated_depthwise(conv)
     assert isinstance(conv[0], PreparedConv2d)
     assert conv(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"scale_factor": 2},
+        {"scale_factor": (1.5, 3.0)},
+        {"scale_factor": 2.3, "recompute_scale_factor": True},
+        {"scale_factor": 0.5},
+        {"size": 7},
+        {"size": (9, 4), "align_corners": True},
+    ],
+    ids=str,
+)
+def test_interpolation_by_products_is_torchs(settings):
+    module = nn.Sequential(nn.Upsample(mode="bilinear", **settings))
+    x = torch.randn(2, 3, 5, 6, dtype=torch.float64, requires_grad=True)
+    expected = module(x)
+    assert interpolate_by_products(module) == 1
+    assert torch.equal(module(x), expected)  # On a CPU it stays torch's own.
+    found = module[0].by_products(x)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn_like(expected)
+    gradients = [torch.autograd.grad(out, x, weights)[0] for out in (found, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_biases_that_were_trained_move_into_the_running_mean():

@@ -6,6 +6,7 @@ whether that is right on this machine.
 """
 
 from nasengine.passes.batch_norms import sum_in_cascades
+from nasengine.passes.channels_last import lay_channels_last, memory_format
 from nasengine.passes.conv_bias import drop_conv_biases
 from nasengine.passes.dilated_depthwise import has_faulty_convolution, interleave_dilated_depthwise
 from nasengine.passes.fold_weights import fold_mixture_weights
@@ -13,10 +14,11 @@ from nasengine.passes.forget_norms import forget_norms
 from nasengine.passes.forgotten import forgetting
 from nasengine.passes.inplace_relu import overwrite_batch_norms
 from nasengine.passes.precision import Precision, choose_precision, frozen
-from nasengine.passes.prepare import PASSES, lay_channels_last, memory_format, prepare
+from nasengine.passes.prepare import PASSES, prepare
 from nasengine.passes.recompute import recompute_slots
 from nasengine.passes.self_check import disagreements, prepare_checked
 from nasengine.passes.skip_zeros import skip_zeros
+from nasengine.passes.upsampling import interpolate_by_products
 
 __all__ = [
     "PASSES",
@@ -30,6 +32,7 @@ __all__ = [
     "frozen",
     "has_faulty_convolution",
     "interleave_dilated_depthwise",
+    "interpolate_by_products",
     "lay_channels_last",
     "memory_format",
     "overwrite_batch_norms",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nasengine.errors import SpecError
+from nasengine.passes.channels_last import memory_format
 from nasengine.passes.forgotten import forgetting
 from nasengine.recipe import PrecisionName
 
@@ -27,7 +28,7 @@ class Precision:
     device
         ``cpu`` or ``cuda...``.
     channels_last
-        Whether images are laid out channels last.
+        Whether images are laid out channels last where convolutions are quicker with it.
     prepared
         Whether the passes are applied.
     """
@@ -45,13 +46,13 @@ class Precision:
 
     def lay_out(self, inputs: Tensor) -> Tensor:
         """Return inputs, (N, C, H, W) or of other shapes, in the layout of a step."""
-        if self.channels_last and inputs.ndim == 4:
-            return inputs.contiguous(memory_format=torch.channels_last)
+        if self.channels_last:
+            return inputs.contiguous(memory_format=memory_format(inputs))
         return inputs
 
     def run(self, module: nn.Module, inputs: Tensor, *further: Any) -> Tensor:
         """Return a module's outputs in float32, its forward pass run in this arithmetic."""
-        with self.context(), forgetting():
+        with self.context(), forgetting() if self.device == "cpu" else nullcontext():
             outputs: Tensor = module(self.lay_out(inputs), *further)
         if self.name == "fp32" and self.device.startswith("cuda") and outputs.requires_grad:
             outputs.register_hook(_exact_backward)  # type: ignore[no-untyped-call]

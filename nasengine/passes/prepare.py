@@ -5,36 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nasengine.passes.batch_norms import sum_in_cascades
+from nasengine.passes.channels_last import lay_channels_last
 from nasengine.passes.conv_bias import drop_conv_biases
 from nasengine.passes.dilated_depthwise import interleave_dilated_depthwise
 from nasengine.passes.fold_weights import fold_mixture_weights
 from nasengine.passes.forget_norms import forget_norms
 from nasengine.passes.inplace_relu import overwrite_batch_norms
 from nasengine.passes.skip_zeros import skip_zeros
+from nasengine.passes.upsampling import interpolate_by_products
 
 M = TypeVar("M", bound=nn.Module)
-
-
-def memory_format(tensor: Tensor) -> torch.memory_format:
-    """Return the format that images are best kept in: channels last for (N, C, H, W)."""
-    return torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
-
-
-def lay_channels_last(module: nn.Module) -> int:
-    """Lay the weights of convolutions out channels last; return how many."""
-    weights = [
-        part._parameters.get("weight")
-        for part in module.modules()
-        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d))
-    ]
-    found = [weight for weight in weights if weight is not None]
-    for weight in found:
-        weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-    return len(found)
 
 
 PASSES: Mapping[str, Callable[[nn.Module], int]] = {
@@ -42,6 +25,7 @@ PASSES: Mapping[str, Callable[[nn.Module], int]] = {
     "dilated_depthwise": interleave_dilated_depthwise,
     "conv_bias": drop_conv_biases,
     "cascade_sums": sum_in_cascades,
+    "upsampling": interpolate_by_products,
     "inplace_relu": overwrite_batch_norms,
     "fold_weights": fold_mixture_weights,
     "forget_norms": forget_norms,
