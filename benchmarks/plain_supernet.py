@@ -7,6 +7,7 @@ for the blocks and how they are wired.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -52,13 +53,23 @@ class PlainSupernet(nn.Module):
 
 
 class PlainSteps:
-    """One step of the weights (SGD with momentum) and one of the alphas (SGD), as in DARTS."""
+    """One step of the weights (SGD with momentum) and one of the alphas (SGD), as in DARTS.
 
-    def __init__(self, graph: SpaceGraph, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self.supernet = PlainSupernet(graph).train()
+    In float32, or in bfloat16 by autocast.
+    """
+
+    def __init__(
+        self,
+        graph: SpaceGraph,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        device: str = "cpu",
+        bf16: bool = False,
+    ) -> None:
+        self.supernet = PlainSupernet(graph).train().to(device)
         self.loss = loss
+        self.context = torch.autocast(device, torch.bfloat16) if bf16 else nullcontext()
         self.alphas = {
-            name: torch.zeros(len(choices), requires_grad=True)
+            name: torch.zeros(len(choices), device=device, requires_grad=True)
             for name, choices in graph.decisions.items()
         }
         self.of_weights = torch.optim.SGD(
@@ -71,7 +82,9 @@ class PlainSteps:
         self.of_weights.zero_grad()
         self.of_alphas.zero_grad()
         weights = {name: torch.softmax(alpha, 0) for name, alpha in self.alphas.items()}
-        loss = self.loss(self.supernet(inputs, weights), targets)
+        with self.context:
+            outputs = self.supernet(inputs, weights)
+        loss = self.loss(outputs, targets)
         loss.backward()
         return loss.item()
 

@@ -35,7 +35,7 @@ RESULTS = HERE / "results"
 VARIANTS = ("plain", "fp32", "bf16")
 
 
-def make_search(case: Case, folder: Path) -> Any:
+def make_search(case: Case, folder: Path, device: str = "cpu") -> Any:
     """Return the search whose steps are measured."""
     from nasengine.objectives import Objectives
     from nasengine.plugin import load_class
@@ -56,7 +56,7 @@ def make_search(case: Case, folder: Path) -> Any:
         task = Classification(data=Textures(**samples))
     folder.mkdir(parents=True, exist_ok=True)
     own_folder = Path(tempfile.mkdtemp(dir=folder))
-    return Search(space, task, {}, Objectives(()), 0, "cpu", own_folder)
+    return Search(space, task, {}, Objectives(()), 0, device, own_folder)
 
 
 def make_steps(search: Any, batch: int, variant: str, without: tuple[str, ...] = ()) -> Any:
@@ -67,13 +67,14 @@ def make_steps(search: Any, batch: int, variant: str, without: tuple[str, ...] =
         from plain_supernet import PlainSteps
 
         torch.manual_seed(0)
-        return PlainSteps(search.space.graph, search.task.loss)
+        return PlainSteps(search.space.graph, search.task.loss, search.device)
     from nasengine.strategies.architecture_loss import ArchitectureLoss
     from nasengine.strategies.darts import Darts
     from nasengine.strategies.search_steps import SearchSteps
 
     settings = Darts(precision=variant.partition(" ")[0], batch=batch)
-    steps = SearchSteps(settings, search, ArchitectureLoss([], "expected", "cpu"), without)
+    loss = ArchitectureLoss([], "expected", search.device)
+    steps = SearchSteps(settings, search, loss, without)
     if variant.endswith("recomputed"):
         from nasengine.passes import recompute_slots
 
@@ -142,7 +143,7 @@ def gradients_of(steps: Any, batch: tuple[Any, Any]) -> tuple[dict[str, Any], An
 
     if hasattr(steps, "precision"):
         steps.supernet.zero_grad()
-        steps._task_loss(batch, steps._mixtures(0, "alphas")).backward()
+        steps._task_loss(batch, steps._mixtures(steps._drawn(0, "alphas"))).backward()
     else:
         steps.gradients(*batch)
     parts: dict[str, list[Any]] = {}
