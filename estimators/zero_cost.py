@@ -74,7 +74,7 @@ class ZeroCost(Estimator):
     def _score(self, candidate: Candidate, seed: int) -> float:
         from torch import enable_grad
 
-        from nasengine.randomness import torch_seed
+        from nasengine.randomness import reproducible, torch_seed
 
         from .zero_cost_proxies import PROXIES
 
@@ -82,7 +82,8 @@ class ZeroCost(Estimator):
         # The first seed is that of a single one.
         labels: tuple[str | int, ...] = ("zero-cost", seed) if seed else ("zero-cost",)
         network = candidate.network(*labels).to(search.device)
-        with torch_seed(search.seed, candidate.label, *labels) as generator, enable_grad():
+        seeded = torch_seed(search.seed, candidate.label, *labels)
+        with seeded as generator, reproducible(search.device), enable_grad():
             try:
                 value = PROXIES[self.proxy](network, self._probe(search, generator))
             except (ValueError, RuntimeError) as error:
