@@ -54,10 +54,9 @@ def build(variant: str, search: Any, case: Case) -> Any:
     else:
         steps = make_steps(search, case.batch, kind, (left_out,))
     if left_out == "graphs":
-        steps._train_weights = steps._weights_trained
-        steps._differentiate = steps._alphas_differentiated
+        steps._recorder = None
     elif left_out == "lanes":
-        steps._train_weights._recorder.lanes = ()
+        steps._recorder.lanes = ()
     return steps
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,7 +24,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 R = TypeVar("R")
 
-AS_WRITTEN = 2
+_AS_WRITTEN = 2
 """Calls before one is recorded: libraries load kernels, optimisers make their state."""
 _LANES = 8
 """Streams that `side_by_side` has in a graph; candidates of one slot are rarely more."""
@@ -56,7 +57,11 @@ def side_by_side(calls: Iterable[Callable[[], R]]) -> Iterator[R]:
 
 
 class Recorder:
-    """Records steps of a module's training on a GPU; they share memory, and run one at a time.
+    """Runs steps of a module's training, on a GPU as graphs that it recorded.
+
+    A step runs as written at first. Where that shows that it cannot be replayed, because it waits
+    for the GPU, draws on the processor, or changes what is no tensor, it runs so for good. A replay
+    draws from the GPU's generator as a call does. The graphs share memory.
 
     Parameters
     ----------
@@ -66,11 +71,20 @@ class Recorder:
         ``cuda...``, or ``cpu``, where every step runs as written.
     tell
         Told why a step cannot be replayed.
+
+    Examples
+    --------
+    >>> Recorder(nn.Identity(), "cpu", print).run(lambda x: 2 * x, torch.ones(2))
+    tensor([2., 2.])
     """
 
     def __init__(self, module: nn.Module, device: str, tell: Callable[[str], object]) -> None:
         self.module = module
         self.tell = tell
+        # By function, not by bound method: who runs steps would never be freed.
+        self.graphs: dict[Any, Graph[Any]] = {}
+        self._runs: Counter[Any] = Counter()
+        self._hindered = False
         self.stream: torch.cuda.Stream | None = None
         if device.startswith("cuda"):
             with torch.cuda.device(device):
@@ -78,23 +92,44 @@ class Recorder:
                 self.lanes = tuple(lanes)
                 self.pool = torch.cuda.graph_pool_handle()
 
-    def replayed(self, step: Callable[..., R]) -> Callable[..., R]:
-        """Return a step that is replayed once it is recorded.
+    def run(self, step: Callable[..., R], *inputs: Any) -> R:
+        """Return what a step returns; the next one may overwrite it.
 
         Parameters
         ----------
         step
-            Takes and returns tensors or nests of them. All that changes from call to call is among
-            them, or is a tensor that is changed in place. The next step may overwrite what it
-            returns.
-
-        Examples
-        --------
-        >>> double = Recorder(nn.Identity(), "cpu", print).replayed(lambda x: 2 * x)
-        >>> double(torch.ones(2))
-        tensor([2., 2.])
+            A function or a method, that takes and returns tensors or nests of them.
+        inputs
+            All that changes from call to call, but for tensors that are changed in place.
         """
-        return step if self.stream is None else Replayed(step, self)
+        if self.stream is None:
+            return step(*inputs)
+        # All on one stream: gradients are summed on the stream that first saw the weights.
+        with _on(self.stream):
+            return self._run(step, getattr(step, "__func__", step), inputs)
+
+    def _run(self, step: Callable[..., R], key: Any, inputs: tuple[Any, ...]) -> R:
+        if self._hindered:
+            return step(*inputs)
+        if self._runs[key] < _AS_WRITTEN:
+            self._runs[key] += 1
+            with _hindrances(self.module) as found:
+                outputs = step(*inputs)
+            if found:
+                self._give_up(found[0])
+            return outputs
+        if key not in self.graphs:
+            try:
+                self.graphs[key] = self.record(step, inputs)
+            except RuntimeError as error:
+                self._give_up(f"recording one fails: {error}".partition("\n")[0])
+                return step(*inputs)
+        graph: Graph[R] = self.graphs[key]
+        return graph.replay(inputs) if graph.fits(inputs) else step(*inputs)
+
+    def _give_up(self, why: str) -> None:
+        self._hindered = True
+        self.tell(f"steps are launched kernel by kernel, not as one graph: {why}")
 
     def record(self, step: Callable[..., R], inputs: Any) -> Graph[R]:
         """Record the kernels of a step on the current stream, without running them."""
@@ -110,50 +145,10 @@ class Recorder:
         return Graph(graph.replay, kept, outputs)
 
 
-class Replayed(Generic[R]):
-    """A step that runs as written at first, and is replayed then.
-
-    Where the first calls show that it cannot be replayed, because it waits for the GPU, draws
-    on the processor, or changes what is no tensor, it runs as written for good. A replay draws from
-    the GPU's generator as a call does.
-
-    Parameters
-    ----------
-    step
-        See `Recorder.replayed`.
-    recorder
-        Records it.
-    """
-
-    def __init__(self, step: Callable[..., R], recorder: Recorder) -> None:
-        self._step = step
-        self._recorder = recorder
-        self._watched = 0
-        self._hindered = False
-        self._graph: Graph[R] | None = None
-
-    def __call__(self, *inputs: Any) -> R:
-        """Return what the step returns."""
-        # All on one stream: gradients are summed on the stream that first saw the weights.
-        with _on(self._recorder.stream):
-            if self._watched < AS_WRITTEN and not self._hindered:
-                return self._watch(*inputs)
-            if self._graph is None and not self._hindered:
-                self._graph = self._recorder.record(self._step, inputs)
-            if self._graph is not None and self._graph.fits(inputs):
-                return self._graph.replay(inputs)
-            return self._step(*inputs)
-
-    def _watch(self, *inputs: Any) -> R:
-        self._watched += 1
-        with _hindrances(self._recorder.module) as found:
-            outputs = self._step(*inputs)
-        if found:
-            self._hindered = True
-            self._recorder.tell(
-                f"steps are launched kernel by kernel, not as one graph: {'; '.join(found)}"
-            )
-        return outputs
+def run_until_recorded(run: Callable[[], object]) -> None:
+    """Run steps until a GPU has recorded them: what comes then takes its usual time."""
+    for _ in range(_AS_WRITTEN + 1):
+        run()
 
 
 class Graph(Generic[R]):
@@ -195,9 +190,8 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 @contextmanager
-def _on(stream: torch.cuda.Stream | None) -> Iterator[None]:
+def _on(stream: torch.cuda.Stream) -> Iterator[None]:
     """Run on a stream, after what came before and before what comes after."""
-    assert stream is not None
     outer = torch.cuda.current_stream(stream.device)
     stream.wait_stream(outer)
     with torch.cuda.stream(stream):

@@ -136,10 +136,7 @@ class Training:
         )
         self._optimiser = make_optimiser(self.network, self.recipe)
         self._task = search.task
-        self._differentiate: Callable[[Tensor, Tensor], Tensor] = self._gradients
-        if self.passes is None:  # Others run other kernels from step to step.
-            recorder = Recorder(self.network, search.device, search.reporter.note)
-            self._differentiate = recorder.replayed(self._gradients)
+        self._recorder = Recorder(self.network, search.device, search.reporter.note)
         augmentation = derive_seed(search.seed, *self.labels, "augment")
         self._augmentation = torch.Generator().manual_seed(augmentation)
         self._batches = Batches(len(self.samples), self.recipe.batch, generator)
@@ -182,7 +179,10 @@ class Training:
         inputs, targets = self._samples.batch(self._batches.draw())
         inputs, targets = task.augment(inputs, targets, self._augmentation)
         self.network.train()
-        value = float(self._differentiate(inputs, targets))
+        if self.passes is None:
+            value = float(self._recorder.run(self._gradients, inputs, targets))
+        else:  # Other kernels in every step.
+            value = float(self._gradients(inputs, targets))
         self.step += 1
         if not math.isfinite(value):
             raise EstimationFailed(f"the loss is {value} at step {self.step}")

@@ -243,7 +243,7 @@ def _seconds_per_sample(
         inputs = torch.rand(batch, *search.task.input_shape, device=search.device)
         inputs = inputs.contiguous(memory_format=memory_format(inputs))
         try:
-            return _usual(partial(_step, _recorded(network, inputs), inputs)) / batch
+            return _usual(partial(_step, _ready(network, inputs))) / batch
         except Exception as error:
             named = search.space.format(architecture)
             raise SpaceError(
@@ -252,23 +252,27 @@ def _seconds_per_sample(
             ) from error
 
 
-def _recorded(network: nn.Module, inputs: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a step of training; on a GPU it is recorded already."""
-    from nasengine.replay import AS_WRITTEN, Recorder
+def _ready(network: nn.Module, inputs: torch.Tensor) -> Callable[[], float]:
+    """Return a step of training, as it runs once a GPU has recorded it."""
+    from nasengine.replay import Recorder, run_until_recorded
 
     def differentiate(inputs: torch.Tensor) -> torch.Tensor:
         loss: torch.Tensor = network(inputs).float().square().mean()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    step = Recorder(network, str(inputs.device), lambda _: None).replayed(differentiate)
-    for _ in range(AS_WRITTEN + 1 if inputs.is_cuda else 0):
-        step(inputs)
+    recorder = Recorder(network, str(inputs.device), lambda _: None)
+
+    def step() -> float:
+        return float(recorder.run(differentiate, inputs))
+
+    if inputs.is_cuda:
+        run_until_recorded(step)
     return step
 
 
-def _step(differentiate: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> None:
-    float(differentiate(inputs))  # Waits for the device.
+def _step(run: Callable[[], float]) -> None:
+    run()
 
 
 def _usual(step: Callable[[], None]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from nasengine.search import Search
 
     from .darts import Darts, Optimiser
+
+R = TypeVar("R")
 
 AlphaGradients = tuple[Tensor, Sequence[Tensor | None]]
 """A loss, and its gradient by the alphas of every decision that it depends on."""
@@ -121,13 +123,16 @@ class SearchSteps:
         self._rate = torch.empty((), device=search.device)
         self._weight_steps = StepsInBackward(self._weight_optimiser)
         self._alpha_optimiser = make_optimiser(list(self.alphas.values()), settings.alphas)
-        self._train_weights: Callable[[Batch, Drawn], Tensor] = self._weights_trained
-        self._differentiate: Callable[[Batch, Drawn], AlphaGradients] = self._alphas_differentiated
         # Sampled candidates run other kernels in every step; what is recomputed keeps generators.
-        if not settings.paths and settings.memory is None:
-            recorder = Recorder(self.supernet, search.device, search.reporter.note)
-            self._train_weights = recorder.replayed(self._weights_trained)
-            self._differentiate = recorder.replayed(self._alphas_differentiated)
+        self._recorder = (
+            Recorder(self.supernet, search.device, search.reporter.note)
+            if not settings.paths and settings.memory is None
+            else None
+        )
+
+    def _run(self, step: Callable[[Batch, Drawn], R], batch: Batch, drawn: Drawn) -> R:
+        recorder = self._recorder
+        return step(batch, drawn) if recorder is None else recorder.run(step, batch, drawn)
 
     def temperature(self, iteration: int) -> float:
         """Return the temperature, which goes in a straight line to the final one."""
@@ -143,7 +148,7 @@ class SearchSteps:
         """Take one step of the weights on a batch; return the task's loss before it."""
         with torch_seed(self.search.seed, "darts", "weights", iteration):
             self._set_rate(iteration)
-            loss = self._train_weights(batch, self._drawn(iteration, "weights"))
+            loss = self._run(self._weights_trained, batch, self._drawn(iteration, "weights"))
             return self._finite(float(loss), "the task's loss", iteration)
 
     def step_alphas(self, batch: Batch, training_batch: Batch, iteration: int) -> float:
@@ -162,7 +167,7 @@ class SearchSteps:
         with torch_seed(self.search.seed, "darts", "alphas", iteration):
             drawn = self._drawn(iteration, "alphas")
             if self.settings.order == 1:
-                loss, gradients = self._differentiate(batch, drawn)
+                loss, gradients = self._run(self._alphas_differentiated, batch, drawn)
             else:
                 self._set_rate(iteration)
                 loss, gradients = self._unrolled(batch, training_batch, drawn)

@@ -34,8 +34,7 @@ def ended(settings, space=None, replays=True):
     found = GradientSearch(Darts.model_validate(given), search)
     found._prepare()
     if not replays:
-        found.steps._train_weights = found.steps._weights_trained
-        found.steps._differentiate = found.steps._alphas_differentiated
+        found.steps._recorder = None
     losses = []
     with reproducible("cuda"):
         while not found.ended:
@@ -64,8 +63,7 @@ SETTINGS = {
 def test_replayed_steps_are_those_that_are_written(settings, width):
     space = None if width is None else light_sdi.LightSDI(width=width)
     losses, alphas, weights, notes, found = ended(settings, space)
-    assert found.steps._train_weights._graph is not None
-    assert found.steps._differentiate._graph is not None
+    assert len(found.steps._recorder.graphs) == 2
     assert not any("kernel by kernel" in note for note in notes)
     as_written = ended(settings, space, replays=False)
     torch.testing.assert_close(losses, as_written[0], rtol=1e-3, atol=1e-4)
@@ -127,13 +125,13 @@ def slots(block):
 @pytest.mark.parametrize(("block", "why"), [(Waits, "waits for the GPU"), (Draws, "processor")])
 def test_a_block_that_cannot_be_replayed_is_searched_as_written(block, why):
     *_, notes, found = ended({}, slots(block))
-    assert found.steps._train_weights._graph is None
+    assert not found.steps._recorder.graphs
     assert any(why in note for note in notes)
 
 
 def test_a_replay_drops_out_other_units_in_every_step():
     with_dropout = ended({}, slots(lambda: nn.Dropout2d(0.5)))
-    assert with_dropout[-1].steps._train_weights._graph is not None
+    assert with_dropout[-1].steps._recorder.graphs
     as_written = ended({}, slots(lambda: nn.Dropout2d(0.5)), replays=False)
     torch.testing.assert_close(with_dropout[0], as_written[0], rtol=1e-3, atol=1e-4)
 

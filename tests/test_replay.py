@@ -6,6 +6,7 @@ The GPU is pretended here; `test_gpu.py` has what needs one.
 import random
 import re
 import warnings
+import weakref
 from contextlib import nullcontext
 
 import numpy as np
@@ -56,8 +57,7 @@ def test_a_step_is_recorded_after_two_calls_and_replayed_then():
         calls.append(x)
         return [2 * x]
 
-    step = made.replayed(double)
-    values = [step(torch.tensor(float(n)))[0].item() for n in range(6)]
+    values = [made.run(double, torch.tensor(float(n)))[0].item() for n in range(6)]
     assert values == [0, 2, 4, 6, 8, 10]
     assert made.recorded == 1
     # From the third on, it reads where it was recorded.
@@ -67,13 +67,17 @@ def test_a_step_is_recorded_after_two_calls_and_replayed_then():
 
 def test_what_was_recorded_serves_calls_that_differ_in_values_alone():
     made, _ = recorder()
-    step = made.replayed(lambda batch, scale: [batch["x"] * scale])
+
+    def step(batch, scale):
+        return [batch["x"] * scale]
+
     for _ in range(3):
-        step({"x": torch.ones(2)}, 3.0)
+        made.run(step, {"x": torch.ones(2)}, 3.0)
     for x, scale in ((torch.ones(3), 3.0), (torch.ones(2).double(), 3.0), (torch.ones(2), 4.0)):
-        (found,) = step({"x": x}, scale)
+        (found,) = made.run(step, {"x": x}, scale)
         assert torch.equal(found, x * scale)
-    assert torch.equal(step({"x": torch.full((2,), 5.0)}, 3.0)[0], torch.full((2,), 15.0))
+    (found,) = made.run(step, {"x": torch.full((2,), 5.0)}, 3.0)
+    assert torch.equal(found, torch.full((2,), 15.0))
     assert made.recorded == 1
 
 
@@ -106,9 +110,8 @@ def _waits(x):
 )
 def test_a_step_that_a_replay_would_freeze_runs_as_written(step, why):
     made, told = recorder()
-    step = made.replayed(step)
     for _ in range(5):
-        step(torch.ones(1))
+        made.run(step, torch.ones(1))
     assert made.recorded == 0
     (text,) = told
     assert "kernel by kernel" in text
@@ -118,8 +121,11 @@ def test_a_step_that_a_replay_would_freeze_runs_as_written(step, why):
 def test_a_module_that_counts_its_steps_runs_as_written():
     module = nn.Sequential(Counts())
     made, told = recorder(module)
-    step = made.replayed(lambda x: [module(x)])
-    assert [step(torch.ones(1))[0].item() for _ in range(5)] == [1, 2, 3, 4, 5]
+
+    def step(x):
+        return [module(x)]
+
+    assert [made.run(step, torch.ones(1))[0].item() for _ in range(5)] == [1, 2, 3, 4, 5]
     assert made.recorded == 0
     assert "Counts.calls (0) changes" in told[0]
 
@@ -132,14 +138,50 @@ def test_other_warnings_of_a_step_are_still_told():
         return [x]
 
     with pytest.warns(UserWarning, match="look out"):
-        made.replayed(step)(torch.ones(1))
+        made.run(step, torch.ones(1))
 
 
-def test_on_a_cpu_a_step_is_the_function_itself():
-    def step(x):
-        return x
+class Steps:
+    """Steps that are methods, and what they belong to."""
 
-    assert Recorder(nn.Identity(), "cpu", print).replayed(step) is step
+    def __init__(self, recorder):
+        self.recorder = recorder
+        self.scale = 2.0
+
+    def take(self, x):
+        return self.recorder.run(self.step, x)
+
+    def step(self, x):
+        return [x * self.scale]
+
+
+def test_a_method_is_recorded_once_and_keeps_nobody_alive():
+    made, _ = recorder()
+    made.record = lambda step, inputs: Graph(lambda: None, inputs, ["recorded"])
+    steps = Steps(made)
+    assert [steps.take(torch.ones(1)) for _ in range(4)][2:] == [["recorded"]] * 2
+    gone = weakref.ref(steps)
+    del steps
+    assert gone() is None
+
+
+def test_a_step_that_cannot_be_recorded_runs_as_written():
+    made, told = recorder()
+
+    def record(step, inputs):
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    made.record = record
+    step = Steps(made)
+    values = [step.take(torch.tensor(float(n)))[0].item() for n in range(5)]
+    assert values == [0, 2, 4, 6, 8]
+    (text,) = told
+    assert text.endswith("recording one fails: operation not permitted when stream is capturing")
+
+
+def test_on_a_cpu_a_step_runs_as_written():
+    step = Steps(Recorder(nn.Identity(), "cpu", pytest.fail))
+    assert [step.take(torch.tensor(float(n)))[0].item() for n in range(4)] == [0, 2, 4, 6]
 
 
 def test_calls_run_one_by_one_where_nothing_is_recorded():
