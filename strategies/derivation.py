@@ -125,4 +125,5 @@ def _pruned(states: _Partial, most: Floats, count: int) -> _Partial:
 
 def _ranking(states: _Partial) -> npt.NDArray[np.intp]:
     """Return indices from the best score on; of equal ones, earlier choices first."""
-    return np.lexsort((*states.choices.T[::-1], -states.scores))
+    # They are in the order of their choices, from where they grow on.
+    return np.argsort(-states.scores, kind="stable")

@@ -353,6 +353,16 @@ def test_the_one_network_within_two_limits_is_not_lost_to_a_better_that_leads_no
     assert best_choices(scores, [costs[key] for key in order], limits, {}, 1) == [(1, 1)]
 
 
+def test_costs_that_are_alike_in_their_sum_alone_do_not_compete():
+    """Of the two starts between the cheapest ones, only the worse one can be gone on from."""
+    costs = [
+        Cost("a", "", 0.0, {"x": (1.0, 30.0, 10.0, 12.0), "y": (64.0, 0.0, 52.0)}),
+        Cost("b", "", 0.0, {"x": (30.0, 1.0, 12.0, 10.0), "y": (0.0, 64.0, 54.0)}),
+    ]
+    scores = {"x": (0.0, 0.0, 0.0, -1.0), "y": (0.0, 0.0, 0.0)}
+    assert best_choices(scores, costs, {"a": 64.0, "b": 64.0}, {}, 1) == [(3, 2)]
+
+
 def test_a_limit_that_a_network_costs_exactly_is_met_by_it():
     """Added in another order, the same costs differ in their last digit."""
     cost = Cost("c", "", 0.0, {"x": (0.1,), "y": (0.2,), "z": (0.3,)})
