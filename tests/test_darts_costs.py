@@ -176,8 +176,12 @@ def test_the_lower_of_a_target_and_a_limit_is_worked_towards():
     # Together with what another cost may be at most, it is the lower one that must be met.
     goals = strategy(cost={"price": {"target": 5}, "other": {"target": 3.5}}).cost
     resolve_costs(goals, search)
-    with pytest.raises(SpecError, match=r"at once: price 3.50 ms, other 3.50 ms"):
-        resolve_costs(goals, limited(search, Objective("price", at_most=3.5)))
+    both = [Objective(key, at_most=3.5) for key in ("price", "other")]
+    for asked, limits in ((goals, both[:1]), ({}, both)):
+        with pytest.raises(SpecError, match=r"at once: price 3.50 ms, other 3.50 ms"):
+            resolve_costs(asked, limited(search, *limits))
+    (least,) = resolve_costs(strategy(cost={"price": {"target": "3 ms"}}).cost, search)
+    assert least.target == least.range[0]
 
 
 def test_limits_on_what_has_no_table_are_left_to_the_trials():
@@ -392,16 +396,17 @@ def test_the_best_within_limits_are_those_of_exhaustive_search_where_choices_cut
     rng = random.Random(0)
     for _ in range(20):
         scores = {n: [-rng.random() for _ in choices] for n, choices in decisions.items()}
-        (a, b), least = (prices[rng.choice(every)] for _ in range(2))
+        (a, _), (_, b), least = (prices[rng.choice(every)] for _ in range(3))
         most = [max(a, least[0]), max(b, least[1])]
         limits = dict(zip(("parameters", "flops"), most, strict=True))
         within = [e for e in every if prices[e][0] <= most[0] and prices[e][1] <= most[1]]
-        above = [e for e in within if prices[e][1] >= least[1]]
+        above = [e for e in within if prices[e][0] >= least[0] and prices[e][1] >= least[1]]
 
         def score(choices, scores=scores):
             return sum(row[i] for row, i in zip(scores.values(), choices, strict=True))
 
-        found = best_within(scores, costs, limits, {"flops": least[1]}, 5, decisions)
+        floors = dict(zip(limits, least, strict=True))
+        found = best_within(scores, costs, limits, floors, 5, decisions)
         assert found == sorted(above, key=score, reverse=True)[:5]
         found = best_within(scores, costs, limits, {"flops": 1e9}, 5, decisions)
         assert found == sorted(within, key=score, reverse=True)[:5]
@@ -428,10 +433,14 @@ def test_what_only_cuts_bring_within_a_limit_is_found_in_a_large_space():
     limit = price(cheapest)
     assert limit < 0.1 * parameters.fixed
     # Far below the sums of all networks, and what is wanted is dear.
-    (spent,) = found(dear, limit)
-    assert price(spent) == limit
-    check = strategy(cost={"parameters": {"target": limit}, "flops": {"target": 1e9}}).check
-    check(search_with_cuts(Gated(length=3)))
+    rng = random.Random(0)
+    for score in (dear, *[lambda *_: rng.random()] * 4):
+        (spent,) = found(score, limit)
+        assert price(spent) == limit
+    search = search_with_cuts(Gated(length=3))
+    strategy(cost={"parameters": {"target": limit}}).check(search)
+    with pytest.raises(SpecError, match="no architecture meets"):
+        strategy(cost={"parameters": {"target": limit - 1}}).check(search)
     wanted = {**{n: choices[-2] for n, choices in decisions.items()}, "gate0": "none"}
     limit = price(wanted)
     assert limit < parameters.fixed + sum(dear(*item) for item in wanted.items())
