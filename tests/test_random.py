@@ -69,6 +69,20 @@ def test_draws_of_a_stratum_are_uniform() -> None:
     assert len(found) == 50
 
 
+def test_strata_divide_what_the_choices_cost() -> None:
+    """From the cheapest network on, wherever that is; what only references have is no choice."""
+    row = {"0": 100.0, "1": 101.0, "2": 102.0, "reference": 900.0}
+    rng, names = random.Random(0), ("d0", "d1", "d2")
+    strata = Strata(dict.fromkeys(names, row), dict.fromkeys(names, ("0", "1", "2")))
+    for total in range(7):
+        found = list(strata.draws(total, 7, 20, rng))
+        assert [sum(map(int, a.values())) for a in found] == [total] * 20
+    level = Strata({"d": {"a": 3.0, "b": 3.0}}, {"d": ("a", "b")})
+    assert {a["d"] for a in level.draws(0, 1, 20, rng)} == {"a", "b"}
+    gap = Strata({"d": {"a": 0.0, "b": 9.0}}, {"d": ("a", "b")})
+    assert [len(list(gap.draws(part, 3, 5, rng))) for part in range(3)] == [5, 0, 5]
+
+
 def test_no_space_is_too_large_for_strata() -> None:
     """8^400 architectures are more than a float holds; costs range from 0 to 2800."""
     strata, rng = strata_of(400, 8), random.Random(0)
