@@ -166,6 +166,8 @@ def test_each_row_is_held_against_random_search_under_its_own_setting(spec: Path
 def test_no_values_to_vary_by_are_refused() -> None:
     with pytest.raises(SpecError, match=r"ablation.vary.seed: no value"):
         cells(tables(), {"seed": []})
+    with pytest.raises(SpecError, match=r"strategy and strategy.name are both varied"):
+        cells(tables(), {"strategy": [{"name": "evolution"}], "strategy.name": ["darts"]})
 
 
 @pytest.mark.parametrize(
@@ -199,12 +201,59 @@ def test_a_setting_of_one_strategy_is_varied_for_that_one_alone(spec: Path) -> N
         ("", "random"),
         ("8", "evolution"),
     ]
+    assert [cell.name for cell in grid] == [
+        "population=4_name=evolution_seed=3",
+        "name=random_seed=3",
+        "population=8_name=evolution_seed=3",
+    ]
     spec.write_text(tomli_w.dumps(table))
     assert [load_cell(spec, [], cell).strategy.model_dump().get("population") for cell in grid] == [
         4,
         None,
         8,
     ]
+
+
+def test_a_part_of_a_setting_is_varied_for_the_strategies_that_have_the_setting() -> None:
+    table = {**tables(), "strategy": {"name": "darts"}}
+    grid = cells(table, {"strategy.cost.parameters": [0.1, 0.3], "seed": [0, 1]})
+    assert [(*cell.setting.values(), cell.seed) for cell in grid] == [
+        ("0.1", "darts", 0),
+        ("0.1", "darts", 1),
+        ("", "random", 0),
+        ("", "random", 1),
+        ("0.3", "darts", 0),
+        ("0.3", "darts", 1),
+    ]
+
+
+def test_a_setting_of_a_strategy_of_ones_own_is_found_beside_the_spec(tmp_path: Path) -> None:
+    own = (
+        "from nasengine.strategies.random import Random\n\nclass Own(Random):\n    depth: int = 1\n"
+    )
+    (tmp_path / "own.py").write_text(own)
+    table = {**tables(), "strategy": {"name": "own.py:Own"}}
+    grid = cells(table, {"strategy.depth": [1, 2]}, tmp_path)
+    assert [cell.setting["strategy.depth"] for cell in grid] == ["1", "", "2"]
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "told"),
+    [
+        ("space.prefix", ["a", ""], ["a", "''"]),
+        ("space.sizes", [{"a": 1}, {"a": 1, "b": 2}, {}], ["a=1", "a=1,b=2", "{}"]),
+        (
+            "estimators.timed",
+            [{"name": "latency", "seconds": 1, "repeats": n} for n in (3, 5)] + [{"name": "flops"}],
+            ["latency(repeats=3)", "latency(repeats=5)", "flops"],
+        ),
+        ("strategy", [{"name": "random"}, {"name": "evolution"}], ["random", "evolution"]),
+    ],
+)
+def test_a_value_is_told_by_what_tells_it_apart(
+    key: str, values: list[object], told: list[str]
+) -> None:
+    assert [cell.setting[key] for cell in cells(tables(), {key: values})] == told
 
 
 def test_a_mistaken_setting_of_the_strategy_is_refused(
@@ -346,16 +395,19 @@ def test_a_table_replaces_the_one_at_any_path(spec: Path) -> None:
 
 
 def test_cells_never_share_a_folder() -> None:
-    grid = cells(tables(), {"task.name": ["a/b", "a-b", "A-b", "c"], "seed": [0, 1]})
-    assert len({cell.name.lower() for cell in grid}) == len(grid) == 8
+    grid = cells(tables(), {"task.name": ["a/b", "a-b", "D", "d", "c"], "seed": [0, 1]})
+    assert len({cell.name.lower() for cell in grid}) == len(grid) == 10
+    assert not any("/" in cell.name for cell in grid)
     assert [c.name for c in grid if "name=c" in c.name] == [
         f"name=c_name=random_seed={seed}" for seed in (0, 1)
     ]
-    again = cells(tables(), {"task.name": ["A-b", "a/b", "a-b", "c"], "seed": [0, 1]})
+    again = cells(tables(), {"task.name": ["d", "a/b", "D", "a-b", "c"], "seed": [0, 1]})
     assert {cell.name for cell in again} == {cell.name for cell in grid}
 
 
-@pytest.mark.parametrize("varied", [{"seed": [0, 0]}, {"space.width": [4, "4"]}])
+@pytest.mark.parametrize(
+    "varied", [{"seed": [0, 0]}, {"space.width": [4, "4"]}, {"space.width": [4, 4]}]
+)
 def test_a_value_given_twice_is_refused_before_anything_runs(varied: dict[str, list[int]]) -> None:
     with pytest.raises(SpecError, match="is given twice"):
         cells(tables(), varied)
@@ -367,6 +419,11 @@ def test_a_value_given_twice_is_refused_before_anything_runs(varied: dict[str, l
 def test_a_vary_that_is_none_is_refused(texts: list[str]) -> None:
     with pytest.raises(SpecError, match=f"--vary '{texts[-1]}'"):
         parse_vary(texts)
+
+
+def test_values_of_a_vary_are_of_their_own_types() -> None:
+    given = ["a=4, x", "b=true,0.5", "c=1..1"]
+    assert parse_vary(given) == {"a": [4, "x"], "b": [True, 0.5], "c": [1]}
 
 
 def test_a_wrong_cell_is_refused_before_anything_runs(
