@@ -367,6 +367,32 @@ def test_a_goal_in_which_no_fronts_differ_makes_no_volume_endless() -> None:
     assert [row.mean(VOLUME) for row in rows(level)] == [1.0, 1.0]
 
 
+def test_what_has_no_front_has_no_volume_and_keeps_others_from_none() -> None:
+    failed = Summary(
+        Path("evolution-0"), {"strategy.name": "evolution"}, 0, {}, problem="no network"
+    )
+    reference = found("unet (reference)", 0, "iou flops", iou=0.99, flops=9.0)
+    reference = replace(reference, goals=("iou", "flops"))
+    cells = told(rows([failed, reference, *(with_front(s, 0) for s in POINTS)]))
+    assert list(cells)[:2] == ["darts", "random"]
+    assert [row[VOLUME] for row in cells.values()][2:] == ["-", "-"]
+
+
+def test_fronts_of_three_goals_are_compared_by_their_volume() -> None:
+    def table(*goals: str) -> list[Row]:
+        points = {"random": (0.5, 3.0, 2.0), "darts": (0.4, 2.0, 1.0)}
+        fronts = {
+            s: dict(zip(METRICS, (p[0], 0.0, *p[1:]), strict=True)) for s, p in points.items()
+        }
+        runs = (found(s, 0, " ".join(goals), **point) for s, point in fronts.items())
+        return rows(replace(r, goals=goals, front=[r.values]) for r in runs)
+
+    # Of the box of 1.1 to each side, one has a tenth by all of two goals, the other the reverse.
+    worse, better = sorted(row.mean(VOLUME) for row in table("iou", "flops", "latency"))
+    assert better == pytest.approx(0.1 * 1.1**2 / 1.1**3)
+    assert worse == pytest.approx(1.1 * 0.1**2 / 1.1**3)
+
+
 def test_fronts_of_many_goals_are_too_dear_to_weigh() -> None:
     goals = ("iou", "flops", "latency", "iou.test_iou")
     point = dict.fromkeys(goals, 1.0)
