@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli_w
 from test_spec import tables
 
+from nasengine.architecture import Architecture
 from nasengine.cli import main
+from nasengine.errors import EstimationFailed, SearchFailed
+from nasengine.estimator import Candidate, Estimator
+from nasengine.objectives import Objective, Objectives
+from nasengine.search import Search
 from nasengine.studies import correlation
+from nasengine.testing.strategies import BranchedSpace, made_up
+from nasengine.testing.stubs import tiny_search
+from nasengine.trial import Measurement, Metric
 
 
 @pytest.fixture(autouse=True)
@@ -106,18 +115,105 @@ def test_what_does_not_vary_has_no_rank_and_json_says_null(
     assert "no ranking" in capsys.readouterr().out
 
 
+def test_correlate_refuses_values_of_other_settings_and_other_code_of_its_estimators(
+    spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.py").write_text(CONSTANT)
+    (tmp_path / "mine.py").write_text(
+        "from nasengine.strategies.random import Random\n\nclass Mine(Random):\n    pass\n"
+    )
+    table = tables()
+    table["estimators"]["same"] = {"name": "own.py:Same"}
+    spec.write_text(tomli_w.dumps(table))
+    asked = ["correlate", "spec.toml", "--estimators", "same,firsts", "-o", "kept", "-q"]
+    assert main(asked) == 0
+    assert main([*asked, "--set", "strategy.name=mine.py:Mine"]) == 0
+    for change in ("estimators.same.level=2.0", "estimators.same.name=own.py:Other"):
+        assert main([*asked, "--set", change]) == 2
+        assert "its values are of another estimators" in capsys.readouterr().err
+    (tmp_path / "own.py").write_text(CONSTANT.replace("self.level", "-self.level"))
+    assert main(asked) == 2
+    assert "its values are of another code" in capsys.readouterr().err
+
+
 CONSTANT = """
 from nasengine import Estimator, Measurement, Metric
 
 class Same(Estimator):
     # Gives every network the same.
+    level: float = 1.0
 
     def metrics(self, search):
         return (Metric("same", "$", "max"),)
 
     def measure(self, candidate):
-        return {"same": Measurement(1.0)}
+        return {"same": Measurement(self.level)}
+
+class Other(Same):
+    pass
 """
+
+
+class Made(Estimator):
+    """So many times a made-up value; some networks cannot be measured, or end the process."""
+
+    times: float = 1.0
+    failing: str = ""
+    most: int = 99
+    taken: list[Any] = []
+
+    def metrics(self, search: Search) -> tuple[Metric, ...]:
+        return (Metric("value", "", "max"),)
+
+    def measure(self, candidate: Candidate) -> dict[str, Measurement]:
+        if len(self.taken) == self.most:
+            raise KeyboardInterrupt
+        self.taken.append(candidate.architecture)
+        if candidate.architecture["tail"] == self.failing:
+            raise EstimationFailed("no memory")
+        return {"value": Measurement(self.times * made_up(candidate.architecture, "x"))}
+
+
+def made_search(seed: int = 0, most: int = 99) -> Search:
+    estimators = {
+        "cheap": Made(taken=[]),
+        "dear": Made(times=2.0, failing="skip", most=most, taken=[]),
+        "other": Made(most=0, taken=[]),
+    }
+    broken = Objectives((Objective("cheap", at_most=0.0),))
+    return tiny_search(BranchedSpace(), estimators=estimators, objectives=broken, seed=seed)
+
+
+def test_so_many_networks_that_compute_different_things_are_measured_by_the_two() -> None:
+    search = made_search()
+    found = correlation.correlate(search, "cheap", "dear", 20)
+    failed = sum(found.failed.values())
+    assert found.failed == {"dear: no memory": failed} and failed > 1
+    assert len(found.values) + failed == 20
+    taken = search.estimators["dear"].taken
+    assert len({search.space.key(architecture) for architecture in taken}) == 20
+    assert all(dear == 2 * cheap for cheap, dear in found.values.values())
+    # Relative to the dear one, by which the cheap one is judged.
+    assert found.agreement()["mean_relative_error"] == pytest.approx(0.5)
+    assert correlation.correlate(made_search(), "cheap", "dear", 20) == found
+    assert correlation.correlate(made_search(seed=1), "cheap", "dear", 20) != found
+
+
+def test_every_value_is_kept_as_it_comes(tmp_path: Path) -> None:
+    path, whole = tmp_path / "values.json", correlation.correlate(made_search(), "cheap", "dear", 9)
+    with pytest.raises(KeyboardInterrupt):
+        correlation.correlate(made_search(most=1), "cheap", "dear", 9, path)
+    assert len(json.loads(path.read_text())["values"]) == 1
+    search = made_search()
+    assert correlation.correlate(search, "cheap", "dear", 9, path).values == whole.values
+    assert len(search.estimators["dear"].taken) == 8
+
+
+def test_too_few_measured_are_told_with_the_reasons() -> None:
+    values = {Architecture({"a": name}): (1.0, 2.0) for name in "bc"}
+    found = correlation.Correlation("cheap", "dear", values, {"no memory": 4})
+    with pytest.raises(SearchFailed, match=r"2 architectures were measured; .*\n  4 x no memory"):
+        found.agreement()
 
 
 @pytest.mark.parametrize(
