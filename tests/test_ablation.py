@@ -186,6 +186,20 @@ def test_a_value_of_any_type_is_placed_as_it_is(
     assert told in capsys.readouterr().err
 
 
+def test_an_override_holds_for_every_cell_of_the_grid(spec: Path) -> None:
+    given = ["strategy.name=local_search", "seed=7", "references=[]"]
+    grid = ablation.Ablation.load(spec, given, {"space.width": [4, 8]}, spec.parent / "runs")
+    assert [cell.name for cell, _ in grid.searches] == [
+        f"width={width}_name={strategy}_seed=7"
+        for width in (4, 8)
+        for strategy in ("local_search", "random")
+    ]
+    assert not grid.references
+    assert [row.name for row in grid.planned_rows] == [
+        f"width={width}, {strategy}" for width in (4, 8) for strategy in ("local_search", "random")
+    ]
+
+
 def test_what_is_varied_is_not_overridden_as_well(
     spec: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
