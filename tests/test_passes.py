@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
 
 from nasengine.canonical import meanings
 from nasengine.network import build_network
@@ -20,6 +21,7 @@ from nasengine.passes import (
     has_faulty_convolution,
     interpolate_by_products,
     prepare,
+    take_rows_for_samples,
 )
 from nasengine.passes.convolutions import PreparedConv2d, merge_grids, split_grids
 from nasengine.passes.dilated_depthwise import interleave_dilated_depthwise, is_interleavable
@@ -288,6 +290,69 @@ def test_even_sizes_stay_channels_last_without_a_copy():
     interleave_dilated_depthwise(conv)
     assert isinstance(conv[0], PreparedConv2d)
     assert conv(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("shape", "samples"),
+    [
+        ((4, 5, 24, 30), 16),
+        ((3, 5, 25, 24), 75),
+        ((1, 5, 30, 20), 30),
+        ((16, 5, 24, 24), 16),
+        ((4, 5, 8, 8), 4),
+        ((1, 5, 8, 80), 1),
+        ((5, 24, 24), 5),
+    ],
+)
+@pytest.mark.usefixtures("_one_thread")
+def test_rows_are_samples_of_a_pointwise_convolution(shape, samples, monkeypatch):
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(5, 3, 1), nn.Conv2d(3, 3, 3, padding=1))
+    fast = copy.deepcopy(plain)
+    assert take_rows_for_samples(fast) == 1
+    assert take_rows_for_samples(fast) == 0
+    x = torch.randn(shape)
+    if x.ndim == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    ran = []
+
+    def record(images, weight, *further):
+        ran.append(len(images))
+        return conv2d(images, weight, *further)
+
+    conv2d = functional.conv2d
+    monkeypatch.setattr(functional, "conv2d", record)
+    found, expected = fast(x), plain(x)
+    assert ran[0] == samples
+    torch.testing.assert_close(found, expected)
+    assert found.stride() == expected.stride()
+    for net, output in ((fast, found), (plain, expected)):
+        output.square().sum().backward()
+        net.found = [parameter.grad for parameter in net.parameters()]
+    torch.testing.assert_close(fast.found, plain.found, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stride": 2},
+        {"padding": 1},
+        {"groups": 5, "out_channels": 5},
+        {"kernel_size": (1, 3)},
+    ],
+    ids=str,
+)
+def test_what_is_not_pointwise_keeps_its_samples(settings):
+    given = {"in_channels": 5, "out_channels": 3, "kernel_size": 1} | settings
+    assert take_rows_for_samples(nn.Sequential(nn.Conv2d(**given))) == 0
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from nasengine.passes.fold_weights import fold_mixture_weights
 from nasengine.passes.forget_norms import forget_norms
 from nasengine.passes.forgotten import forgetting
 from nasengine.passes.inplace_relu import overwrite_batch_norms
+from nasengine.passes.pointwise import take_rows_for_samples
 from nasengine.passes.precision import Precision, choose_precision, frozen
 from nasengine.passes.prepare import PASSES, prepare
 from nasengine.passes.recompute import recompute_slots
@@ -41,4 +42,5 @@ __all__ = [
     "recompute_slots",
     "skip_zeros",
     "sum_in_cascades",
+    "take_rows_for_samples",
 ]

@@ -11,6 +11,9 @@ from torch.nn import functional as F
 from nasengine.passes.forgotten import remember_copy
 from nasengine.passes.tracing import has_hooks
 
+_ENOUGH, _WORTH = 16, 24 * 24
+"""Samples from which torch gives a 1x1 convolution to oneDNN, and pixels that make it worth it."""
+
 
 class PreparedConv2d(nn.Conv2d):
     """A convolution with the parameters and settings of an `nn.Conv2d`, computed another way.
@@ -23,6 +26,11 @@ class PreparedConv2d(nn.Conv2d):
         d x d interleaved sub-grids, each convolved on its own. torch's own kernel for dilated
         depthwise convolutions takes two to four times as long on CPUs, and in torch 2.13 returns
         wrong weight gradients in bfloat16 with channels last.
+    by_rows
+        Whether the convolution, a 1x1 one, may take the rows of its images for samples. On one
+        thread torch gives float32 ones of fewer than 16 samples not to oneDNN, but to a product of
+        matrices that is slower, and fills its gradient with zeros first. Worth it for images of
+        24 x 24 pixels and more.
     drops_bias
         Whether the bias is left out while training: a batch norm alone reads the output, and takes
         out whatever constant a channel has. The bias stays a parameter, at zero, to be counted and
@@ -34,6 +42,7 @@ class PreparedConv2d(nn.Conv2d):
     """
 
     interleaves: bool = False
+    by_rows: bool = False
     drops_bias: bool = False
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
@@ -42,8 +51,16 @@ class PreparedConv2d(nn.Conv2d):
         # The fault is the CPU's, and so is what it costs to go without.
         if self.interleaves and input.device.type == "cpu":
             return self._interleaved(input, bias)
+        if self.by_rows and (rows := _rows_of_a_sample(input)):
+            return self._by_rows(input, bias, rows)
         output: Tensor = self._conv_forward(input, self.weight, bias)
         return output
+
+    def _by_rows(self, x: Tensor, bias: Tensor | None, rows: int) -> Tensor:
+        pixels = x.permute(0, 2, 3, 1)
+        samples = pixels.reshape(-1, rows, *pixels.shape[2:]).permute(0, 3, 1, 2)
+        found = F.conv2d(samples, self.weight, bias).permute(0, 2, 3, 1)
+        return found.reshape(*pixels.shape[:3], -1).permute(0, 3, 1, 2)
 
     def _interleaved(self, x: Tensor, bias: Tensor | None) -> Tensor:
         d_h, d_w = self.dilation
@@ -62,6 +79,24 @@ class PreparedConv2d(nn.Conv2d):
         convolved = F.conv2d(grids, self.weight, bias, 1, padding, 1, self.groups)
         merged = merge_grids(convolved, d_h, d_w)
         return merged[..., :height, :width] if right or below else merged
+
+
+def _rows_of_a_sample(x: Tensor) -> int:
+    """Return how many rows of (N, C, H, W) make a sample of 16 and more, 0 where none need to."""
+    if x.ndim < 4:
+        return 0
+    number, _, height, width = x.shape
+    as_it_is = (
+        number >= _ENOUGH
+        or height * width < _WORTH
+        or torch.get_num_threads() > 1
+        or x.dtype is not torch.float32
+        or x.device.type != "cpu"
+        or not x.is_contiguous(memory_format=torch.channels_last)
+        or torch.is_autocast_enabled("cpu")
+    )
+    divisors = (rows for rows in range(number * height // _ENOUGH, 0, -1) if height % rows == 0)
+    return 0 if as_it_is else next(divisors, 0)
 
 
 def is_own_conv(module: nn.Module | None) -> TypeGuard[nn.Conv2d]:

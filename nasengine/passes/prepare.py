@@ -14,6 +14,7 @@ from nasengine.passes.dilated_depthwise import interleave_dilated_depthwise
 from nasengine.passes.fold_weights import fold_mixture_weights
 from nasengine.passes.forget_norms import forget_norms
 from nasengine.passes.inplace_relu import overwrite_batch_norms
+from nasengine.passes.pointwise import take_rows_for_samples
 from nasengine.passes.skip_zeros import skip_zeros
 from nasengine.passes.upsampling import interpolate_by_products
 
@@ -23,6 +24,7 @@ M = TypeVar("M", bound=nn.Module)
 PASSES: Mapping[str, Callable[[nn.Module], int]] = {
     "channels_last": lay_channels_last,
     "dilated_depthwise": interleave_dilated_depthwise,
+    "pointwise": take_rows_for_samples,
     "conv_bias": drop_conv_biases,
     "cascade_sums": sum_in_cascades,
     "upsampling": interpolate_by_products,

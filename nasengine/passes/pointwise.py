@@ -1,0 +1,30 @@
+"""Pass: to 1x1 convolutions, the rows of images are samples."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from nasengine.passes.convolutions import PreparedConv2d, is_own_conv, prepared
+
+
+def take_rows_for_samples(module: nn.Module) -> int:
+    """Replace every 1x1 convolution that reads each pixel once; return how many.
+
+    On one thread it is up to 1.4 times as fast in float32: see `PreparedConv2d`.
+    """
+    count = 0
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if is_own_conv(child) and _is_pointwise(child):
+                new = prepared(child)
+                new.by_rows = True
+                setattr(parent, name, new)
+                count += 1
+    return count
+
+
+def _is_pointwise(conv: nn.Conv2d) -> bool:
+    if isinstance(conv, PreparedConv2d) and conv.by_rows:
+        return False
+    padded = conv.padding not in ("valid", "same", (0, 0))
+    return conv.kernel_size == conv.stride == (1, 1) and conv.groups == 1 and not padded
