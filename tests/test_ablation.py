@@ -255,7 +255,8 @@ def test_a_setting_of_a_strategy_of_ones_own_is_found_beside_the_spec(tmp_path: 
     ("key", "values", "told"),
     [
         ("space.prefix", ["a", ""], ["a", "''"]),
-        ("space.sizes", [{"a": 1}, {"a": 1, "b": 2}, {}], ["a=1", "a=1,b=2", "{}"]),
+        ("space.sizes", [{"a": 1}, {"a": 1, "b": 2}], ["a=1", "a=1,b=2"]),
+        ("space.sizes", [{}, {"a": 1}], ["{}", "a=1"]),
         (
             "estimators.timed",
             [{"name": "latency", "seconds": 1, "repeats": n} for n in (3, 5)] + [{"name": "flops"}],

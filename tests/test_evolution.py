@@ -103,6 +103,8 @@ def test_a_changed_trial_changes_what_was_kept(space: SearchSpace) -> None:
 
 def test_crowding_keeps_the_ends_and_the_lonely() -> None:
     assert crowding([(0.0, 5.0), (1.0, 4.0), (1.5, 3.5), (5.0, 0.0)])[0] == float("inf")
+    # Of each goal's own range, wherever that lies.
+    assert crowding([(10.0, 4.0), (11.0, 1.0), (14.0, 0.0)])[1] == 2.0
     distances = crowding([(0.0, 5.0), (0.5, 4.5), (1.0, 4.0), (3.0, 1.0), (5.0, 0.0)])
     assert distances[3] > distances[2] > distances[1]
 
@@ -112,13 +114,21 @@ def test_the_fittest_are_of_the_first_front_its_ends_and_its_lonely(space: Searc
     architecture = play(Random(), search, 1)[0].architecture
     # More of x is better, less of y: all but the last are one front.
     values = [(1.0, 1.0), (0.0, 0.0), (1.2, 1.2), (3.0, 3.0), (5.0, 5.0), (-9.0, 9.0)]
-    trials = [
-        Trial(n, architecture, str(n), Status.COMPLETE, {"x": Measurement(x), "y": Measurement(y)})
-        for n, (x, y) in enumerate(values)
-    ]
+
+    def ended(values: list[tuple[float, float]]) -> list[Trial]:
+        measured = ({"x": Measurement(x), "y": Measurement(y)} for x, y in values)
+        return [
+            Trial(n, architecture, str(n), Status.COMPLETE, found)
+            for n, found in enumerate(measured)
+        ]
+
+    trials = ended(values)
     found = [trial.number for trial in fittest(trials, 6, search.objectives)]
     assert found == [1, 4, 3, 2, 0, 5]
     assert [trial.number for trial in fittest(trials, 3, search.objectives)] == found[:3]
+    # The ends of a second front come after all of the first.
+    trials = ended([(-1.0, 0.5), (0.0, 0.0), (1.0, 1.0), (1.5, 3.0), (2.0, 2.0)])
+    assert [trial.number for trial in fittest(trials, 3, search.objectives)] == [1, 4, 2]
 
 
 def test_a_goal_without_a_range_tells_of_no_crowding() -> None:

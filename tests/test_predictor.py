@@ -166,21 +166,17 @@ def test_expectations_are_what_sampling_gives() -> None:
     sampled = np.maximum(0.2 - draws[:, :, 0], 0).mean(axis=0)
     assert np.allclose(expected_improvement(0.2, mean[:, 0], deviation[:, 0]), sampled, atol=0.02)
 
-    front, corner = np.array([[1.0, -1.0], [-1.0, 1.0], [0.0, 0.0]]), np.array([2.0, 2.0])
-    before = hypervolume(front.tolist(), corner.tolist())
-    sampled = np.array(
-        [
-            np.mean(
-                [
-                    hypervolume([*front.tolist(), point], corner.tolist()) - before
-                    for point in draws[:1500, candidate].tolist()
-                ]
-            )
-            for candidate in range(4)
+    corner, inside = np.array([2.0, 2.0]), np.array([[1.0, -1.0], [-1.0, 1.0], [0.0, 0.0]])
+    # What is beyond the corner adds nothing.
+    for front in (inside, np.vstack([inside, [[-1.5, 3.0]]])):
+        before = hypervolume(front.tolist(), corner.tolist())
+        sampled = [
+            np.mean([hypervolume([*front.tolist(), point], corner.tolist()) for point in points])
+            - before
+            for points in draws[:1500].transpose(1, 0, 2).tolist()
         ]
-    )
-    exact = expected_hypervolume_improvement(front, corner, mean, deviation)
-    assert np.allclose(exact, sampled, atol=0.12)
+        exact = expected_hypervolume_improvement(front, corner, mean, deviation)
+        assert np.allclose(exact, sampled, atol=0.12)
 
 
 def test_chebyshev_prefers_what_is_better_everywhere() -> None:
@@ -190,6 +186,45 @@ def test_chebyshev_prefers_what_is_better_everywhere() -> None:
         np.array([[0.0, 0.0, 0.1]]), mean, np.full((2, 3), 0.3), search.stream("test")
     )
     assert worth[1] > worth[0]
+
+
+def test_chebyshev_weighs_the_goals_anew_for_every_stream() -> None:
+    front, search = np.array([[1.0, 1.0, 1.0]]), search_for(BranchedSpace())
+    # Each better in another goal, and by less.
+    mean = np.array([[0.0, 1.0, 1.0], [1.0, 0.1, 1.0], [1.0, 1.0, 0.2]])
+
+    def worth(number: int) -> Array:
+        rng = search.stream("test", number)
+        return expected_chebyshev_improvement(front, mean, np.full((3, 3), 1e-6), rng)
+
+    found = [worth(number) for number in range(30)]
+    assert {int(gains.argmax()) for gains in found} == {0, 1, 2}
+    assert min(gains.max() for gains in found) > 0.01
+    assert all(np.array_equal(worth(number), found[number]) for number in range(3))
+
+
+def test_chebyshev_expects_nothing_of_what_is_known_and_more_of_what_is_unsure() -> None:
+    front, search = 1 - np.eye(3), search_for(BranchedSpace())
+    for number in range(5):
+        rng = search.stream("test", number)
+        mean = np.vstack([front, np.full((1, 3), 5.0)])
+        sure = expected_chebyshev_improvement(front, mean, np.full((4, 3), 1e-9), rng)
+        assert np.allclose(sure, 0, atol=1e-6) and sure.min() >= 0
+        deviation = np.array([[0.1], [1.0], [1.0]]) * np.ones(3)
+        unsure = expected_chebyshev_improvement(front, np.ones((3, 3)), deviation, rng)
+        assert unsure[0] < unsure[1] == unsure[2]
+
+
+def test_chebyshev_prefers_a_compromise_to_what_is_far_worse_in_other_goals() -> None:
+    mean, search = np.array([[0.3, 0.3, 0.3], [-2.0, 3.0, 3.0]]), search_for(BranchedSpace())
+    worth = [
+        expected_chebyshev_improvement(
+            1 - np.eye(3), mean, np.full((2, 3), 0.01), search.stream("test", number)
+        )
+        for number in range(20)
+    ]
+    compromise, extreme = np.sum(worth, axis=0)
+    assert compromise > 2 * extreme
 
 
 @pytest.mark.parametrize("scale", ["ranks", "both"])
