@@ -334,6 +334,34 @@ def test_what_is_like_what_failed_is_less_likely_measured() -> None:
     assert abs(chances.mean() - 0.6) < 0.1
 
 
+def test_chances_grow_with_the_trials_to_those_of_all_at_once() -> None:
+    space = NASBenchMacro()
+    first, *_ = space.decisions
+    asked = [trial.architecture for trial in play(Random(), search_for(space, seed=1), 6)]
+    trials = [
+        failing(t, t.architecture[first] == space.decisions[first][0] or t.number % 7 == 0)
+        for t in play(Random(), search_for(space), 40)
+    ]
+    grown = Success(trials, features_of(space))
+    grown.observe(trials[:25])
+    grown.chances(asked[:3], np.arange(3))
+    grown.observe(trials)
+    grown.chances(asked[:5], np.arange(5))
+    assert np.allclose(grown.chances(asked, np.arange(6)), chances_of(trials, space, asked))
+
+
+def test_what_never_failed_is_sure_and_what_fails_now_and_then_nearly() -> None:
+    space = NASBenchMacro()
+    asked = [trial.architecture for trial in play(Random(), search_for(space, seed=1), 9)]
+    trials = list(play(Random(), search_for(space), 40))
+    # What was held back has not failed.
+    trials = [replace(t, status=Status.SCREENED) if t.number % 2 else t for t in trials]
+    assert np.allclose(chances_of(trials, space, asked), 1)
+    rarely = [failing(t, t.number % 10 == 0) for t in trials]
+    chances = chances_of(rarely, space, asked)
+    assert chances.mean() == pytest.approx(0.9, abs=0.05) and chances.max() <= 1
+
+
 def test_failures_by_chance_cost_no_more_than_their_trials() -> None:
     space = NASBenchMacro()
 
