@@ -49,8 +49,6 @@ SEVERAL = {**STRATEGIES, "optuna nsga2": {"name": "optuna", "sampler": "nsga2"}}
 ALL = {**ONE_GOAL, **SEVERAL}
 SLOW = {"optuna tpe_multivariate": 200, "optuna gp": 100}
 """Strategies that are followed for so many trials only."""
-FEW = {"optuna gp": 10}
-"""Strategies that are repeated with so many seeds only."""
 
 
 @cache
@@ -231,7 +229,6 @@ def main() -> None:
         for name in (*ONE, *TWO)
         for label in (SEVERAL if name in TWO else ONE_GOAL)
         if seed < (arguments.seeds_two if name in TWO else arguments.seeds)
-        and seed < FEW.get(label, seed + 1)
         and (name, label, seed) not in done
     ]
     with Pool(arguments.processes) as pool, store.open("a", newline="") as stream:

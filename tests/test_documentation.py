@@ -97,7 +97,7 @@ def test_complete_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.M
                 cwd=tmp_path,
                 capture_output=True,
                 text=True,
-                timeout=120,
+                timeout=300,
                 check=False,
             )
             assert done.returncode == 0, f"{where(block)}\n{done.stderr}"
