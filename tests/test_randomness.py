@@ -47,7 +47,7 @@ def drawn() -> tuple[float, ...]:
     """Draw from every global generator; of NumPy's normals, the second of a pair is kept by it."""
     return (
         random.random(),
-        random.gauss(),
+        random.gauss(0, 1),
         float(np.random.normal()),
         float(np.random.random()),
         float(torch.rand(())),
