@@ -243,7 +243,7 @@ def _seconds_per_sample(
         inputs = torch.rand(batch, *search.task.input_shape, device=search.device)
         inputs = inputs.contiguous(memory_format=memory_format(inputs))
         try:
-            return _usual(partial(_step, _ready(network, inputs))) / batch
+            return _usual(_ready(network, inputs)) / batch
         except Exception as error:
             named = search.space.format(architecture)
             raise SpaceError(
@@ -271,11 +271,7 @@ def _ready(network: nn.Module, inputs: torch.Tensor) -> Callable[[], float]:
     return step
 
 
-def _step(run: Callable[[], float]) -> None:
-    run()
-
-
-def _usual(step: Callable[[], None]) -> float:
+def _usual(step: Callable[[], object]) -> float:
     """Return the seconds that a step usually takes; the first one prepares, and does not count.
 
     The median, not the quickest: what else the machine does will be there during the search too.

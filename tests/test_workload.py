@@ -111,7 +111,7 @@ def test_what_a_step_takes_besides_its_samples_is_counted_once_a_step(
     def step(*_: object) -> None:
         clock.now += 0.05
 
-    monkeypatch.setattr(workload, "_step", step)
+    monkeypatch.setattr(workload, "_ready", lambda *_: step)
     trained = load_class(Estimator, "trained")(iterations=100, batch=4)
     search = tiny_search(folder=tmp_path, estimators={"iou": trained})
     found = estimate(search, load_class(Strategy, "random")())
@@ -124,7 +124,7 @@ def test_the_budget_of_seconds_and_what_is_trained_at_the_end_count(
     def step(*_: object) -> None:
         clock.now += 0.05
 
-    monkeypatch.setattr(workload, "_step", step)
+    monkeypatch.setattr(workload, "_ready", lambda *_: step)
     make = load_class(Estimator, "trained")
     search = tiny_search(folder=tmp_path, estimators={"iou": make(iterations=100, batch=4)})
     found = estimate(search, load_class(Strategy, "random")(), [make(iterations=400, batch=4)])
