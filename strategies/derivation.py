@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .costs import Cost
 
 _CELLS = 4096
+_STATES = 2**17
+"""Partial architectures that are kept: where many are asked for, of fewer cells."""
 _SLACK = 1e-12
 """Relative: sums in another order differ by rounding."""
 
@@ -109,7 +111,8 @@ def _pruned(states: _Partial, most: Floats, count: int) -> _Partial:
     """Keep the `count` best of every grid cell, and the cheapest of all by each cost."""
     if not len(states.scores):
         return states
-    side = max(2, int(_CELLS ** (1 / max(1, len(most)))))
+    cells_at_most = min(_CELLS, _STATES // count)
+    side = max(2, int(cells_at_most ** (1 / max(1, len(most)))))
     shares = np.divide(states.costs, most, out=np.zeros_like(states.costs), where=most > 0)
     cells = np.zeros(len(states.scores), dtype=np.int64)
     for column in (side * shares).astype(np.int64).T:

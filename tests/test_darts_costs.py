@@ -17,7 +17,7 @@ from test_cut_costs import search_of as search_with_cuts
 from nasengine.errors import SpecError
 from nasengine.estimator import CostTable, Estimator
 from nasengine.objectives import Objective, Objectives
-from nasengine.strategies import cut_derivation
+from nasengine.strategies import cut_derivation, derivation
 from nasengine.strategies.architecture_loss import ArchitectureLoss, Penalty
 from nasengine.strategies.costs import Cost, resolve_costs
 from nasengine.strategies.cut_derivation import best_within
@@ -365,6 +365,24 @@ def test_costs_that_are_alike_in_their_sum_alone_do_not_compete():
     ]
     scores = {"x": (0.0, 0.0, 0.0, -1.0), "y": (0.0, 0.0, 0.0)}
     assert best_choices(scores, costs, {"a": 64.0, "b": 64.0}, {}, 1) == [(3, 2)]
+
+
+def test_many_are_found_of_a_large_space_without_keeping_all_that_lead_there(monkeypatch):
+    rng, kept = random.Random(0), []
+    rows = {f"d{n}": tuple(rng.randrange(1, 10**6) for _ in range(3)) for n in range(16)}
+    scores = {name: tuple(-rng.random() for _ in row) for name, row in rows.items()}
+    limit = sum(sum(row) / 3 for row in rows.values())
+    costs, grown = [Cost("c", "", 0.0, rows)], derivation._grown
+
+    def watched(states, *further):
+        kept.append(len(states.scores))
+        return grown(states, *further)
+
+    monkeypatch.setattr(derivation, "_grown", watched)
+    found = best_choices(scores, costs, {"c": limit}, {}, 1024)
+    assert len(set(found)) == 1024
+    assert found[0] == best_choices(scores, costs, {"c": limit}, {}, 1)[0]
+    assert max(kept) < 2 * derivation._STATES
 
 
 def test_a_limit_that_a_network_costs_exactly_is_met_by_it():
