@@ -180,24 +180,30 @@ class Training:
         inputs, targets = task.augment(inputs, targets, self._augmentation)
         self.network.train()
         if self.passes is None:
-            value = float(self._recorder.run(self._gradients, inputs, targets))
+            loss, gradients = self._recorder.run(self._differentiated, inputs, targets)
         else:  # Other kernels in every step.
-            value = float(self._gradients(inputs, targets))
+            loss, gradients = self._differentiated(inputs, targets)
+        # A replay writes where it was recorded, and steps on batches of another size lie between.
+        for parameter, gradient in zip(self.network.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        value = float(loss)
         self.step += 1
         if not math.isfinite(value):
             raise EstimationFailed(f"the loss is {value} at step {self.step}")
         self._optimiser.step()
         return value
 
-    def _gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Compute the gradients of a step; return its mean loss."""
+    def _differentiated(
+        self, inputs: Tensor, targets: Tensor
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """Return the mean loss of a step, and its gradient by every parameter."""
         self._optimiser.zero_grad(set_to_none=True)
         losses = []
         for outputs in (self.passes or _one_pass)(self.network, inputs, self.step, self._run):
             loss = self._task.loss(outputs, targets)
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-        return torch.stack(losses).mean()
+        return torch.stack(losses).mean(), [p.grad for p in self.network.parameters()]
 
     def _stops_early(self, total: int) -> bool:
         """Look at the network when it is time, and at the end, which may be the best."""

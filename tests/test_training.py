@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -16,7 +16,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
+from nasengine import replay
 from nasengine.batches import Batches
 from nasengine.early_stopping import EarlyStopping
 from nasengine.errors import EstimationFailed, Interrupted
@@ -25,6 +27,7 @@ from nasengine.optimisers import set_rates
 from nasengine.passes import Precision
 from nasengine.randomness import random_state, set_random_state, torch_seed
 from nasengine.recipe import RECIPES, Recipe, RecipeSettings, one_cycle
+from nasengine.replay import Graph, Recorder
 from nasengine.reporter import Progress, Reporter
 from nasengine.search import Search
 from nasengine.testing.stubs import TinySegmentation, tiny_search
@@ -251,6 +254,57 @@ def test_what_augmentation_draws_is_gone_on_with(tmp_path: Path) -> None:
     without = training(plain, tmp_path / "without")
     without.run(plain)
     assert not same(whole.network, without.network), "what is trained on is augmented"
+
+
+class Resizing(TinySegmentation):
+    """Every third batch is smaller."""
+
+    _batches: int = 0
+
+    def augment(
+        self, inputs: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        self._batches += 1
+        size = inputs.shape[-1] // (2 if self._batches % 3 == 0 else 1)
+        return inputs[..., :size, :size], targets[..., :size, :size]
+
+
+class Recording(Recorder):
+    """Does as a GPU does: a replay writes where it was recorded, and assigns nothing."""
+
+    def __init__(self, *rest: Any) -> None:
+        super().__init__(*rest)
+        self.stream = "pretended"  # type: ignore[assignment]
+
+    def record(self, step: Callable[..., Any], inputs: Any) -> Graph[Any]:
+        own = tree_map(torch.clone, inputs)
+        outputs = step(*own)
+
+        def launch() -> None:
+            assigned = [(p, p.grad) for p in self.module.parameters()]
+            for written, value in zip(tree_leaves(outputs), tree_leaves(step(*own)), strict=True):
+                written.copy_(value)
+            for parameter, gradient in assigned:
+                parameter.grad = gradient
+
+        return Graph(launch, own, outputs)
+
+
+def test_batches_of_two_sizes_train_alike_recorded_and_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained() -> nn.Module:
+        torch.manual_seed(0)
+        search = replace(tiny_search(folder=tmp_path), task=Resizing())
+        made = replace(training(search, tmp_path), network=nn.Conv2d(3, 1, 3, padding=1))
+        made.run(search)
+        return made.network
+
+    plain = trained()
+    monkeypatch.setattr(replay, "_on", lambda _: nullcontext())
+    monkeypatch.setattr(replay, "_telling_of_waits", nullcontext)
+    monkeypatch.setattr("nasengine.training.Recorder", Recording)
+    assert same(plain, trained())
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, PAPER], ids=["adamw", "paper"])
