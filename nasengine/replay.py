@@ -123,9 +123,9 @@ class Recorder:
                 self.graphs[key] = self.record(step, inputs)
             except RuntimeError as error:
                 self._give_up(f"recording one fails: {error}".partition("\n")[0])
-                return step(*inputs)
-        graph: Graph[R] = self.graphs[key]
-        return graph.replay(inputs) if graph.fits(inputs) else step(*inputs)
+        # Not where the error is caught: it keeps what was recorded, up to there, in memory.
+        graph: Graph[R] | None = self.graphs.get(key)
+        return step(*inputs) if graph is None or not graph.fits(inputs) else graph.replay(inputs)
 
     def _give_up(self, why: str) -> None:
         self._hindered = True
@@ -194,9 +194,11 @@ def _on(stream: torch.cuda.Stream) -> Iterator[None]:
     """Run on a stream, after what came before and before what comes after."""
     outer = torch.cuda.current_stream(stream.device)
     stream.wait_stream(outer)
-    with torch.cuda.stream(stream):
-        yield
-    outer.wait_stream(stream)
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        outer.wait_stream(stream)
 
 
 @contextmanager

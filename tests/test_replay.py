@@ -18,6 +18,8 @@ from torch.utils._pytree import tree_map
 from nasengine import replay
 from nasengine.replay import Graph, Recorder, side_by_side
 
+ON = replay._on
+
 
 class Pretended(Recorder):
     """Records by calling the step again, on the inputs that were recorded."""
@@ -177,6 +179,45 @@ def test_a_step_that_cannot_be_recorded_runs_as_written():
     assert values == [0, 2, 4, 6, 8]
     (text,) = told
     assert text.endswith("recording one fails: operation not permitted when stream is capturing")
+
+
+def test_a_step_runs_as_written_without_what_its_recording_held():
+    """A GPU that has no memory left for a graph has what the step needs."""
+    made, _ = recorder()
+    held, alive = [], []
+
+    def record(step, inputs):
+        activations = torch.ones(1)
+        held.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError
+
+    def step(x):
+        alive.extend(ref() is not None for ref in held)
+        return [x]
+
+    made.record = record
+    for _ in range(3):
+        made.run(step, torch.ones(1))
+    assert alive == [False]
+
+
+def test_what_comes_after_a_step_waits_for_it_even_if_it_fails(monkeypatch):
+    waits = []
+
+    class Stream:
+        device = "pretended"
+
+        def __init__(self, name):
+            self.name = name
+
+        def wait_stream(self, other):
+            waits.append((self.name, other.name))
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream("outer"))
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    with pytest.raises(ValueError, match="fails"), ON(Stream("own")):
+        raise ValueError("fails")
+    assert waits == [("own", "outer"), ("outer", "own")]
 
 
 def test_on_a_cpu_a_step_runs_as_written():
