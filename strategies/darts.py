@@ -181,12 +181,10 @@ class Darts(Strategy):
                 "at_most of the objectives on what has a cost table)",
             )
         self._check_partial(search)
-        from nasengine.passes import choose_precision
+        from .memory_plan import choose, plan_memory
 
-        precision = choose_precision(self.precision, search.device)
+        precision = choose(self, search.device)
         if self.memory is not None:
-            from .memory_plan import plan_memory
-
             plan_memory(self, search, precision)
 
     def _check_partial(self, search: Search) -> None:

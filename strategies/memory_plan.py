@@ -1,10 +1,10 @@
-"""From the setting ``memory`` to the slots that a gradient search computes again."""
+"""From the setting ``memory`` to the precision of a search and the slots it computes again."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nasengine.passes import Precision
+from nasengine.passes import Precision, choose_precision
 from nasengine.passes.memory import MemoryPlan, plan, step_memory
 from nasengine.quantities import parse_quantity
 from nasengine.supernet import Supernet
@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from nasengine.search import Search
 
     from .darts import Darts
+
+
+def choose(settings: Darts, device: str) -> Precision:
+    """Return the precision that the settings ask for, sparing where memory is bounded."""
+    return choose_precision(settings.precision, device, sparing=settings.memory is not None)
 
 
 def plan_memory(settings: Darts, search: Search, precision: Precision) -> MemoryPlan:

@@ -13,14 +13,14 @@ from torch.func import functional_call
 
 from nasengine.errors import SearchFailed
 from nasengine.optimisers import StepsInBackward, keep_strides, sgd
-from nasengine.passes import Precision, choose_precision, frozen, prepare_checked, recompute_slots
+from nasengine.passes import Precision, frozen, prepare_checked, recompute_slots
 from nasengine.randomness import derive_seed, torch_seed
 from nasengine.replay import Recorder
 from nasengine.supernet import Mixture, Supernet
 
 from .architecture_loss import ArchitectureLoss
 from .draws import Batch
-from .memory_plan import plan_memory
+from .memory_plan import choose, plan_memory
 from .relaxation import Relaxation, shifted, shifts
 from .second_order import unrolled_gradient
 
@@ -61,7 +61,7 @@ def prepare(
     with torch_seed(search.seed, "darts", "supernet"):
         supernet = Supernet(search.space.graph, settings.partial_channels)
     supernet = supernet.to(search.device).train()
-    wanted = choose_precision(settings.precision, search.device)
+    wanted = choose(settings, search.device)
 
     def loss(module: nn.Module, precision: Precision) -> Tensor:
         samples = search.splits.train.on(search.device)

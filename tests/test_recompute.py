@@ -14,6 +14,7 @@ from nasengine.passes.memory import SlotMemory, StepMemory, plan, step_memory
 from nasengine.space import SearchSpace
 from nasengine.strategies.darts import Darts
 from nasengine.strategies.gradient_search import GradientSearch
+from nasengine.strategies.memory_plan import choose
 from nasengine.supernet import Mixture, Supernet
 from nasengine.testing.stubs import TinySpace, tiny_search
 
@@ -92,9 +93,17 @@ def kept_bytes(supernet, shape, precision):
 @pytest.mark.parametrize(
     "space", [light_sdi.LightSDI(width=4), Fused(width=24)], ids=["sdi", "fused"]
 )
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_what_is_counted_is_what_a_step_keeps(precision, space):
-    run, shape, graph = Precision(precision, "cpu"), (2, 3, 32, 32), space.graph
+@pytest.mark.parametrize(
+    "run",
+    [
+        Precision("fp32", "cpu"),
+        Precision("fp32", "cpu", sparing=True),
+        Precision("bf16", "cpu"),
+    ],
+    ids=["fp32", "sparing", "bf16"],
+)
+def test_what_is_counted_is_what_a_step_keeps(run, space):
+    shape, graph = (2, 3, 32, 32), space.graph
     memory = step_memory(lambda: Supernet(graph), shape, run, optimiser_states=1)
     supernet = supernet_of(space, torch.float32)
     weights = sum(p.numel() * 4 for p in supernet.parameters())
@@ -150,10 +159,20 @@ def _least(settings, search):
     memory = step_memory(
         lambda: Supernet(search.space.graph),
         (settings.batch, *search.task.input_shape),
-        Precision("fp32", "cpu"),
+        Precision("fp32", "cpu", sparing=True),
         optimiser_states=1,
     )
     return memory.peak(tuple(memory.slots))
+
+
+def test_a_budget_in_float32_is_met_by_forgetting_what_batch_norms_give_as_well():
+    graph = light_sdi.LightSDI(width=4).graph
+    plain, sparing = (
+        step_memory(lambda: Supernet(graph), (2, 3, 32, 32), one, optimiser_states=1).peak()
+        for one in (Precision("fp32", "cpu"), choose(Darts(precision="fp32", memory="1 GB"), "cpu"))
+    )
+    assert sparing < 0.9 * plain
+    assert choose(Darts(precision="fp32"), "cpu") == Precision("fp32", "cpu")
 
 
 def test_memory_is_a_size():

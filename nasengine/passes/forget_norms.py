@@ -12,7 +12,7 @@ from nasengine.passes.tracing import blocks, module_of, only_reader, replace, tr
 def forget_norms(module: nn.Module) -> int:
     """Let the output of every batch norm that one ReLU or convolution reads be forgotten.
 
-    It takes effect inside `nasengine.passes.forgotten.forgetting`, in which a step runs.
+    It takes effect inside `nasengine.passes.forgotten.forgetting`: see `Precision.sparing`.
 
     Returns
     -------
