@@ -84,6 +84,7 @@ class Recorder:
         # By function, not by bound method: who runs steps would never be freed.
         self.graphs: dict[Any, Graph[Any]] = {}
         self._runs: Counter[Any] = Counter()
+        self._read: list[Tensor] = []
         self._hindered = False
         self.stream: torch.cuda.Stream | None = None
         if device.startswith("cuda"):
@@ -121,6 +122,7 @@ class Recorder:
         if key not in self.graphs:
             try:
                 self.graphs[key] = self.record(step, inputs)
+                self._read += _held(self.module)
             except RuntimeError as error:
                 self._give_up(f"recording one fails: {error}".partition("\n")[0])
         # Not where the error is caught: it keeps what was recorded, up to there, in memory.
@@ -240,6 +242,20 @@ def _generators() -> tuple[Any, ...]:
     kind, keys, *rest = np.random.get_state(legacy=True)
     torchs = torch.get_rng_state().numpy().tobytes()
     return (random.getstate(), torchs, kind, keys.tobytes(), *rest)  # type: ignore[union-attr]
+
+
+def _held(module: nn.Module) -> list[Tensor]:
+    """Return the tensors that modules hold: kernels that are replayed read them where they lie.
+
+    A module may let one go, such as positions that it makes anew for images of another size.
+    """
+    return [
+        value
+        for part in module.modules()
+        for held in (vars(part), part._parameters, part._buffers)
+        for value in held.values()
+        if isinstance(value, Tensor)
+    ]
 
 
 def _numbers(module: nn.Module) -> dict[str, Any]:

@@ -132,6 +132,36 @@ def test_a_module_that_counts_its_steps_runs_as_written():
     assert "Counts.calls (0) changes" in told[0]
 
 
+class Positions(nn.Module):
+    """Made anew for inputs of another size."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = torch.ones(0)
+        self.register_buffer("kept", torch.ones(0))
+
+    def forward(self, x):
+        if self.made.shape != x.shape:
+            self.made, self.kept = torch.ones_like(x), torch.ones_like(x)
+        return x + self.made + self.kept
+
+
+def test_what_a_graph_reads_outlives_the_module_that_made_it():
+    module = Positions()
+    made, _ = recorder(module)
+
+    def step(x):
+        return [module(x)]
+
+    for _ in range(3):
+        made.run(step, torch.ones(2))
+    read = [weakref.ref(module.made), weakref.ref(module.kept)]
+    made.run(step, torch.ones(3))
+    assert made.recorded == 1
+    assert module.made.shape == module.kept.shape == (3,)
+    assert all(ref() is not None for ref in read)
+
+
 def test_other_warnings_of_a_step_are_still_told():
     made, _ = recorder()
 
