@@ -292,6 +292,9 @@ class SearchSteps:
             for name, alpha in self.alphas.items():
                 alpha.copy_(state["alphas"][name])
         self._weight_optimiser.load_state_dict(state["weight_optimiser"])
+        for group in self._weight_optimiser.param_groups:
+            if "capturable" in group:  # Of the device that it was saved on.
+                group["capturable"] = self._rate.is_cuda
         keep_strides(self._weight_optimiser)
         self._alpha_optimiser.load_state_dict(state["alpha_optimiser"])
         self.loss.load_state_dict(state["penalties"])

@@ -342,3 +342,21 @@ def test_partial_channels_need_slots_that_keep_their_shape():
     with pytest.raises(SpecError, match="partial_channels: 3 needs"):
         strategy(partial_channels=3).check(make_search(Bodies()))
     strategy(partial_channels=8).check(make_search(Bodies()))
+
+
+def test_a_checkpoint_of_a_gpu_is_gone_on_from_as_this_device_needs_it():
+    settings = strategy(weights={"optimiser": "adamw"})
+    first, second = (GradientSearch(settings, make_search()) for _ in range(2))
+    first._prepare()
+    first._advance()
+    state = first.steps.state_dict()
+    for group in state["weight_optimiser"]["param_groups"]:
+        group["capturable"] = True
+        group["lr"] = torch.tensor(group["lr"])
+    second._prepare()
+    second.steps.load_state_dict(state)
+    for search in (first, second):
+        search.steps.step_weights(search._weight_batches.draw(1), 1)
+    optimiser = second.steps._weight_optimiser
+    assert not any(group["capturable"] for group in optimiser.param_groups)
+    assert not any(isinstance(group["lr"], torch.Tensor) for group in optimiser.param_groups)
