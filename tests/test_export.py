@@ -30,7 +30,7 @@ from nasengine.delivery.usage import usage_docstring, usage_facts
 from nasengine.delivery.writable import not_writable
 from nasengine.evaluation import predict
 from nasengine.graph import SpaceGraph
-from nasengine.moves import sample
+from nasengine.moves import enumerate_all, sample
 from nasengine.network import build_network
 from nasengine.operations import Zero
 from nasengine.plugin import load_class
@@ -464,7 +464,8 @@ def test_which_other_sizes_fit_is_told(space: SearchSpace, size: int, sides: int
     task = TinySegmentation(size=size)
     if isinstance(space, NASBench201):
         task = TinyClassification(size=size, classes=10)
-    facts = usage(tiny_search(space, task=task))
+    architecture = next(enumerate_all(space.decisions))
+    facts = usage(tiny_search(space, task=task), architecture)
     assert facts["sides_divisible_by"] == sides
     told = usage_docstring(facts)
     assert f"trained at {size} x {size}" in told

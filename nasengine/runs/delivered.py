@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nasengine.architecture import Architecture, write_architecture
 from nasengine.delivery.usage import usage_facts
-from nasengine.errors import NasengineError, RunFolderError, SpaceError
+from nasengine.errors import NasengineError, RunFolderError
 from nasengine.files import write_atomically
-from nasengine.graph import SpaceGraph
-from nasengine.shapes import infer_shapes
 from nasengine.task import Samples
 from nasengine.trial import Metric, Trial
 
@@ -65,7 +64,7 @@ def deliver_network(
     if network is None:
         return ["no weights: no estimator trains the network at its full width (add a 'trained')"]
     write_atomically(folder / "weights.safetensors", weights.read_bytes())
-    return _deliver_trained(search, network, folder)
+    return _deliver_trained(search, network, folder, usage(search, architecture))
 
 
 def _loaded(search: Search, architecture: Architecture, weights: Path) -> nn.Module:
@@ -82,11 +81,13 @@ def _loaded(search: Search, architecture: Architecture, weights: Path) -> nn.Mod
     return network.eval()
 
 
-def _deliver_trained(search: Search, network: nn.Module, folder: Path) -> list[str]:
+def _deliver_trained(
+    search: Search, network: nn.Module, folder: Path, facts: Mapping[str, Any]
+) -> list[str]:
     from nasengine.delivery.export import export_python
     from nasengine.delivery.onnx_model import export_onnx
 
-    shape, facts = search.task.input_shape, usage(search)
+    shape = search.task.input_shape
     pieces: list[Callable[[], str | None]] = [
         lambda: _draw_predictions(search, network, folder / "predictions.png"),
         lambda: export_python(network, shape, folder / "model.py", facts),
@@ -100,34 +101,42 @@ def _deliver_trained(search: Search, network: nn.Module, folder: Path) -> list[s
     return [problem for problem in problems if problem]
 
 
-def usage(search: Search) -> dict[str, Any]:
-    """Return how every network of a search is used; see `usage_facts`."""
-    shape, out = search.task.input_shape, _outputs(search.space.graph, search.task.input_shape)
-    assert out is not None  # What was searched fits the task.
-    return usage_facts(search.task.usage, shape, out, _sides(search.space.graph, shape))
+def usage(search: Search, architecture: Architecture) -> dict[str, Any]:
+    """Return how a network of a search is used; see `usage_facts`."""
+    from nasengine.meta_shapes import made_on_meta
+    from nasengine.network import build_network
+
+    graph, shape = search.space.graph, search.task.input_shape
+    network = made_on_meta(partial(build_network, graph, architecture)).eval()
+    out = search.shapes.out[graph.order[-1]]
+    return usage_facts(search.task.usage, shape, out, _sides(network, shape, len(out) == 3))
 
 
-def _outputs(graph: SpaceGraph, shape: tuple[int, int, int]) -> tuple[int, ...] | None:
-    """Return the shape of a sample's outputs; None where a space does not take it."""
-    try:
-        return infer_shapes(graph, shape).out[graph.order[-1]]
-    except SpaceError:
-        return None
-
-
-def _sides(graph: SpaceGraph, shape: tuple[int, int, int]) -> int:
+def _sides(network: nn.Module, shape: tuple[int, int, int], pixels: bool) -> int:
     """Return what height and width must be divisible by; 0 where only the task's own are known."""
     channels, *size = shape
-    pixels = len(_outputs(graph, shape) or ()) == 3
     for divisor in (1, 2, 4, 8, 16, 32, 64):
         if any(side % divisor for side in size):
             return 0
         # One more: twice as much would fit as well where something is halved once more.
         larger = (channels, size[0] + divisor, size[1] + divisor)
-        out = _outputs(graph, larger)
+        out = _outputs(network, larger)
         if out is not None and (not pixels or out[1:] == larger[1:]):
             return divisor
     return 0
+
+
+def _outputs(network: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return the shape of a sample's outputs; None where a network on meta does not take it."""
+    import torch
+
+    from nasengine.meta_shapes import MetaShapes
+
+    try:
+        with MetaShapes(), torch.no_grad():
+            return tuple(network(torch.empty(2, *shape, device="meta")).shape[1:])
+    except Exception:  # noqa: BLE001 a third party's forward raises anything
+        return None
 
 
 def _draw_predictions(search: Search, network: nn.Module, path: Path) -> str | None:

@@ -120,7 +120,7 @@ def export_network(
     architecture = check_architecture(trial.architecture, search.space.fillings, where=where)
     problems = deliver_network(search, architecture, weights_of(run.path, trial), place)
     measured = measured_facts(trial, known_metrics(search))
-    facts = {"network": named(trial), "usage": usage(search), **measured}
+    facts = {"network": named(trial), "usage": usage(search, architecture), **measured}
     write_json(place / "metrics.json", facts)
     if trial.status is not Status.COMPLETE:
         ended = f"{named(trial)} is {trial.status.value}: {trial.reason}"

@@ -214,7 +214,7 @@ def _metrics(outcome: Outcome) -> dict[str, Any]:
             name: {"unit": metric.unit, "direction": metric.direction}
             for name, metric in comparison.metrics.items()
         },
-        "usage": usage(outcome.search),
+        "usage": usage(outcome.search, outcome.winner.architecture),
         # Decision to how many slots share it.
         "slots": Counter(node.decision for node in outcome.search.space.graph.slots),
         "trials": len(outcome.history),
