@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasengine.passes.forgotten import remember
+from nasengine.passes.tracing import recast, replace_each
 
 
 class PreparedBatchNorm2d(nn.BatchNorm2d):
@@ -132,9 +133,7 @@ def prepared_norm(module: nn.BatchNorm2d) -> PreparedBatchNorm2d:
     """Return a batch norm with the same parameters, hooks and settings."""
     if isinstance(module, PreparedBatchNorm2d):
         return module
-    other = PreparedBatchNorm2d.__new__(PreparedBatchNorm2d)
-    other.__dict__.update(module.__dict__)
-    return other
+    return recast(module, PreparedBatchNorm2d)
 
 
 def is_norm(module: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
@@ -149,10 +148,10 @@ def is_own_norm(module: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
 
 def sum_in_cascades(module: nn.Module) -> int:
     """Replace every batch norm that has a momentum, scale and shift; return how many."""
-    count = 0
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if is_own_norm(child) and not isinstance(child, PreparedBatchNorm2d):
-                setattr(parent, name, prepared_norm(child))
-                count += 1
-    return count
+    return replace_each(module, _in_cascades)
+
+
+def _in_cascades(module: nn.Module) -> nn.Module | None:
+    if not is_own_norm(module) or isinstance(module, PreparedBatchNorm2d):
+        return None
+    return prepared_norm(module)

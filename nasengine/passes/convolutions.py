@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasengine.passes.forgotten import remember_copy
-from nasengine.passes.tracing import has_hooks
+from nasengine.passes.tracing import has_hooks, recast
 
 _ENOUGH, _WORTH = 16, 24 * 24
 """Samples from which torch gives a 1x1 convolution to oneDNN, and pixels that make it worth it."""
@@ -110,9 +110,7 @@ def prepared(module: nn.Conv2d) -> PreparedConv2d:
     """Return a convolution with the same parameters, hooks and settings."""
     if isinstance(module, PreparedConv2d):
         return module
-    other = PreparedConv2d.__new__(PreparedConv2d)
-    other.__dict__.update(module.__dict__)
-    return other
+    return recast(module, PreparedConv2d)
 
 
 def split_grids(x: Tensor, d_h: int, d_w: int) -> Tensor:

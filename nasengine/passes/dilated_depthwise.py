@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from nasengine.passes.convolutions import PreparedConv2d, is_own_conv, prepared
+from nasengine.passes.tracing import replace_each
 
 
 def interleave_dilated_depthwise(module: nn.Module) -> int:
@@ -12,15 +13,15 @@ def interleave_dilated_depthwise(module: nn.Module) -> int:
 
     It is faster, and it keeps training clear of a fault of torch: see `PreparedConv2d`.
     """
-    count = 0
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if is_own_conv(child) and is_interleavable(child):
-                new = prepared(child)
-                new.interleaves = True
-                setattr(parent, name, new)
-                count += 1
-    return count
+    return replace_each(module, _interleaving)
+
+
+def _interleaving(module: nn.Module) -> nn.Module | None:
+    if not is_own_conv(module) or not is_interleavable(module):
+        return None
+    new = prepared(module)
+    new.interleaves = True
+    return new
 
 
 def is_interleavable(conv: nn.Conv2d) -> bool:

@@ -6,7 +6,7 @@ from torch import nn
 
 from nasengine.passes.batch_norms import is_own_norm, prepared_norm
 from nasengine.passes.forgotten import ForgottenReLU
-from nasengine.passes.tracing import blocks, module_of, only_reader, replace, traced
+from nasengine.passes.tracing import blocks, module_of, only_reader, recast, replace, traced
 
 
 def forget_norms(module: nn.Module) -> int:
@@ -32,9 +32,7 @@ def _forget_in_block(block: nn.Module) -> int:
         if not is_own_norm(norm) or reader is None or getattr(norm, "forgets", False):
             continue
         if type(follower) is nn.ReLU and follower.inplace:
-            forgotten = ForgottenReLU.__new__(ForgottenReLU)
-            forgotten.__dict__.update(follower.__dict__)
-            replace(block, str(reader.target), forgotten)
+            replace(block, str(reader.target), recast(follower, ForgottenReLU))
         elif not isinstance(follower, nn.Conv2d):
             continue
         new = prepared_norm(norm)

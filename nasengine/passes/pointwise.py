@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from nasengine.passes.convolutions import PreparedConv2d, is_own_conv, prepared
+from nasengine.passes.tracing import replace_each
 
 
 def take_rows_for_samples(module: nn.Module) -> int:
@@ -12,15 +13,15 @@ def take_rows_for_samples(module: nn.Module) -> int:
 
     On one thread it is up to 1.4 times as fast in float32: see `PreparedConv2d`.
     """
-    count = 0
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if is_own_conv(child) and _is_pointwise(child):
-                new = prepared(child)
-                new.by_rows = True
-                setattr(parent, name, new)
-                count += 1
-    return count
+    return replace_each(module, _by_rows)
+
+
+def _by_rows(module: nn.Module) -> nn.Module | None:
+    if not is_own_conv(module) or not _is_pointwise(module):
+        return None
+    new = prepared(module)
+    new.by_rows = True
+    return new
 
 
 def _is_pointwise(conv: nn.Conv2d) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from torch import fx, nn
 
 from nasengine.supernet import MixedOperation, Supernet
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class _Tracer(fx.Tracer):
@@ -75,6 +77,25 @@ def module_of(block: nn.Module, node: fx.Node) -> nn.Module | None:
         if other.op == "call_module" and block.get_submodule(str(other.target)) is found
     ]
     return found if len(calls) == 1 and not has_hooks(found) else None
+
+
+def recast(module: nn.Module, kind: type[M]) -> M:
+    """Return a module of another class with the same parameters, hooks and settings."""
+    other = kind.__new__(kind)
+    other.__dict__.update(module.__dict__)
+    return other
+
+
+def replace_each(module: nn.Module, by: Callable[[nn.Module], nn.Module | None]) -> int:
+    """Put another in the place of every part that there is one for; return how many."""
+    count = 0
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            new = by(child)
+            if new is not None:
+                setattr(parent, name, new)
+                count += 1
+    return count
 
 
 def replace(module: nn.Module, path: str, new: nn.Module) -> None:

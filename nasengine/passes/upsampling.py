@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nasengine.passes.tracing import recast, replace_each
+
 _TORCHS = (nn.Upsample, nn.UpsamplingBilinear2d)
 
 
@@ -57,12 +59,9 @@ def _along(setting: Any, axis: int) -> Any:
 
 def interpolate_by_products(module: nn.Module) -> int:
     """Replace every bilinear `nn.Upsample`; return how many."""
-    count = 0
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) in _TORCHS and child.mode == "bilinear":
-                other = PreparedUpsample.__new__(PreparedUpsample)
-                other.__dict__.update(child.__dict__)
-                setattr(parent, name, other)
-                count += 1
-    return count
+    return replace_each(module, _by_products)
+
+
+def _by_products(module: nn.Module) -> nn.Module | None:
+    is_one = type(module) in _TORCHS and module.mode == "bilinear"
+    return recast(module, PreparedUpsample) if is_one else None
