@@ -31,7 +31,11 @@ def weights_of(run: Path, trial: Trial) -> Path:
 
 
 def deliver_network(
-    search: Search, architecture: Architecture, weights: Path, folder: Path
+    search: Search,
+    architecture: Architecture,
+    weights: Path,
+    folder: Path,
+    use: Mapping[str, Any],
 ) -> list[str]:
     """Write a network into a folder: architecture, pictures, weights, ONNX, plain PyTorch.
 
@@ -45,6 +49,8 @@ def deliver_network(
         Its weights; without the file, what needs them is left out.
     folder
         Where to; it exists.
+    use
+        How it is used, from `usage`.
 
     Returns
     -------
@@ -64,7 +70,7 @@ def deliver_network(
     if network is None:
         return ["no weights: no estimator trains the network at its full width (add a 'trained')"]
     write_atomically(folder / "weights.safetensors", weights.read_bytes())
-    return _deliver_trained(search, network, folder, usage(search, architecture))
+    return _deliver_trained(search, network, folder, use)
 
 
 def _loaded(search: Search, architecture: Architecture, weights: Path) -> nn.Module:
@@ -82,7 +88,7 @@ def _loaded(search: Search, architecture: Architecture, weights: Path) -> nn.Mod
 
 
 def _deliver_trained(
-    search: Search, network: nn.Module, folder: Path, facts: Mapping[str, Any]
+    search: Search, network: nn.Module, folder: Path, use: Mapping[str, Any]
 ) -> list[str]:
     from nasengine.delivery.export import export_python
     from nasengine.delivery.onnx_model import export_onnx
@@ -90,8 +96,8 @@ def _deliver_trained(
     shape = search.task.input_shape
     pieces: list[Callable[[], str | None]] = [
         lambda: _draw_predictions(search, network, folder / "predictions.png"),
-        lambda: export_python(network, shape, folder / "model.py", facts),
-        lambda: export_onnx(network, shape, folder / "model.onnx", facts),
+        lambda: export_python(network, shape, folder / "model.py", use),
+        lambda: export_onnx(network, shape, folder / "model.onnx", use),
     ]
     problems = []
     with search.reporter.progress(f"delivering {folder.name}", len(pieces)) as progress:

@@ -118,10 +118,10 @@ def export_network(
     # A trial's choices, or a reference's, which may be baselines.
     where = f"{run.storage.path}: damaged: {named(trial)}"
     architecture = check_architecture(trial.architecture, search.space.fillings, where=where)
-    problems = deliver_network(search, architecture, weights_of(run.path, trial), place)
+    use = usage(search, architecture)
+    problems = deliver_network(search, architecture, weights_of(run.path, trial), place, use)
     measured = measured_facts(trial, known_metrics(search))
-    facts = {"network": named(trial), "usage": usage(search, architecture), **measured}
-    write_json(place / "metrics.json", facts)
+    write_json(place / "metrics.json", {"network": named(trial), "usage": use, **measured})
     if trial.status is not Status.COMPLETE:
         ended = f"{named(trial)} is {trial.status.value}: {trial.reason}"
         problems.append(f"{ended}; its weights are those of its last training until then")

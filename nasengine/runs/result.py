@@ -183,10 +183,11 @@ def deliver(outcome: Outcome, folder: Path) -> list[str]:
     best = make_folder(folder / "best")
     for name in FROM_WEIGHTS:  # Of another winner, if the run went on.
         (best / name).unlink(missing_ok=True)
-    write_json(best / "metrics.json", _metrics(outcome))
+    search, winner = outcome.search, outcome.winner
+    use = usage(search, winner.architecture)
+    write_json(best / "metrics.json", _metrics(outcome, use))
     _deliver_front(outcome, folder / "front")
-    winner = outcome.winner
-    return deliver_network(outcome.search, winner.architecture, weights_of(folder, winner), best)
+    return deliver_network(search, winner.architecture, weights_of(folder, winner), best, use)
 
 
 def _deliver_front(outcome: Outcome, folder: Path) -> None:
@@ -200,7 +201,7 @@ def _deliver_front(outcome: Outcome, folder: Path) -> None:
         write_architecture(place / "architecture.json", trial.architecture, outcome.search.space)
 
 
-def _metrics(outcome: Outcome) -> dict[str, Any]:
+def _metrics(outcome: Outcome, use: Mapping[str, Any]) -> dict[str, Any]:
     comparison = compare(outcome)
 
     def facts(trial: Trial) -> dict[str, Any]:
@@ -214,7 +215,7 @@ def _metrics(outcome: Outcome) -> dict[str, Any]:
             name: {"unit": metric.unit, "direction": metric.direction}
             for name, metric in comparison.metrics.items()
         },
-        "usage": usage(outcome.search, outcome.winner.architecture),
+        "usage": use,
         # Decision to how many slots share it.
         "slots": Counter(node.decision for node in outcome.search.space.graph.slots),
         "trials": len(outcome.history),
