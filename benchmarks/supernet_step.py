@@ -155,13 +155,13 @@ def gradients_of(steps: Any, batch: tuple[Any, Any]) -> tuple[dict[str, Any], An
     return {slot: torch.cat(values) for slot, values in parts.items()}, alphas
 
 
-def measure_gradients(case: Case, folder: Path) -> list[str]:
+def measure_gradients(case: Case, folder: Path, device: str = "cpu") -> list[str]:
     """Return lines on how near gradients are to those in float64."""
     import torch
 
     case = replace(case, batch=min(case.batch, 4))
-    search = make_search(case, folder)
-    train = search.splits.train
+    search = make_search(case, folder, device)
+    train = search.splits.train.on(device)
     inputs, targets = train.inputs[: case.batch], train.targets[: case.batch]
     exact = make_steps(search, case.batch, "plain")
     state = exact.supernet.state_dict()
@@ -294,11 +294,11 @@ def measure_training(case: Case, folder: Path, clock: Callable[[], float]) -> li
         }
         return [precision.run(net, inputs, mixtures)]
 
-    def engine(network: Any, label: str, precision: Any, passes: Any = None) -> Callable[[], None]:
+    def engine(network: Any, label: str, precision: Any, passes: Any = None) -> Callable[[], object]:
         path = folder / f"{label}-{precision}"
         job = Training(network, train, recipe, (label,), path, passes, precision=precision)
         job._prepare(search, torch.Generator())
-        return lambda: job._advance(search.task)
+        return job._advance
 
     plain_network = build_network(search.space.graph, architecture)
     optimiser = torch.optim.AdamW(plain_network.parameters(), lr=1e-3)

@@ -223,7 +223,6 @@ def _hindrances(module: nn.Module) -> Iterator[list[str]]:
         found.append("random numbers are drawn on the processor")
     after = _numbers(module)
     found.extend(f"{name} changes" for name in after if after[name] != numbers.get(name))
-    del found[1:]
 
 
 @contextmanager

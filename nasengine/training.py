@@ -164,7 +164,7 @@ class Training:
         with search.reporter.progress(self.title, total, self.step) as progress:
             while not self._finished:
                 started = time.perf_counter()
-                loss = self._advance(search.task)
+                loss = self._advance()
                 self._finished = self._stops_early(total) or self.step >= total
                 self.seconds += time.perf_counter() - started
                 self._keep_curve(loss, search)
@@ -172,12 +172,12 @@ class Training:
                 if not self._finished:
                     self._save_if_due(search)
 
-    def _advance(self, task: Task) -> float:
+    def _advance(self) -> float:
         """Do one step; return its loss."""
         rate, momentum = self.recipe.rates(self.step)
         set_rates(self._optimiser, rate, momentum)
         inputs, targets = self._samples.batch(self._batches.draw())
-        inputs, targets = task.augment(inputs, targets, self._augmentation)
+        inputs, targets = self._task.augment(inputs, targets, self._augmentation)
         self.network.train()
         if self.passes is None:
             loss, gradients = self._recorder.run(self._differentiated, inputs, targets)
