@@ -25,8 +25,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from nasengine.tasks.neu_seg import DEFECTS
+
 HERE = Path(__file__).parent
-DEFECTS = ("inclusion", "patches", "scratches")
 REFERENCES = ("unet", "single_u")
 # IoU in percent and millions of parameters of Chen et al. 2023: UNet, Single-U, searched.
 PAPER = {

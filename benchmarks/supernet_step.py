@@ -294,7 +294,9 @@ def measure_training(case: Case, folder: Path, clock: Callable[[], float]) -> li
         }
         return [precision.run(net, inputs, mixtures)]
 
-    def engine(network: Any, label: str, precision: Any, passes: Any = None) -> Callable[[], object]:
+    def engine(
+        network: Any, label: str, precision: Any, passes: Any = None
+    ) -> Callable[[], object]:
         path = folder / f"{label}-{precision}"
         job = Training(network, train, recipe, (label,), path, passes, precision=precision)
         job._prepare(search, torch.Generator())

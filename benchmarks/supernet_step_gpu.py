@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from plain_supernet import PlainSteps
 from supernet_cases import CASES, Case
-from supernet_step import RESULTS, gradients_of, in_turn, make_search, make_steps, ratio
+from supernet_step import RESULTS, in_turn, make_search, make_steps, measure_gradients, ratio
 from torch import nn
 
 from nasengine.network import build_network
@@ -125,45 +125,6 @@ def _cell(seconds: dict[str, list[float]], kind: str, variant: str) -> str:
     return f"{median * 1e3:10.2f} ms {times:5.2f}x"
 
 
-def measure_gradients(case: Case, folder: Path, device: str) -> list[str]:
-    """Return lines on how near gradients are to the plain way's in float64."""
-    search, (inputs, targets) = place(case, folder, device)
-    exact = build("plain fp32", search, case)
-    state = {f"network.{name}": value for name, value in exact.supernet.state_dict().items()}
-    found = {}
-    for variant in ("fp32", "bf16"):
-        steps = make_steps(search, case.batch, variant)
-        own = steps.supernet.state_dict()
-        dropped = {
-            f"{name}.bias": own[f"{name}.bias"]
-            for name, part in steps.supernet.named_modules()
-            if getattr(part, "drops_bias", False)
-        }
-        steps.supernet.load_state_dict(state | dropped)
-        found[variant] = gradients_of(steps, (inputs, targets))
-    exact.supernet.double()
-    exact.alphas = {k: a.detach().double().requires_grad_() for k, a in exact.alphas.items()}
-    exact.of_alphas = torch.optim.SGD(exact.alphas.values(), lr=0.1)
-    by_slot, alphas = gradients_of(exact, (inputs.double(), targets))
-    weights = torch.cat(list(by_slot.values()))
-    rows = []
-    for variant, (own, own_alphas) in found.items():
-        total = torch.cat(list(own.values()))
-        rows.append(
-            f"  {variant} against float64: relative error {_error(total, weights):.1e}, cosine "
-            f"{_cosine(total, weights):.5f}; alphas: error {_error(own_alphas, alphas):.1e}"
-        )
-    return rows
-
-
-def _error(one: Any, other: Any) -> float:
-    return float((one - other).norm() / other.norm())
-
-
-def _cosine(one: Any, other: Any) -> float:
-    return float(one @ other / (one.norm() * other.norm()))
-
-
 def measure_without(case: Case, folder: Path, device: str) -> list[str]:
     """Return lines on what both steps take where something is left out."""
     search, batch = place(case, folder, device)
@@ -228,7 +189,7 @@ def training(network: nn.Module, search: Any, precision: Any, path: Path) -> Ste
 
     def step() -> None:
         with reproducible("cuda"):
-            job._advance(search.task)
+            job._advance()
             torch.cuda.synchronize()
 
     return step
