@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import cycle
+from itertools import count, cycle
+from types import FunctionType, ModuleType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -28,6 +29,9 @@ _AS_WRITTEN = 2
 """Calls before one is recorded: libraries load kernels, optimisers make their state."""
 _LANES = 8
 """Streams that `side_by_side` has in a graph; candidates of one slot are rarely more."""
+
+_GENERATORS = (random._inst, np.random.mtrand._rand, torch.default_generator)
+"""What `random`, `numpy.random` and `torch` draw from on the processor."""
 
 _lanes: ContextVar[tuple[torch.cuda.Stream, ...]] = ContextVar("lanes", default=())
 
@@ -65,8 +69,8 @@ class Recorder:
 
     Parameters
     ----------
-    module
-        What the steps run; watched for state that is no tensor.
+    watched
+        What the steps run, such as a network and its task: watched for state that is no tensor.
     device
         ``cuda...``, or ``cpu``, where every step runs as written.
     tell
@@ -74,12 +78,14 @@ class Recorder:
 
     Examples
     --------
-    >>> Recorder(nn.Identity(), "cpu", print).run(lambda x: 2 * x, torch.ones(2))
+    >>> Recorder([nn.Identity()], "cpu", print).run(lambda x: 2 * x, torch.ones(2))
     tensor([2., 2.])
     """
 
-    def __init__(self, module: nn.Module, device: str, tell: Callable[[str], object]) -> None:
-        self.module = module
+    def __init__(
+        self, watched: Sequence[object], device: str, tell: Callable[[str], object]
+    ) -> None:
+        self.watched = watched
         self.tell = tell
         # By function, not by bound method: who runs steps would never be freed.
         self.graphs: dict[Any, Graph[Any]] = {}
@@ -114,7 +120,7 @@ class Recorder:
             return step(*inputs)
         if self._runs[key] < _AS_WRITTEN:
             self._runs[key] += 1
-            with _hindrances(self.module) as found:
+            with _hindrances(self.watched) as found:
                 outputs = step(*inputs)
             if found:
                 self._give_up(found[0])
@@ -122,7 +128,7 @@ class Recorder:
         if key not in self.graphs:
             try:
                 self.graphs[key] = self.record(step, inputs)
-                self._read += _held(self.module)
+                self._read += _held(self.watched)
             except RuntimeError as error:
                 self._give_up(f"recording one fails: {error}".partition("\n")[0])
         # Not where the error is caught: it keeps what was recorded, up to there, in memory.
@@ -204,10 +210,10 @@ def _on(stream: torch.cuda.Stream) -> Iterator[None]:
 
 
 @contextmanager
-def _hindrances(module: nn.Module) -> Iterator[list[str]]:
+def _hindrances(watched: Sequence[object]) -> Iterator[list[str]]:
     """List what happens inside that a replay would leave out, or that cannot be recorded."""
     found: list[str] = []
-    drawn, numbers = _generators(), _numbers(module)
+    drawn, before = list(map(_state, _GENERATORS)), _states(watched)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with _telling_of_waits():
@@ -219,10 +225,11 @@ def _hindrances(module: nn.Module) -> Iterator[list[str]]:
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno
             )
-    if _generators() != drawn:
+    if list(map(_state, _GENERATORS)) != drawn:
         found.append("random numbers are drawn on the processor")
-    after = _numbers(module)
-    found.extend(f"{name} changes" for name in after if after[name] != numbers.get(name))
+    found.extend(
+        f"{name} changes" for name, state in _states(watched).items() if before.get(name) != state
+    )
 
 
 @contextmanager
@@ -236,32 +243,66 @@ def _telling_of_waits() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode(kept)
 
 
-def _generators() -> tuple[Any, ...]:
-    """Return the states of the generators that a graph knows nothing of."""
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    torchs = torch.get_rng_state().numpy().tobytes()
-    return (random.getstate(), torchs, kind, keys.tobytes(), *rest)  # type: ignore[union-attr]
-
-
-def _held(module: nn.Module) -> list[Tensor]:
-    """Return the tensors that modules hold: kernels that are replayed read them where they lie.
+def _held(watched: Sequence[object]) -> list[Tensor]:
+    """Return the tensors that objects hold: kernels that are replayed read them where they lie.
 
     A module may let one go, such as positions that it makes anew for images of another size.
     """
-    return [
-        value
-        for part in module.modules()
-        for held in (vars(part), part._parameters, part._buffers)
-        for value in held.values()
-        if isinstance(value, Tensor)
-    ]
+    return [value for _, value in _inside(watched) if isinstance(value, Tensor)]
 
 
-def _numbers(module: nn.Module) -> dict[str, Any]:
-    """Return the numbers that modules keep as attributes."""
-    return {
-        f"{type(part).__name__}.{name}" + f" ({path})" * bool(path): value
-        for path, part in module.named_modules()
-        for name, value in vars(part).items()
-        if isinstance(value, (bool, int, float))
-    }
+def _states(watched: Sequence[object]) -> dict[str, str]:
+    """Return, by name, what objects hold that is no tensor, as it stands now."""
+    states = ((name, _state(value)) for name, value in _inside(watched))
+    return {name: state for name, state in states if state is not None}
+
+
+def _state(value: object) -> str | None:
+    """Return what a number, a text, a counter, an array or a generator holds; None of others."""
+    state: Any = None
+    if isinstance(value, (bool, int, float, complex, str, bytes, count)):
+        state = value
+    elif isinstance(value, np.ndarray):
+        state = value.tobytes()
+    elif isinstance(value, random.Random):
+        state = value.getstate()
+    elif isinstance(value, np.random.Generator):
+        state = value.bit_generator.state
+    elif isinstance(value, np.random.RandomState):
+        state = [np.asarray(part).tolist() for part in value.get_state()]
+    elif isinstance(value, torch.Generator) and value.device.type == "cpu":
+        state = value.get_state().tolist()
+    return None if state is None else repr(state)
+
+
+def _inside(watched: Sequence[object]) -> Iterator[tuple[str, object]]:
+    """Name all that objects hold, and that what they hold holds, each once."""
+    seen: set[int] = set()
+    waiting = [(type(one).__name__, one) for one in watched]
+    while waiting:
+        path, owner = waiting.pop()
+        if id(owner) not in seen:
+            seen.add(id(owner))
+            parts = [(f"{path}.{name}", part) for name, part in _parts(owner)]
+            yield from parts
+            waiting += parts
+
+
+def _parts(owner: Any) -> Iterator[tuple[object, object]]:
+    """Name what an object holds by itself; of torch's own ones, modules alone are looked into."""
+    if isinstance(owner, Mapping):
+        yield from owner.items()
+    elif isinstance(owner, (list, tuple, deque)):
+        yield from enumerate(owner)
+    elif isinstance(owner, nn.Module):
+        registered = {"_modules", "_parameters", "_buffers"}
+        for name, part in vars(owner).items():
+            yield from part.items() if name in registered else [(name, part)]
+    elif hasattr(owner, "__dict__") and not _is_code(owner):
+        yield from vars(owner).items()
+        yield from (getattr(owner, "__pydantic_private__", None) or {}).items()
+
+
+def _is_code(owner: object) -> bool:
+    of_torch = type(owner).__module__.partition(".")[0] == "torch"
+    return of_torch or isinstance(owner, (type, ModuleType, FunctionType))

@@ -136,7 +136,7 @@ class Training:
         )
         self._optimiser = make_optimiser(self.network, self.recipe)
         self._task = search.task
-        self._recorder = Recorder(self.network, search.device, search.reporter.note)
+        self._recorder = Recorder([self.network, search.task], search.device, search.reporter.note)
         augmentation = derive_seed(search.seed, *self.labels, "augment")
         self._augmentation = torch.Generator().manual_seed(augmentation)
         self._batches = Batches(len(self.samples), self.recipe.batch, generator)

@@ -261,7 +261,7 @@ def _ready(network: nn.Module, inputs: torch.Tensor) -> Callable[[], float]:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    recorder = Recorder(network, str(inputs.device), lambda _: None)
+    recorder = Recorder([network], str(inputs.device), lambda _: None)
 
     def step() -> float:
         return float(recorder.run(differentiate, inputs))

@@ -125,7 +125,7 @@ class SearchSteps:
         self._alpha_optimiser = make_optimiser(list(self.alphas.values()), settings.alphas)
         # Sampled candidates run other kernels in every step; what is recomputed keeps generators.
         self._recorder = (
-            Recorder(self.supernet, search.device, search.reporter.note)
+            Recorder([self.supernet, search.task], search.device, search.reporter.note)
             if not settings.paths and settings.memory is None
             else None
         )

@@ -8,15 +8,23 @@ import re
 import warnings
 import weakref
 from contextlib import nullcontext
+from itertools import count
 
 import numpy as np
 import pytest
 import torch
+from pydantic import PrivateAttr
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from nasengine import replay
+from nasengine import Supernet, build_network, replay
+from nasengine.passes import prepare
 from nasengine.replay import Graph, Recorder, side_by_side
+from nasengine.spaces.light_sdi import LightSDI
+from nasengine.spaces.nas_bench_201 import NASBench201
+from nasengine.supernet import Mixture
+from nasengine.tasks.segmentation import Segmentation
+from nasengine.tasks.surface_defects import SurfaceDefects
 
 ON = replay._on
 
@@ -24,8 +32,8 @@ ON = replay._on
 class Pretended(Recorder):
     """Records by calling the step again, on the inputs that were recorded."""
 
-    def __init__(self, module, tell):
-        super().__init__(module, "cpu", tell)
+    def __init__(self, watched, tell):
+        super().__init__(watched, "cpu", tell)
         self.stream = "pretended"
         self.recorded = 0
 
@@ -48,7 +56,7 @@ def _no_gpu(monkeypatch):
 
 def recorder(module=None):
     told = []
-    return Pretended(module or nn.Identity(), told.append), told
+    return Pretended([module or nn.Identity()], told.append), told
 
 
 def test_a_step_is_recorded_after_two_calls_and_replayed_then():
@@ -129,7 +137,76 @@ def test_a_module_that_counts_its_steps_runs_as_written():
 
     assert [made.run(step, torch.ones(1))[0].item() for _ in range(5)] == [1, 2, 3, 4, 5]
     assert made.recorded == 0
-    assert "Counts.calls (0) changes" in told[0]
+    assert "Sequential.0.calls changes" in told[0]
+
+
+class Drawing(nn.Module):
+    """Draws from a generator of its own."""
+
+    def __init__(self, generator, draw):
+        super().__init__()
+        self.generator, self.draw = {"own": [generator]}, draw
+
+    def forward(self, x):
+        return x * self.draw(self.generator["own"][0])
+
+
+@pytest.mark.parametrize(
+    ("generator", "draw"),
+    [
+        (random.Random(0), lambda g: g.random()),
+        (np.random.default_rng(0), lambda g: float(g.random())),
+        (np.random.RandomState(0), lambda g: float(g.rand())),
+        (torch.Generator().manual_seed(0), lambda g: torch.rand((), generator=g)),
+        (count(1), next),
+        (np.zeros(1), lambda g: float(g.__iadd__(1)[0])),
+    ],
+)
+def test_a_module_that_draws_from_its_own_generator_runs_as_written(generator, draw):
+    module = Drawing(generator, draw)
+    made, told = recorder(module)
+    values = [made.run(lambda x: [module(x)], torch.ones(1))[0].item() for _ in range(5)]
+    assert len(set(values)) == 5
+    assert "Drawing.generator.own.0 changes" in told[0]
+
+
+class WarmingUp(Segmentation):
+    """A loss that grows over its first calls."""
+
+    _calls: int = PrivateAttr(0)
+
+    def loss(self, outputs, targets):
+        self._calls += 1
+        return self._calls * super().loss(outputs, targets)
+
+
+def test_a_task_whose_loss_counts_its_calls_is_not_frozen():
+    task = WarmingUp(data=SurfaceDefects(size=16, train=2, validation=2))
+    told = []
+    made = Pretended([nn.Identity(), task], told.append)
+    outputs, targets = torch.ones(1, 1, 4, 4), torch.ones(1, 4, 4, dtype=torch.int64)
+    losses = [made.run(lambda x: [task.loss(x, targets)], outputs)[0].item() for _ in range(4)]
+    assert losses == pytest.approx([n * losses[0] for n in (1, 2, 3, 4)])
+    assert "WarmingUp._calls changes" in told[0]
+
+
+@pytest.mark.parametrize("space", [LightSDI(width=2), NASBench201(width=2)], ids=["sdi", "201"])
+@pytest.mark.parametrize("whole", [True, False], ids=["supernet", "network"])
+def test_nothing_that_a_network_of_the_engine_keeps_hinders_it(space, whole):
+    first = space.architecture({name: choices[-1] for name, choices in space.decisions.items()})
+    supernet = Supernet(space.graph)
+    mixtures = {n: Mixture(torch.full((len(c),), 0.2)) for n, c in supernet.decisions.items()}
+    network = prepare(supernet if whole else build_network(space.graph, first)).train()
+    made, told = recorder(network)
+
+    def step(inputs):
+        network(inputs, *[mixtures] * whole).sum().backward()
+        return []
+
+    for _ in range(3):
+        made.run(step, torch.rand(2, 3, 32, 32))
+    assert made.recorded == 1
+    assert not told
 
 
 class Positions(nn.Module):
@@ -251,7 +328,7 @@ def test_what_comes_after_a_step_waits_for_it_even_if_it_fails(monkeypatch):
 
 
 def test_on_a_cpu_a_step_runs_as_written():
-    step = Steps(Recorder(nn.Identity(), "cpu", pytest.fail))
+    step = Steps(Recorder([nn.Identity()], "cpu", pytest.fail))
     assert [step.take(torch.tensor(float(n)))[0].item() for n in range(4)] == [0, 2, 4, 6]
 
 

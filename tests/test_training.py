@@ -275,13 +275,14 @@ class Recording(Recorder):
     def __init__(self, *rest: Any) -> None:
         super().__init__(*rest)
         self.stream = "pretended"  # type: ignore[assignment]
+        self.network = self.watched[0]
 
     def record(self, step: Callable[..., Any], inputs: Any) -> Graph[Any]:
         own = tree_map(torch.clone, inputs)
         outputs = step(*own)
 
         def launch() -> None:
-            assigned = [(p, p.grad) for p in self.module.parameters()]
+            assigned = [(p, p.grad) for p in self.network.parameters()]
             for written, value in zip(tree_leaves(outputs), tree_leaves(step(*own)), strict=True):
                 written.copy_(value)
             for parameter, gradient in assigned:
