@@ -143,7 +143,7 @@ def gradients_of(steps: Any, batch: tuple[Any, Any]) -> tuple[dict[str, Any], An
 
     if hasattr(steps, "precision"):
         steps.supernet.zero_grad()
-        steps._task_loss(batch, steps._mixtures(steps._drawn(0, "alphas"))).backward()
+        steps._task_loss(batch, steps._mixtures(steps._given(0, "alphas"))).backward()
     else:
         steps.gradients(*batch)
     parts: dict[str, list[Any]] = {}

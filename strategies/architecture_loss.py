@@ -87,12 +87,16 @@ class ArchitectureLoss:
         self.costs = tuple(costs)
         self.reading = reading
         self.penalties = {c.key: Penalty(c.aim) for c in costs if c.aim is not None}
-        # Where a recorded step reads them.
-        self._strengths = {key: torch.zeros((), device=device) for key in self.penalties}
+        self._device = device
         self._rows = {cost.key: _tensors(cost.rows, device) for cost in costs}
         self._shares = {cost.key: _tensors(cost.normalised, device) for cost in costs}
 
-    def __call__(self, task_loss: Tensor, probabilities: Mapping[str, Tensor]) -> Tensor:
+    def __call__(
+        self,
+        task_loss: Tensor,
+        probabilities: Mapping[str, Tensor],
+        strengths: Mapping[str, Tensor],
+    ) -> Tensor:
         """Return the total loss, a scalar.
 
         Parameters
@@ -101,6 +105,8 @@ class ArchitectureLoss:
             A scalar.
         probabilities
             Decision to the distribution over its choices: (choices,).
+        strengths
+            From `strengths`: given anew for every step, since a recorded one reads tensors alone.
         """
         read = {name: _read(p, self.reading) for name, p in probabilities.items()}
         total = (1 - sum(cost.beta for cost in self.costs)) * task_loss
@@ -110,14 +116,20 @@ class ArchitectureLoss:
             if cost.key in self.penalties:
                 expected = cost.fixed + _sum(self._rows[cost.key], read)
                 excess = self.penalties[cost.key].excess(expected)
-                total = total + self._strengths[cost.key] * excess
+                total = total + strengths[cost.key] * excess
         return total
+
+    def strengths(self) -> dict[str, Tensor]:
+        """Return what the penalties multiply excesses by now: scalars by cost."""
+        return {
+            key: torch.tensor(penalty.strength, device=self._device)
+            for key, penalty in self.penalties.items()
+        }
 
     def update(self, derived: Mapping[str, float]) -> None:
         """Adapt the penalties to the cost of the architecture that would be derived now."""
         for key, penalty in self.penalties.items():
             penalty.update(derived[key])
-            self._strengths[key].fill_(penalty.strength)
 
     def facts(self, probabilities: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
         """Say of every cost what it is expected to be, and L_arch, as read and as printed."""
@@ -147,7 +159,6 @@ class ArchitectureLoss:
         for key, penalty in self.penalties.items():
             if key in state:
                 penalty.load_state_dict(state[key])
-                self._strengths[key].fill_(penalty.strength)
 
 
 def _tensors(rows: Mapping[str, Sequence[float]], device: str) -> dict[str, Tensor]:

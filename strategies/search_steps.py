@@ -35,8 +35,8 @@ AlphaGradients = tuple[Tensor, Sequence[Tensor | None]]
 """A loss, and its gradient by the alphas of every decision that it depends on."""
 
 
-class Drawn(NamedTuple):
-    """What a step of the iteration is told besides its batch.
+class Given(NamedTuple):
+    """What a step is given besides its batch: all that changes from one to the next.
 
     Parameters
     ----------
@@ -44,11 +44,14 @@ class Drawn(NamedTuple):
         Divides the alphas.
     noise, shifts
         By decision, what mixtures are drawn by and what moves them; empty where nothing does.
+    strengths
+        By cost, what its penalty multiplies an excess by; empty where no alphas are trained.
     """
 
     temperature: Tensor
     noise: Mapping[str, Tensor]
-    shifts: Mapping[str, Tensor]
+    shifts: Mapping[str, Tensor] = {}
+    strengths: Mapping[str, Tensor] = {}
 
 
 def prepare(
@@ -130,9 +133,9 @@ class SearchSteps:
             else None
         )
 
-    def _run(self, step: Callable[[Batch, Drawn], R], batch: Batch, drawn: Drawn) -> R:
+    def _run(self, step: Callable[[Batch, Given], R], batch: Batch, given: Given) -> R:
         recorder = self._recorder
-        return step(batch, drawn) if recorder is None else recorder.run(step, batch, drawn)
+        return step(batch, given) if recorder is None else recorder.run(step, batch, given)
 
     def temperature(self, iteration: int) -> float:
         """Return the temperature, which goes in a straight line to the final one."""
@@ -148,7 +151,7 @@ class SearchSteps:
         """Take one step of the weights on a batch; return the task's loss before it."""
         with torch_seed(self.search.seed, "darts", "weights", iteration):
             self._set_rate(iteration)
-            loss = self._run(self._weights_trained, batch, self._drawn(iteration, "weights"))
+            loss = self._run(self._weights_trained, batch, self._given(iteration, "weights"))
             return self._finite(float(loss), "the task's loss", iteration)
 
     def step_alphas(self, batch: Batch, training_batch: Batch, iteration: int) -> float:
@@ -165,12 +168,12 @@ class SearchSteps:
         """
         self._weight_optimiser.zero_grad(set_to_none=True)  # Not held over this step.
         with torch_seed(self.search.seed, "darts", "alphas", iteration):
-            drawn = self._drawn(iteration, "alphas")
+            given = self._given(iteration, "alphas")
             if self.settings.order == 1:
-                loss, gradients = self._run(self._alphas_differentiated, batch, drawn)
+                loss, gradients = self._run(self._alphas_differentiated, batch, given)
             else:
                 self._set_rate(iteration)
-                loss, gradients = self._unrolled(batch, training_batch, drawn)
+                loss, gradients = self._unrolled(batch, training_batch, given)
         value = self._finite(float(loss), "the loss of the alphas", iteration)
         self._check_gradients(gradients, iteration)
         for alpha, gradient in zip(self.alphas.values(), gradients, strict=True):
@@ -178,33 +181,35 @@ class SearchSteps:
         self._alpha_optimiser.step()
         return value
 
-    def _weights_trained(self, batch: Batch, drawn: Drawn) -> Tensor:
-        loss = self._task_loss(batch, self._mixtures(drawn, for_weights=True))
+    def _weights_trained(self, batch: Batch, given: Given) -> Tensor:
+        loss = self._task_loss(batch, self._mixtures(given, for_weights=True))
         self._weight_steps.step(loss)
         return loss.detach()
 
-    def _alphas_differentiated(self, batch: Batch, drawn: Drawn) -> AlphaGradients:
+    def _alphas_differentiated(self, batch: Batch, given: Given) -> AlphaGradients:
         with frozen(self._weights.values()):
-            loss = self._total_loss(batch, drawn)
+            loss = self._total_loss(batch, given)
             alphas = list(self.alphas.values())
             return loss.detach(), torch.autograd.grad(loss, alphas, allow_unused=True)
 
-    def _drawn(self, iteration: int, step: str) -> Drawn:
+    def _given(self, iteration: int, step: str) -> Given:
         seed = derive_seed(self.search.seed, "darts", "mixtures", step, iteration)
         generator = torch.Generator().manual_seed(seed)
         temperature = torch.tensor(self.temperature(iteration), device=self.search.device)
         noise = self.relaxation.noise(self.alphas, generator)
-        if step == "alphas" or not self.settings.perturbation:
-            return Drawn(temperature, noise, {})
+        if step == "alphas":
+            return Given(temperature, noise, strengths=self.loss.strengths())
+        if not self.settings.perturbation:
+            return Given(temperature, noise)
         strength = self.settings.perturbation * (iteration + 1) / self.settings.iterations
-        return Drawn(temperature, noise, shifts(self.alphas, strength, generator))
+        return Given(temperature, noise, shifts(self.alphas, strength, generator))
 
-    def _mixtures(self, drawn: Drawn, *, for_weights: bool = False) -> dict[str, Mixture]:
+    def _mixtures(self, given: Given, *, for_weights: bool = False) -> dict[str, Mixture]:
         alphas = {n: a.detach() for n, a in self.alphas.items()} if for_weights else self.alphas
         mixtures = self.relaxation.mixtures(
-            alphas, drawn.noise, drawn.temperature, for_weights=for_weights
+            alphas, given.noise, given.temperature, for_weights=for_weights
         )
-        return shifted(mixtures, drawn.shifts) if drawn.shifts else mixtures
+        return shifted(mixtures, given.shifts) if given.shifts else mixtures
 
     def _task_loss(
         self,
@@ -220,17 +225,18 @@ class SearchSteps:
         return self.search.task.loss(outputs, targets)
 
     def _total_loss(
-        self, batch: Batch, drawn: Drawn, weights: Sequence[Tensor] | None = None
+        self, batch: Batch, given: Given, weights: Sequence[Tensor] | None = None
     ) -> Tensor:
-        task_loss = self._task_loss(batch, self._mixtures(drawn), weights)
-        return self.loss(task_loss, self.relaxation.probabilities(self.alphas, drawn.temperature))
+        task_loss = self._task_loss(batch, self._mixtures(given), weights)
+        probabilities = self.relaxation.probabilities(self.alphas, given.temperature)
+        return self.loss(task_loss, probabilities, given.strengths)
 
-    def _unrolled(self, batch: Batch, training_batch: Batch, drawn: Drawn) -> AlphaGradients:
+    def _unrolled(self, batch: Batch, training_batch: Batch, given: Given) -> AlphaGradients:
         def training_loss(weights: Sequence[Tensor]) -> Tensor:
-            return self._task_loss(training_batch, self._mixtures(drawn), weights)
+            return self._task_loss(training_batch, self._mixtures(given), weights)
 
         return unrolled_gradient(
-            lambda weights: self._total_loss(batch, drawn, weights),
+            lambda weights: self._total_loss(batch, given, weights),
             training_loss,
             list(self._weights.values()),
             list(self.alphas.values()),

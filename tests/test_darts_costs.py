@@ -208,7 +208,7 @@ def two_costs(beta=0.3):
 
 def test_loss_is_equation_1_with_equation_4():
     p = {"first": torch.tensor([0.5, 0.5]), "second": torch.tensor([0.2, 0.8])}
-    total = ArchitectureLoss(two_costs(), "expected", "cpu")(torch.tensor(2.0), p)
+    total = ArchitectureLoss(two_costs(), "expected", "cpu")(torch.tensor(2.0), p, {})
     assert float(total) == pytest.approx(0.7 * 2 + 0.3 * (0.5 * 0.25 + 0.5 * 0.75))
 
 
@@ -217,7 +217,7 @@ def test_readings_share_values_and_gradients_as_they_should():
     for reading in ("expected", "straight_through", "as_printed"):
         alpha = torch.tensor([0.5, 0.0], requires_grad=True)
         p = {"first": torch.softmax(alpha, 0), "second": torch.tensor([0.2, 0.8])}
-        loss = ArchitectureLoss(two_costs(), reading, "cpu")(alpha.sum() * 0, p)
+        loss = ArchitectureLoss(two_costs(), reading, "cpu")(alpha.sum() * 0, p, {})
         loss.backward()
         values[reading], gradients[reading] = float(loss.detach()), alpha.grad
         facts = ArchitectureLoss(two_costs(), reading, "cpu").facts(p)
@@ -244,6 +244,21 @@ def test_penalty_is_zero_within_the_target_and_grows_above_it():
     assert again.strength == penalty.strength
     penalty.update(10.0)
     assert penalty.strength == 0
+
+
+def test_a_missed_target_adds_its_strength_times_the_relative_excess_of_the_expected_cost():
+    p = {"first": torch.tensor([0.5, 0.5]), "second": torch.tensor([0.2, 0.8])}
+    costs = [Cost("a", "ms", 2.0, {"first": (1.0, 3.0), "second": (0.0, 0.0)}, target=2.5)]
+    loss, again = (ArchitectureLoss(costs, "expected", "cpu") for _ in range(2))
+    assert float(loss(torch.tensor(2.0), p, loss.strengths())) == 2
+    loss.update({"a": 3.0})
+    strength = loss.penalties["a"].strength
+    again.load_state_dict(loss.state_dict())
+    for one in (loss, again):
+        total = one(torch.tensor(2.0), p, one.strengths())
+        assert float(total) == pytest.approx(2 + strength * (4 - 2.5) / 2.5)
+    loss.update({"a": 2.5})
+    assert float(loss(torch.tensor(2.0), p, loss.strengths())) == 2
 
 
 scores_and_costs = st.integers(1, 4).flatmap(
