@@ -26,7 +26,7 @@ from .acquisition import (
     expected_improvement,
 )
 from .features import Array, features_of
-from .gaussian_process import Columns, Kernel, Posterior, condition, left_out_means
+from .gaussian_process import Columns, Kernel, Posterior, left_out_means
 from .likeliest_kernel import likeliest_kernel
 from .scales import Scale, losses_of, scaled, scales_of, targets
 from .success import Success
@@ -74,7 +74,8 @@ class Belief:
         self._front = [feasible[index] for index in front]
         self._best = self._targets[self._front]
         running = [t.architecture for t in history if t.status is Status.RUNNING]
-        self._model.observe([*self._trials, *running])
+        self._observed = [*self._trials, *running]
+        self._model.observe(self._observed)
         self._weighed = [
             posterior.weigh(values)
             for posterior, values in zip(self._model.posteriors, self._targets.T, strict=True)
@@ -86,7 +87,8 @@ class Belief:
 
     def imagine(self, architecture: Architecture) -> None:
         """Believe that an architecture turns out as expected."""
-        self._model.observe([*self._model.observed, architecture])
+        self._observed.append(architecture)
+        self._model.observe(self._observed)
 
     def predict(self, architectures: Sequence[Architecture]) -> tuple[Array, Array]:
         """Return means and standard deviations: (architectures, goals) each, lower is better."""
@@ -209,8 +211,8 @@ class Model:
 
     Attributes
     ----------
-    observed, asked
-        What the processes are conditioned on, and what they tell of, in the order of columns.
+    asked
+        What the processes tell of, in the order of columns.
     anywhere
         The columns of those: the first.
     scales
@@ -225,7 +227,6 @@ class Model:
         anywhere: Sequence[Architecture],
     ) -> None:
         self.known, self._ended = known, ended
-        self.observed: list[Architecture] = []
         self.asked: list[Architecture] = []
         self._decisions = search.space.decisions
         self._features = features_of(search.space)
@@ -235,7 +236,7 @@ class Model:
         told = losses_of(known, search.objectives)
         chosen = [self._likeliest(rows, column, scales_of(told)) for column in told.T]
         self.scales = [scale for scale, _ in chosen]
-        self.posteriors = [Posterior(kernel, self._features) for _, kernel in chosen]
+        self.posteriors = [Posterior(kernel) for _, kernel in chosen]
         self.columns(anywhere)
         self.anywhere = np.arange(len(self.asked))
 
@@ -256,8 +257,8 @@ class Model:
         values = scaled(losses, scales[1])
         second = (scales[1], likeliest_kernel(self._features, rows, values, dead=True))
         order = np.argsort(values, kind="stable")
-        errors = left_out_means(first[1], rows, common, self._features) - common
-        told = left_out_means(second[1], rows, values, self._features)
+        errors = left_out_means(first[1], rows, common) - common
+        told = left_out_means(second[1], rows, values)
         others = np.interp(told, values[order], common[order]) - common
         return second if others @ others < errors @ errors / 2 else first
 
@@ -267,9 +268,9 @@ class Model:
         return Success(self._ended, self._features)
 
     def observe(self, architectures: Sequence[Architecture]) -> None:
-        """Condition on architectures in this order; what was so before is kept."""
-        condition(self.posteriors, self.observed, architectures, self._features)
-        self.observed = list(architectures)
+        """Count these as measured, and no others."""
+        for posterior in self.posteriors:
+            posterior.observe(architectures)
 
     def columns(self, architectures: Sequence[Architecture]) -> list[int]:
         """Return the columns of architectures, new ones asked about."""
@@ -279,9 +280,8 @@ class Model:
                 zip(new, range(len(self.asked), len(self.asked) + len(new)), strict=True)
             )
             self.asked += new
-            rows = self._features(new)
             for posterior in self.posteriors:
-                posterior.ask(rows)
+                posterior.ask(self.asked)
         return [self._columns[architecture] for architecture in architectures]
 
     def around(self, architecture: Architecture) -> list[int]:

@@ -61,6 +61,8 @@ class Features:
         Number of those that tell the whole network; they come next.
     written
         Number of those that tell the decisions as they are written; they come last.
+    columns
+        Number of all.
     widths
         Number of columns of each decision among the first; one less among the last.
     """
@@ -97,6 +99,7 @@ class Features:
         rows = self._compute([sample(self.decisions, rng) for _ in range(200)])
         self.whole = self._named.shape[1] + 2
         self.written = len(choices) if rows[:, np.cumsum(self.widths) - 1].any() else 0
+        self.columns = self.local + self.whole + self.written
         whole = rows[:, self.local : self.local + self.whole]
         self._mean, spread = whole.mean(axis=0), whole.std(axis=0)
         # Scaled so that two random networks are at a distance of about 1 all told.
@@ -115,7 +118,7 @@ class Features:
         return np.array([self._rows[architecture] for architecture in architectures])
 
     def _remember(self, architectures: Sequence[Architecture]) -> None:
-        rows = self._compute(architectures)[:, : self.local + self.whole + self.written]
+        rows = self._compute(architectures)[:, : self.columns]
         whole = rows[:, self.local : self.local + self.whole]
         whole -= self._mean
         whole /= self._scale

@@ -17,9 +17,6 @@ from nasengine.architecture import Architecture
 
 from .features import Array, Features
 
-STEPS = 15
-"""Steps by which the likeliest kernel is sought; further ones change little."""
-
 Columns = npt.NDArray[np.int64]
 """Which of the architectures that are asked about."""
 
@@ -40,6 +37,8 @@ class Kernel:
 
     Parameters
     ----------
+    features
+        What its rows are.
     weights
         w, one a decision.
     length
@@ -50,21 +49,23 @@ class Kernel:
         Variance of the noise, in units of the kernel's.
     """
 
+    features: Features
     weights: tuple[float, ...]
     length: float
     shares: tuple[float, ...]
     noise: float
 
-    def __call__(self, a: Array, b: Array, features: Features) -> Array:
+    def __call__(self, a: Array, b: Array) -> Array:
         """Return the covariances of rows with rows: (rows of a, rows of b)."""
-        return self.between(self.embed(a, features), self.embed(b, features), features)
+        return self.between(self.embed(a), self.embed(b))
 
-    def embed(self, rows: Array, features: Features) -> Array:
+    def embed(self, rows: Array) -> Array:
         """Return rows of features scaled as covariances take them, once for all of them.
 
         The columns of each part follow one another, those of the exponentials with half their
         squared length at their end: the exponent is a product less both halves.
         """
+        features = self.features
         local, end = features.local, features.local + features.whole
         parts = self._decided(rows[:, :local], features.widths, self.shares[2])
         parts.insert(1, _with_half(rows[:, local:end] / self.length))
@@ -78,12 +79,12 @@ class Kernel:
         scale = np.sqrt(np.repeat(self.weights, widths))
         return [_with_half(rows * scale), rows * np.sqrt(each / len(self.weights))]
 
-    def between(self, a: Array, b: Array, features: Features) -> Array:
+    def between(self, a: Array, b: Array) -> Array:
         """Return the covariances of embedded rows with embedded rows."""
-        local, whole = features.local, features.whole
+        local, whole, written = self.features.local, self.features.whole, self.features.written
         widths = [(local, 0), (whole, 1), (local, None)]
         if len(self.shares) > 3:
-            widths += [(features.written, 3), (features.written, None)]
+            widths += [(written, 3), (written, None)]
         covariance, start = np.zeros((len(a), len(b))), 0
         for width, share in widths:
             end = start + width
@@ -98,9 +99,9 @@ class Kernel:
             start = end
         return covariance
 
-    def diagonal(self, rows: Array, features: Features) -> Array:
+    def diagonal(self, rows: Array) -> Array:
         """Return the covariance of each row with itself: (rows,)."""
-        agreeing = (rows[:, : features.local] ** 2).sum(axis=1) / len(self.weights)
+        agreeing = (rows[:, : self.features.local] ** 2).sum(axis=1) / len(self.weights)
         variance: Array = 1 - self.shares[2] + self.shares[2] * agreeing
         return variance
 
@@ -146,20 +147,18 @@ class Grown:
 class Posterior:
     """What is believed of some architectures once others are measured.
 
-    Both sets grow (`observe`, `ask`), and what was computed before is kept.
+    Both sets grow, and what was computed before is kept.
 
     Parameters
     ----------
     kernel
         The covariance.
-    features
-        Tells which columns are which.
     """
 
-    def __init__(self, kernel: Kernel, features: Features) -> None:
-        self._kernel, self._features = kernel, features
-        empty = np.empty((0, features.local + features.whole + features.written))
-        columns = kernel.embed(empty, features).shape[1]
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._observed: list[Architecture] = []
+        columns = kernel.embed(np.empty((0, kernel.features.columns))).shape[1]
         self._seen, self._asked = Grown(0, columns), Grown(0, columns)
         # The Cholesky factor of the covariance of what was seen, and what it makes of that with
         # what was asked: L, and L^-1 k.
@@ -167,17 +166,36 @@ class Posterior:
         # The variance of what was asked: before anything was seen, and what is left of it.
         self._prior, self._left = Grown(1, 0), Grown(1, 0)
 
-    def observe(self, rows: Array) -> None:
-        """Count rows of features, (n, columns), among those measured."""
+    def observe(self, architectures: Sequence[Architecture]) -> None:
+        """Count these as measured, in this order, and no others; what was so before is kept."""
+        pairs = zip(self._observed, architectures, strict=False)
+        alike = takewhile(lambda pair: pair[0] is pair[1] or pair[0] == pair[1], pairs)
+        kept = sum(1 for _ in alike)
+        self._forget(kept)
+        self._observed = list(architectures)
+        if kept < len(architectures):
+            self._learn(self._kernel.features(architectures[kept:]))
+
+    def _forget(self, kept: int) -> None:
+        """Go back to the first so many of those measured."""
+        if kept == len(self._root):
+            return
+        self._root = self._root[:kept, :kept].copy()
+        self._seen.resize(kept, self._seen.table.shape[1])
+        half = self._half.resize(kept, len(self._asked.table))
+        self._left.table[0] = self._prior.table[0] - np.einsum("ij,ij->j", half, half)
+
+    def _learn(self, rows: Array) -> None:
+        """Count further rows of features, (n, columns), among those measured."""
         from scipy.linalg import cholesky
 
-        between, features = self._kernel.between, self._features
-        new, asked, before = self._kernel.embed(rows, features), self._asked.table, len(self._root)
-        below = self._solve(between(self._seen.table, new, features)).T
-        corner = between(new, new, features) - below @ below.T
+        between = self._kernel.between
+        new, asked, before = self._kernel.embed(rows), self._asked.table, len(self._root)
+        below = _solve(self._root, between(self._seen.table, new)).T
+        corner = between(new, new) - below @ below.T
         corner[np.diag_indices_from(corner)] += self._kernel.noise
         corner = cholesky(corner, lower=True, check_finite=False)
-        half = between(new, asked, features) - below @ self._half.table
+        half = between(new, asked) - below @ self._half.table
         total = before + len(rows)
         half = _solve(corner, half)
         self._half.resize(total, len(asked))[before:] = half
@@ -191,29 +209,19 @@ class Posterior:
         self._root = root
         self._seen.resize(total, new.shape[1])[before:] = new
 
-    def forget(self, kept: int) -> None:
-        """Go back to the first so many of the rows measured."""
-        if kept == len(self._root):
+    def ask(self, architectures: Sequence[Architecture]) -> None:
+        """Be ready to tell of these: of those asked before, and of further ones after them."""
+        before, total = len(self._asked.table), len(architectures)
+        if before == total:
             return
-        self._root = self._root[:kept, :kept].copy()
-        self._seen.resize(kept, self._seen.table.shape[1])
-        half = self._half.resize(kept, len(self._asked.table))
-        self._left.table[0] = self._prior.table[0] - np.einsum("ij,ij->j", half, half)
-
-    def ask(self, rows: Array) -> None:
-        """Count rows of features among those of which `predict` tells."""
-        new = self._kernel.embed(rows, self._features)
-        half = self._solve(self._kernel.between(self._seen.table, new, self._features))
-        before = len(self._asked.table)
-        total = before + len(rows)
+        rows = self._kernel.features(architectures[before:])
+        new = self._kernel.embed(rows)
+        half = _solve(self._root, self._kernel.between(self._seen.table, new))
         self._asked.resize(total, new.shape[1])[before:] = new
         self._half.resize(len(self._root), total)[:, before:] = half
-        prior = self._kernel.diagonal(rows, self._features)
+        prior = self._kernel.diagonal(rows)
         self._prior.resize(1, total)[0, before:] = prior
         self._left.resize(1, total)[0, before:] = prior - np.einsum("ij,ij->j", half, half)
-
-    def _solve(self, right: Array) -> Array:
-        return _solve(self._root, right)
 
     def weigh(self, values: Array) -> tuple[Array, float]:
         """Return what `predict` takes: the weights of what was measured, and its variance.
@@ -221,7 +229,7 @@ class Posterior:
         Parameters
         ----------
         values
-            What was measured at the first of the rows observed: (n,), of mean about 0. The others
+            What was measured of the first of those observed: (n,), of mean about 0. The others
             are believed to turn out as expected, which leaves the means as they are.
         """
         known = len(values)
@@ -247,31 +255,14 @@ class Posterior:
         return mean, np.sqrt(variance * np.maximum(left, 1e-9))
 
 
-def condition(
-    posteriors: Sequence[Posterior],
-    before: Sequence[Architecture],
-    now: Sequence[Architecture],
-    features: Features,
-) -> None:
-    """Condition on architectures in place of those before; what both begin with is kept."""
-    pairs = zip(before, now, strict=False)
-    alike = takewhile(lambda pair: pair[0] is pair[1] or pair[0] == pair[1], pairs)
-    same = sum(1 for _ in alike)
-    rows = features(now[same:]) if now[same:] else None
-    for posterior in posteriors:
-        posterior.forget(same)
-        if rows is not None:
-            posterior.observe(rows)
-
-
-def left_out_means(kernel: Kernel, rows: Array, values: Array, features: Features) -> Array:
+def left_out_means(kernel: Kernel, rows: Array, values: Array) -> Array:
     """Return what is expected of each row's value given all the others: (rows,).
 
     Rasmussen and Williams, equation 5.12.
     """
     from scipy.linalg import cho_factor, cho_solve
 
-    covariance = kernel(rows, rows, features)
+    covariance = kernel(rows, rows)
     covariance[np.diag_indices_from(covariance)] += kernel.noise
     inverse = cho_solve(cho_factor(covariance, lower=True), np.eye(len(rows)))
     means: Array = values - inverse @ values / np.diag(inverse)

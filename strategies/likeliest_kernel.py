@@ -12,7 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from .features import Array, Features
-from .gaussian_process import STEPS, Kernel
+from .gaussian_process import Kernel
+
+STEPS = 15
+"""Steps by which it is sought; further ones change little."""
 
 DIFFERENCE = 2.5
 """Sum of the weights of all decisions, by the prior: networks that agree nowhere are strangers."""
@@ -71,7 +74,7 @@ class Likelihood:
     def __init__(
         self, features: Features, rows: Array, values: Array, *, dead: bool = False
     ) -> None:
-        self._decisions, self._values = len(features.widths), values
+        self._features, self._decisions, self._values = features, len(features.widths), values
         local, whole, written = np.split(
             rows, [features.local, features.local + features.whole], axis=1
         )
@@ -90,7 +93,7 @@ class Likelihood:
         *others, noise = np.exp(logs[self._decisions + 1 :]).tolist()
         total = 1.0 + sum(others)
         shares = tuple(share / total for share in (1.0, *others))
-        return Kernel(tuple(weights), length, shares, noise)
+        return Kernel(self._features, tuple(weights), length, shares, noise)
 
     def __call__(self, logs: Array) -> tuple[float, Array]:
         """Return the negative log posterior, up to a constant, and its gradient."""

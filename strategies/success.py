@@ -17,7 +17,7 @@ from nasengine.architecture import Architecture
 from nasengine.trial import Status, Trial
 
 from .features import Array, Features
-from .gaussian_process import Columns, Posterior, condition
+from .gaussian_process import Columns, Posterior
 from .likeliest_kernel import Likelihood, likeliest_kernel
 
 LEAST = 0.01
@@ -36,22 +36,18 @@ class Success:
     """
 
     def __init__(self, known: Sequence[Trial], features: Features) -> None:
-        self._features = features
-        self._observed: list[Architecture] = []
-        self._asked = 0
         rows, values = features([trial.architecture for trial in known]), _outcomes(known)
         if np.ptp(values):
             kernel = likeliest_kernel(features, rows, values - values.mean(), dead=True)
         else:
             likelihood = Likelihood(features, rows, values, dead=True)
             kernel = likelihood.kernel(likelihood.usual)
-        self._posterior = Posterior(kernel, features)
+        self._posterior = Posterior(kernel)
 
     def observe(self, trials: Sequence[Trial]) -> None:
         """Condition on the trials that ended, in this order; what was so before is kept."""
-        architectures, values = [trial.architecture for trial in trials], _outcomes(trials)
-        condition([self._posterior], self._observed, architectures, self._features)
-        self._observed = architectures
+        self._posterior.observe([trial.architecture for trial in trials])
+        values = _outcomes(trials)
         self._share = values.mean()
         self._weighed = self._posterior.weigh(values - self._share)
 
@@ -61,13 +57,11 @@ class Success:
         Parameters
         ----------
         asked
-            As `Model` asks, those of the last time first.
+            As of `Posterior.ask`.
         columns
             Which of them.
         """
-        if len(asked) > self._asked:
-            self._posterior.ask(self._features(asked[self._asked :]))
-            self._asked = len(asked)
+        self._posterior.ask(asked)
         mean, _ = self._posterior.predict(self._weighed, columns)
         chances: Array = np.clip(self._share + mean, LEAST, 1)
         return chances

@@ -64,13 +64,14 @@ def test_posterior_goes_through_the_data_and_widens_away_from_it() -> None:
     space = NASBenchMacro()
     features = features_of(space)
     history = play(Random(), search_for(space), 30)
-    rows = features([trial.architecture for trial in history])
+    seen = [trial.architecture for trial in history]
     values = np.array([trial.value("x") for trial in history])
     values -= values.mean()
-    posterior = Posterior(Kernel((0.3,) * 8, 1.0, (0.5, 0.3, 0.2), 1e-6), features)
-    posterior.observe(rows)
-    posterior.ask(rows)
-    posterior.ask(features([t.architecture for t in play(Random(), search_for(space, seed=9), 30)]))
+    posterior = Posterior(Kernel(features, (0.3,) * 8, 1.0, (0.5, 0.3, 0.2), 1e-6))
+    posterior.observe(seen)
+    posterior.ask(seen)
+    others = [t.architecture for t in play(Random(), search_for(space, seed=9), 30)]
+    posterior.ask([*seen, *others])
     mean, deviation = posterior.predict(posterior.weigh(values), range(60))
     assert np.allclose(mean[:30], values, atol=1e-3)
     assert deviation[30:].mean() > 10 * deviation[:30].mean()
@@ -79,24 +80,26 @@ def test_posterior_goes_through_the_data_and_widens_away_from_it() -> None:
 def test_a_posterior_that_grew_is_the_one_of_all_at_once() -> None:
     space = NASBenchMacro()
     features, search = features_of(space), search_for(space)
-    rows = features([trial.architecture for trial in play(Random(), search, 40)])
+    known = [trial.architecture for trial in play(Random(), search, 40)]
     values = np.random.default_rng(0).standard_normal(30)
-    kernel = Kernel((0.3,) * 8, 1.0, (0.5, 0.3, 0.2), 0.01)
-    grown, whole = Posterior(kernel, features), Posterior(kernel, features)
-    grown.observe(rows[:10])
-    grown.ask(rows[30:35])
-    grown.observe(rows[10:25])
-    grown.forget(20)
-    grown.ask(rows[35:])
-    grown.observe(rows[20:30])
-    whole.observe(rows[:30])
-    whole.ask(rows[30:])
+    kernel = Kernel(features, (0.3,) * 8, 1.0, (0.5, 0.3, 0.2), 0.01)
+    grown, whole = Posterior(kernel), Posterior(kernel)
+    grown.observe(known[:10])
+    grown.ask(known[30:35])
+    grown.observe(known[:25])
+    # What turned out to be another takes its place.
+    grown.observe([*known[:20], known[39], *known[20:25]])
+    grown.ask(known[30:])
+    grown.observe(known[:30])
+    whole.observe(known[:30])
+    whole.ask(known[30:])
     for one, other in zip(
         *(p.predict(p.weigh(values), range(10)) for p in (grown, whole)), strict=True
     ):
         assert np.allclose(one, other)
-    covariance = kernel(rows[:30], rows[:30], features) + 0.01 * np.eye(30)
-    exact = kernel(rows[30:], rows[:30], features) @ np.linalg.solve(covariance, values)
+    rows = features(known)
+    covariance = kernel(rows[:30], rows[:30]) + 0.01 * np.eye(30)
+    exact = kernel(rows[30:], rows[:30]) @ np.linalg.solve(covariance, values)
     assert np.allclose(whole.predict(whole.weigh(values), range(10))[0], exact)
 
 
@@ -120,7 +123,7 @@ def test_the_kernel_is_sought_by_a_right_gradient_and_finds_what_matters(
     assert kernel.weights[0] > 2 * max(kernel.weights[1:])
     assert sum(kernel.shares) == pytest.approx(1)
     rows = features(architectures[:9])
-    assert np.allclose(np.diag(kernel(rows, rows, features)), kernel.diagonal(rows, features))
+    assert np.allclose(np.diag(kernel(rows, rows)), kernel.diagonal(rows))
 
 
 def cost(architecture: Architecture) -> float:
@@ -146,14 +149,14 @@ def test_a_cost_that_counts_the_dead_is_believed_exactly_on_its_own_scale() -> N
 def test_left_out_means_are_those_without_the_one() -> None:
     space = NASBench201()
     features = features_of(space)
-    rows = features([t.architecture for t in play(Random(), search_for(space), 12)])
+    known = [t.architecture for t in play(Random(), search_for(space), 12)]
     values = np.random.default_rng(0).standard_normal(12)
-    kernel = Kernel((0.3,) * 6, 1.0, (0.3, 0.2, 0.2, 0.2, 0.1), 0.1)
-    means = left_out_means(kernel, rows, values, features)
+    kernel = Kernel(features, (0.3,) * 6, 1.0, (0.3, 0.2, 0.2, 0.2, 0.1), 0.1)
+    means = left_out_means(kernel, features(known), values)
     for index in range(12):
-        posterior = Posterior(kernel, features)
-        posterior.observe(np.delete(rows, index, axis=0))
-        posterior.ask(rows[index : index + 1])
+        posterior = Posterior(kernel)
+        posterior.observe(known[:index] + known[index + 1 :])
+        posterior.ask([known[index]])
         assert posterior.predict(posterior.weigh(np.delete(values, index)), [0])[
             0
         ] == pytest.approx(means[index])
