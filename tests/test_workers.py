@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ import tomli_w
 from test_spec import tables
 
 from nasengine.architecture import Architecture
-from nasengine.errors import DataError, Interrupted, RunFolderError, SpecError
+from nasengine.errors import DataError, Interrupted, RunFolderError, SearchFailed, SpecError
 from nasengine.files import write_json
 from nasengine.reporter import Reporter
 from nasengine.runs import session
@@ -50,6 +51,10 @@ class Misbehaving(Estimator):
     def metrics(self, search):
         return (Metric("quality", "", "max"),)
 
+    def check(self, search):
+        if self.behaviour == "no start" and sys.argv[0].endswith("worker.py"):
+            os._exit(5)
+
     def measure(self, candidate):
         print("noise on stdout")
         if candidate.architecture["first"] == "conv":
@@ -63,11 +68,17 @@ class Misbehaving(Estimator):
                 time.sleep(600)
             elif self.behaviour == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
-            elif self.behaviour == "killed once":
+            elif self.behaviour.endswith("once"):
                 marker = candidate.folder / "killed"
                 if not marker.exists():
                     marker.touch()
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    asked = self.behaviour == "stopped once"
+                    os.kill(os.getpid(), signal.SIGTERM if asked else signal.SIGKILL)
+                    candidate.search.pause_point()
+            elif self.behaviour == "stopped with the run":
+                time.sleep(0.5)  # The run waits for an answer by then.
+                os.kill(os.getppid(), signal.SIGTERM)
+                os._exit(0)
             elif self.behaviour == "data":
                 raise TruncatedError("image.png: truncated")
         if self.behaviour == "late exit" and candidate.label == "trial-0":
@@ -172,10 +183,49 @@ def test_a_job_has_the_timeout_less_what_it_had_spent(tmp_path: Path) -> None:
     assert late.seconds >= 1000
 
 
-def test_a_worker_killed_once_by_the_machine_is_begun_again(tmp_path: Path) -> None:
-    _, heard = run_with(tmp_path, "killed once", isolate=True)
+@pytest.mark.parametrize(
+    ("behaviour", "name"), [("killed once", "SIGKILL"), ("stopped once", "SIGTERM")]
+)
+def test_a_worker_ended_once_by_the_machine_is_begun_again(
+    tmp_path: Path, behaviour: str, name: str
+) -> None:
+    _, heard = run_with(tmp_path, behaviour, isolate=True)
     assert [t.status for t in heard.trials] == [Status.COMPLETE] * 4
-    assert sum("was killed (SIGKILL); begun again" in text for text in heard.warnings) == 2
+    assert sum(f"was killed ({name}); begun again" in text for text in heard.warnings) == 2
+
+
+def test_a_stop_that_reaches_the_workers_too_fails_no_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Patient(queue.Queue[Any]):
+        """Hears of a worker's end before it is looked whether the run is to stop."""
+
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            return super().get(block, 60.0)
+
+    monkeypatch.setattr("nasengine.runs.workers.queue.Queue", Patient)
+    experiment = Experiment.load(spec_with(tmp_path, "stopped with the run", isolate=True))
+    stop, heard = threading.Event(), Heard()
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        with (
+            RunFolder.create(tmp_path / "runs", experiment, ["test"]) as folder,
+            pytest.raises(Interrupted),
+        ):
+            run(experiment, folder, heard, stop)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert {t.status for t in heard.trials} <= {Status.COMPLETE}
+    assert heard.warnings == []
+
+
+def test_a_worker_that_cannot_start_ends_the_search_and_fails_no_trial(tmp_path: Path) -> None:
+    heard = Heard()
+    with pytest.raises(
+        SearchFailed, match=r"before it began to measure: exit status 5; see .*\.log"
+    ):
+        run_with(tmp_path, "no start", heard, isolate=True)
+    assert heard.trials == []
 
 
 class SlowToHear(Heard):

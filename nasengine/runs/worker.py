@@ -84,7 +84,9 @@ def main() -> None:
     except (InputError, StorageError) as error:
         send({"event": "error", "type": _known(error), "text": describe(error)})
     except Interrupted:
-        pass
+        # Whoever asked for it, this run or the machine, sees by what it ended.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _known(error: InputError | StorageError) -> str:

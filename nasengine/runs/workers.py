@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nasengine import errors
-from nasengine.errors import Interrupted
+from nasengine.errors import Interrupted, SearchFailed
 from nasengine.reporter import Progress, Reporter
 from nasengine.runs.execution import Executor, Job, Measured
 from nasengine.trial import Status
@@ -139,23 +139,28 @@ class Workers(Executor):
 
     def _died(self, worker: _Worker) -> tuple[Job, Measured] | None:
         worker.close()
-        if worker in self._idle:
-            self._idle.remove(worker)
-        if worker not in self._busy:
-            return None
-        self._busy.remove(worker)
+        busy = worker in self._busy
+        for workers in (self._idle, self._busy):
+            if worker in workers:
+                workers.remove(worker)
+        # Where the run is to stop, `wait` says so next: a resume measures the job again.
+        return self._left_by(worker) if busy and not self._stop.is_set() else None
+
+    def _left_by(self, worker: _Worker) -> tuple[Job, Measured] | None:
+        """Return how the job of a worker that died has ended; begin it again where it has not."""
         if worker.overdue:
             return worker.ended(Status.FAILED, f"not measured within {self._timeout:g} s: ended")
         if worker.used and worker.taken is None:  # It died of an earlier job, if of any.
             self._give(self._start(), worker.job, worker.losses)
             return None
-        name = worker.cause()
+        name, losses = worker.cause(), worker.losses + 1
         if name not in _FOREIGN:
+            if worker.taken is None:
+                log = self._folder / "workers.log"
+                raise SearchFailed(f"a worker ended before it began to measure: {name}; see {log}")
             return worker.ended(Status.FAILED, f"its process ended: {name}")
-        losses = worker.losses + 1
         if losses >= MAX_LOSSES:
-            reason = f"its process was killed {losses} times: {name}"
-            return worker.ended(Status.LOST, reason)
+            return worker.ended(Status.LOST, f"its process was killed {losses} times: {name}")
         self._reporter.warn(f"{worker.job.label}: its process was killed ({name}); begun again")
         self._give(self._start(), worker.job, losses)
         return None
