@@ -447,24 +447,32 @@ def test_what_a_trial_prints_or_seeds_does_not_change_the_next(tmp_path: Path) -
     assert len(set(values[0])) > 1
 
 
-class Unmounted(CountingEstimator):
-    """Reads data that are there at times."""
+class Ended(InProcess):
+    """Is ended from outside, whatever it measures."""
 
-    mounted: bool = True
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        super().__init__(self._raise)
 
-    def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
-        if not self.mounted:
-            raise DataError("/mnt/images: stale file handle")
-        return super().measure(candidate)
+    def _raise(self, _: Job) -> Measured:
+        raise self.error
 
 
-def test_data_that_are_away_are_no_attempt_of_the_candidates(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [DataError("stale file handle"), SearchFailed("no worker"), KeyboardInterrupt()],
+    ids=repr,
+)
+def test_what_ends_a_search_from_outside_is_no_attempt_of_the_candidates(
+    tmp_path: Path, error: BaseException
+) -> None:
     for _ in range(MAX_ATTEMPTS + 1):
-        engine = engine_for(tmp_path, {"firsts": Unmounted(mounted=False)})
-        with pytest.raises(DataError):
+        engine = engine_for(tmp_path, {"firsts": CountingEstimator()})
+        engine.executor = Ended(error)
+        with pytest.raises(type(error)):
             engine.run()
         engine.storage.close()
-    history = engine_for(tmp_path, {"firsts": Unmounted()}).run()
+    history = engine_for(tmp_path, {"firsts": CountingEstimator()}).run()
     assert {trial.status for trial in history} == {Status.COMPLETE}
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from nasengine.architecture import Architecture
 from nasengine.errors import (
     ArchitectureError,
-    InputError,
     Interrupted,
     NasengineError,
     RunFolderError,
@@ -121,8 +120,8 @@ class Engine:
                         break
                     job, measured = self.executor.wait()
                     self._end(job, measured)
-        except (Interrupted, InputError, StorageError):
-            # What the user or the disk did is no attempt of the candidate's.
+        except (Interrupted, KeyboardInterrupt, NasengineError):
+            # What the user, the disk or the strategy did is no attempt of the candidate's.
             with suppress(StorageError):
                 for trial in self._under_way.values():
                     self.storage.forget_attempt(trial.number)
