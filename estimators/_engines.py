@@ -20,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nasengine.errors import EstimationFailed, PluginError, origin
 from nasengine.files import machine_folder
+from nasengine.machine import threads
 from nasengine.network import calling
 from nasengine.randomness import torch_seed
 
@@ -67,13 +68,9 @@ def measuring(search: Search, setup: Setup) -> Iterator[None]:
     Two measurements at once would each measure the other, in whichever processes they are.
     """
     turn = machine_folder() / "latency.lock"
-    with in_turn(turn, search, "latency"), torch.inference_mode(), kept_heap():
-        before = torch.get_num_threads()
-        torch.set_num_threads(setup.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+    turned = in_turn(turn, search, "latency")
+    with turned, torch.inference_mode(), kept_heap(), threads(setup.threads):
+        yield
 
 
 def prepare(network: nn.Module, setup: Setup, *shapes: Sequence[int]) -> Callable[[], object]:

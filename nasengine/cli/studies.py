@@ -16,9 +16,9 @@ from nasengine.cli.terminal import TerminalReporter
 from nasengine.errors import SpecError, did_you_mean
 from nasengine.estimator import Estimator
 from nasengine.files import make_folder
+from nasengine.machine import threads
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.goals import known_metrics
-from nasengine.runs.run import threads
 from nasengine.statistics import spearman_interval
 from nasengine.studies.correlation import correlate as correlate_estimators
 from nasengine.studies.correlation import measured_under, plot

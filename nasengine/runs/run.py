@@ -12,6 +12,7 @@ from pathlib import Path
 from nasengine.errors import SpecError, StorageError
 from nasengine.files import write_json
 from nasengine.history import History
+from nasengine.machine import threads
 from nasengine.metric_names import is_primary
 from nasengine.objectives import Objectives
 from nasengine.quantities import format_duration, format_quantity
@@ -146,26 +147,30 @@ def _engine(
     reporter: Reporter | None,
     stop: threading.Event | None,
 ) -> Iterator[Engine]:
-    """Make the engine of a run, with the executor that the spec asks for."""
+    """Make the engine of a run."""
     with threads(experiment.spec.threads):
         search = _search(experiment, folder, reporter or Reporter(), stop)
-        _write_objectives(folder, search.objectives)
-        _begin(experiment, search)
-        executor = _executor(experiment, search)
-        try:
-            yield Engine(search, experiment.strategy, folder.storage, executor)
-        finally:
-            executor.close()
+        with _engine_of(search, experiment, folder) as engine:
+            yield engine
+
+
+@contextmanager
+def _engine_of(search: Search, experiment: Experiment, folder: RunFolder) -> Iterator[Engine]:
+    """Make the engine of a search, with the executor that the spec asks for."""
+    # Worker processes hold what they measure against these.
+    objectives = [asdict(item) for item in search.objectives.items]
+    write_json(folder.path / "objectives.json", objectives)
+    search.reporter.begin(known_metrics(_with_final(experiment, search)))
+    executor = _executor(experiment, search)
+    try:
+        yield Engine(search, experiment.strategy, folder.storage, executor)
+    finally:
+        executor.close()
 
 
 def _with_final(experiment: Experiment, search: Search) -> Search:
     """Return a search that measures by the final estimators too."""
     return replace(search, estimators=experiment.all_estimators)
-
-
-def _begin(experiment: Experiment, search: Search) -> None:
-    """Tell the reporter what will be measured."""
-    search.reporter.begin(known_metrics(_with_final(experiment, search)))
 
 
 def _executor(experiment: Experiment, search: Search) -> Executor:
@@ -199,19 +204,6 @@ def measure_references(
         return engine.measure_references(experiment.references)
 
 
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Run torch on so many CPU threads inside; None leaves it as it is."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _search(
     experiment: Experiment, folder: RunFolder, reporter: Reporter, stop: threading.Event | None
 ) -> Search:
@@ -220,8 +212,11 @@ def _search(
     def reference_value(name: str, metric: str) -> float:
         reference = folder.storage.references().get(name)
         if reference is None or reference.status is not Status.COMPLETE:
+            # Before there are limits.
             unlimited = experiment.search(folder.path, reporter, stop, not_yet_measured)
-            reference = _measure_alone(experiment, folder, unlimited, name)
+            unlimited = replace(unlimited, objectives=Objectives(()))
+            with _engine_of(unlimited, experiment, folder) as engine:
+                reference = engine.measure_references([name])[name]
         if metric not in reference.measurements:
             raise SpecError(
                 f"objectives.{metric}: relative to {name}, which could not be measured: "
@@ -230,21 +225,3 @@ def _search(
         return reference.value(metric)
 
     return experiment.search(folder.path, reporter, stop, reference_value)
-
-
-def _measure_alone(experiment: Experiment, folder: RunFolder, search: Search, name: str) -> Trial:
-    """Measure a reference that the search's limits are relative to, before there are any."""
-    search = replace(search, objectives=Objectives(()))
-    _begin(experiment, search)
-    _write_objectives(folder, search.objectives)
-    executor = _executor(experiment, search)
-    try:
-        engine = Engine(search, experiment.strategy, folder.storage, executor)
-        return engine.measure_references([name])[name]
-    finally:
-        executor.close()
-
-
-def _write_objectives(folder: RunFolder, objectives: Objectives) -> None:
-    """Write what worker processes hold their measurements against."""
-    write_json(folder.path / "objectives.json", [asdict(item) for item in objectives.items])

@@ -12,6 +12,7 @@ from typing import Any
 
 from nasengine.errors import RunFolderError, SpecError
 from nasengine.log import LogReporter
+from nasengine.machine import threads
 from nasengine.plugin_name import PluginName
 from nasengine.reporter import Reporter
 from nasengine.runs import run as whole_run
@@ -19,7 +20,7 @@ from nasengine.runs.experiment import Experiment
 from nasengine.runs.export import chosen, export_network, make_place
 from nasengine.runs.goals import not_yet_measured
 from nasengine.runs.identity import plugin_names
-from nasengine.runs.run import Outcome, threads
+from nasengine.runs.run import Outcome
 from nasengine.runs.run_folder import RunFolder
 
 

@@ -101,11 +101,12 @@ def _measure_all(
     send: Send,
     stop: threading.Event,
 ) -> None:
+    from nasengine.machine import threads
     from nasengine.objectives import Objectives
     from nasengine.runs.experiment import Experiment
     from nasengine.runs.goals import not_yet_measured
     from nasengine.runs.identity import check_code
-    from nasengine.runs.run import measurer, threads
+    from nasengine.runs.run import measurer
     from nasengine.runs.run_files import read_objectives
 
     check_code(folder)
