@@ -30,7 +30,7 @@ from nasengine.unseen import TRIES, Unseen
 
 from .generations import survivors
 from .ignored import refuse_ignored
-from .kept import Reading, read
+from .kept import Copyable, read
 
 if TYPE_CHECKING:
     from nasengine.search import Search
@@ -113,7 +113,7 @@ _standing = itemgetter(0)
 
 
 @dataclass
-class Youngest(Reading):
+class Youngest(Copyable):
     """The last trials that were measured, the very last one first."""
 
     count: int

@@ -15,14 +15,14 @@ from nasengine.history import History
 from nasengine.objectives import Objectives
 from nasengine.trial import Trial
 
-from .kept import Reading, read
+from .kept import Copyable, read
 
 if TYPE_CHECKING:
     from nasengine.search import Search
 
 
 @dataclass
-class Generations(Reading):
+class Generations(Copyable):
     """The parents of the present generation, and what they gave so far."""
 
     population: int

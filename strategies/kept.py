@@ -28,12 +28,17 @@ class Reading(ABC):
     def take(self, trial: Trial) -> None:
         """Take in the next measured trial."""
 
+
+class Copyable(Reading):
+    """A reading that can be gone on from in two ways."""
+
     @abstractmethod
-    def copy(self) -> Reading:
+    def copy(self) -> Copyable:
         """Return a reading that goes on from here without changing this one."""
 
 
 R = TypeVar("R", bound=Reading)
+C = TypeVar("C", bound=Copyable)
 
 
 @dataclass
@@ -89,8 +94,8 @@ def ahead(history: History) -> list[Trial]:
 
 
 def read(
-    history: History, search: Search, kind: type[R], make: Callable[[], R], *settings: object
-) -> R:
+    history: History, search: Search, kind: type[C], make: Callable[[], C], *settings: object
+) -> C:
     """Return what was read of all measured trials; not to be changed. See `settled`."""
     reading = settled(history, search, kind, make, *settings)
     out_of_turn = ahead(history)

@@ -23,7 +23,7 @@ from nasengine.history import History
 from nasengine.randomness import derive_seed
 from nasengine.trial import Trial
 
-from .kept import Reading, read
+from .kept import Copyable, read
 from .silence import silenced
 
 with warnings.catch_warnings():
@@ -85,7 +85,7 @@ def loss_of(trial: Trial, search: Search) -> float:
     return max(-1e300, min(losses[0], 1e300))
 
 
-class Tuner(Reading):
+class Tuner(Copyable):
     """One of NNI's tuners, told measured trials."""
 
     takes: ClassVar[Callable[..., Any]]

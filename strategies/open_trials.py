@@ -14,7 +14,7 @@ from nasengine.moves import neighbours
 from nasengine.objectives import precedes
 from nasengine.trial import Trial
 
-from .kept import Reading, read
+from .kept import Copyable, read
 
 if TYPE_CHECKING:
     from nasengine.search import Search
@@ -24,7 +24,7 @@ Entry = tuple[tuple[float, ...], int, Trial]
 
 
 @dataclass
-class OpenTrials(Reading):
+class OpenTrials(Copyable):
     """The top of the present climb of one objective, or the front of several.
 
     Parameters

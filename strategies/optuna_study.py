@@ -62,10 +62,6 @@ class Told(Reading):
         self.unknown: dict[int, list[int]] = {}
         self.measured = 0
 
-    def copy(self) -> Told:
-        """Never needed: what is tentative is taken back instead."""
-        raise NotImplementedError
-
     def take(self, trial: Trial) -> None:
         """Tell a measured trial; a generation that is then complete selects the next parents."""
         if trial.status is Status.COMPLETE:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from nasengine.strategies.kept import Reading, read
+from nasengine.strategies.kept import Copyable, read
 from nasengine.strategies.random import Random
 from nasengine.testing.strategies import BranchedSpace, complete, play, search_for
 from nasengine.trial import Trial
 
 
 @dataclass
-class Numbers(Reading):
+class Numbers(Copyable):
     taken: list[int] = field(default_factory=list)
     fails_at: int = -1
 
