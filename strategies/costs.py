@@ -184,16 +184,7 @@ def check_costs(goals: Mapping[str, CostGoal], search: Search) -> None:
         Naming the cost: no such estimator, one without a table, a target that nothing meets.
     """
     for key in goals:
-        if key not in search.estimators:
-            raise SpecError(
-                f"strategy.cost.{key}: no such estimator; {did_you_mean(key, search.estimators)}"
-            )
-        if not search.estimators[key].has_table:
-            tabled = [name for name, e in search.estimators.items() if e.has_table]
-            raise SpecError(
-                f"strategy.cost.{key}: this estimator has no cost table (what it measures is not "
-                f"a sum over slots); those that have one: {', '.join(tabled) or 'none here'}"
-            )
+        check_table(f"strategy.cost.{key}", key, search)
     # Summed exactly: 0.33, 0.56 and 0.11 would be more than 1.
     total = fsum(goal.beta for goal in goals.values())
     if total > 1:
@@ -201,6 +192,24 @@ def check_costs(goals: Mapping[str, CostGoal], search: Search) -> None:
     if any(goal.target is not None or goal.targets for goal in goals.values()):
         # Only targets need the tables before the search begins.
         resolve_costs(goals, search)
+
+
+def check_table(where: str, key: str, search: Search) -> None:
+    """Refuse an estimator that is not there or has no cost table.
+
+    Raises
+    ------
+    SpecError
+        Naming the setting, and the estimators that have one.
+    """
+    if key not in search.estimators:
+        raise SpecError(f"{where}: no estimator {key!r}; {did_you_mean(key, search.estimators)}")
+    if not search.estimators[key].has_table:
+        tabled = [name for name, e in search.estimators.items() if e.has_table]
+        raise SpecError(
+            f"{where}: the estimator {key!r} has no cost table (what it measures is not a sum "
+            f"over slots); those that have one: {', '.join(tabled) or 'none here'}"
+        )
 
 
 def is_weighed(goals: Mapping[str, CostGoal], search: Search) -> bool:

@@ -64,9 +64,9 @@ class Random(Strategy):
         if self.stratify is None:
             refuse_ignored(self, strata="it divides the range of the cost that stratify names")
             return
-        from .strata import check_additive
+        from .costs import check_table
 
-        check_additive("strategy.stratify", self.stratify, search)
+        check_table("strategy.stratify", self.stratify, search)
 
 
 def van_der_corput(number: int) -> float:

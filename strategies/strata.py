@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nasengine.architecture import Architecture
-from nasengine.errors import SpecError, did_you_mean
 
 if TYPE_CHECKING:
     from nasengine.moves import Decisions
-    from nasengine.search import Search
 
 GRID = 1000
 """Steps of the cost's range: a decision's cost is rounded to one of them."""
@@ -77,18 +75,3 @@ class Strata:
             chosen[name] = rng.choices(list(row), ways)[0]
             total -= row[chosen[name]]
         return Architecture({name: chosen[name] for name in self._steps})
-
-
-def check_additive(where: str, key: str, search: Search) -> None:
-    """Refuse an estimator that does not exist or has no cost table.
-
-    Raises
-    ------
-    SpecError
-        Naming the setting and the estimators that have one.
-    """
-    additive = [name for name, estimator in search.estimators.items() if estimator.has_table]
-    if key not in additive:
-        raise SpecError(
-            f"{where}: {key!r} is no estimator with a cost table; {did_you_mean(key, additive)}"
-        )

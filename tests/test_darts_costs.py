@@ -96,7 +96,7 @@ def test_settings_that_contradict_each_other_are_refused(settings, message):
 @pytest.mark.parametrize(
     ("cost", "message"),
     [
-        ({"prise": 0.3}, "strategy.cost.prise: no such estimator; did you mean 'price'"),
+        ({"prise": 0.3}, "strategy.cost.prise: no estimator 'prise'; did you mean 'price'"),
         ({"firsts": 0.3}, "strategy.cost.firsts: .* no cost table .* price"),
         ({"price": 0.7, "twice": 0.7}, "sum to 1.4"),
         ({"price": {"target": "2.9 ms"}}, "range from 3.00 ms to 5.00 ms"),
