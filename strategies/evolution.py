@@ -29,7 +29,7 @@ from nasengine.trial import Trial
 from nasengine.unseen import TRIES, Unseen
 
 from .generations import survivors
-from .ignored import refuse_ignored
+from .ignored import refuse_ignored, warn_if_all_random
 from .kept import Copyable, read
 
 if TYPE_CHECKING:
@@ -72,12 +72,7 @@ class Evolution(Strategy):
             refuse_ignored(self, sample="with several goals, tournaments are NSGA-II's, of two")
         else:
             refuse_ignored(self, crossover="with one goal, a child has one parent (Real et al.)")
-        trials = search.budget.trials
-        if trials is not None and trials <= self.population:
-            search.reporter.warn(
-                f"evolution: the first {self.population} architectures are random, and the budget "
-                f"has {trials} trials: this is random search; lower strategy.population"
-            )
+        warn_if_all_random(self, "population", search)
 
     def _regularised(
         self, history: History, search: Search, rng: random.Random

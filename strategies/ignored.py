@@ -1,4 +1,4 @@
-"""A setting that would change nothing is refused, not ignored."""
+"""What would come to nothing in a search: a setting is refused, a whole strategy is warned of."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from nasengine.errors import SpecError
 from nasengine.plugin import changed
 
 if TYPE_CHECKING:
+    from nasengine.search import Search
     from nasengine.strategy import Strategy
 
 
@@ -34,3 +35,23 @@ def refuse_ignored(strategy: Strategy, **reasons: str) -> None:
     ]
     if problems:
         raise SpecError("\n".join(problems))
+
+
+def warn_if_all_random(strategy: Strategy, setting: str, search: Search) -> None:
+    """Warn of a budget that ends with the random trials that a strategy begins with.
+
+    Parameters
+    ----------
+    strategy
+        Whose setting.
+    setting
+        The one that says how many these are.
+    search
+        Its budget.
+    """
+    trials, first = search.budget.trials, getattr(strategy, setting)
+    if trials is not None and trials <= first:
+        search.reporter.warn(
+            f"strategy: the first {first} architectures are random, and the budget has {trials} "
+            f"trials: this is random search; lower strategy.{setting}"
+        )

@@ -24,6 +24,7 @@ from nasengine.history import History
 from nasengine.strategy import Strategy
 from nasengine.unseen import Unseen
 
+from .ignored import warn_if_all_random
 from .open_trials import open_trials
 
 if TYPE_CHECKING:
@@ -50,3 +51,7 @@ class LocalSearch(Strategy):
             if len(found) == count:
                 return found
         return found + unseen.samples(count - len(found))
+
+    def check(self, search: Search) -> None:
+        """Warn of a budget that ends before the climb begins."""
+        warn_if_all_random(self, "initial", search)

@@ -27,7 +27,7 @@ from nasengine.strategy import Strategy
 from nasengine.unseen import TRIES, Unseen, walk
 
 from .foreign_settings import ForeignSettings, check_settings
-from .ignored import refuse_ignored
+from .ignored import refuse_ignored, warn_if_all_random
 
 if TYPE_CHECKING:
     from nasengine.search import Search
@@ -134,7 +134,9 @@ class Nni(Strategy):
                 f"objectives: NNI's tuners know one goal; got {', '.join(goals) or 'none'}; "
                 f"evolution, optuna, local_search and predictor know several"
             )
-        if self.tuner != "evolution":
+        if self.tuner == "evolution":
+            warn_if_all_random(self, "population", search)
+        else:
             refuse_ignored(self, population=f"the tuner {self.tuner} has none; evolution has")
         if self.tuner not in REPEATING:
             refuse_ignored(self, repeats="NNI gives grid points for repeats of tpe and random only")

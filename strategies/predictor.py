@@ -23,7 +23,7 @@ from nasengine.history import History
 from nasengine.strategy import Strategy
 from nasengine.unseen import Unseen
 
-from .ignored import refuse_ignored
+from .ignored import refuse_ignored, warn_if_all_random
 
 if TYPE_CHECKING:
     from nasengine.search import Search
@@ -68,6 +68,8 @@ class Predictor(Strategy):
     def check(self, search: Search) -> None:
         """Refuse a search without a goal, and neighbours where all are candidates.
 
+        And warn of a budget that ends before anything is predicted.
+
         Raises
         ------
         SpecError
@@ -78,3 +80,4 @@ class Predictor(Strategy):
         if search.space.size <= self.candidates:
             size = search.space.size
             refuse_ignored(self, parents=f"all {size} architectures of the space are candidates")
+        warn_if_all_random(self, "initial", search)

@@ -176,15 +176,6 @@ def test_made_up_values_are_the_same_every_time(space: SearchSpace) -> None:
     assert complete(trial).value("x") == made_up(trial.architecture, "x")
 
 
-@pytest.mark.parametrize(("trials", "warned"), [(20, True), (21, False), (None, False)])
-def test_a_budget_of_random_trials_alone_is_warned_of(trials, warned):
-    told = []
-    search = replace(search_for(NASBenchMacro()), budget=Budget(trials=trials))
-    search.reporter.warn = told.append
-    Evolution().check(search)
-    assert bool(told) == warned
-
-
 def test_a_larger_budget_changes_no_proposal():
     """A resume may raise the budget: it goes on as if it had been that from the start."""
     few, more = (

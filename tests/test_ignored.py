@@ -1,5 +1,6 @@
 """A setting that would do nothing in a search is refused by name, with the reason."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -7,10 +8,10 @@ import pytest
 from nasengine.errors import SpecError
 from nasengine.objectives import Objective, Objectives
 from nasengine.plugin import build
-from nasengine.search import Search
+from nasengine.search import Budget, Search
 from nasengine.strategy import Strategy
 from nasengine.testing.strategies import BranchedSpace, search_for
-from nasengine.testing.stubs import AdditiveEstimator, TinySpace, tiny_search
+from nasengine.testing.stubs import AdditiveEstimator, Kept, TinySpace, tiny_search
 
 
 def check(goals: int = 1, search: Search | None = None, **settings: object) -> None:
@@ -63,6 +64,28 @@ def test_a_default_that_is_written_out_and_one_that_acts_are_accepted(
     goals: int, settings: dict[str, object]
 ) -> None:
     check(goals, **settings)
+
+
+@pytest.mark.parametrize(("trials", "warned"), [(7, True), (8, False), (None, False)])
+@pytest.mark.parametrize(
+    ("settings", "setting"),
+    [
+        ({"name": "evolution"}, "population"),
+        ({"name": "local_search"}, "initial"),
+        ({"name": "predictor"}, "initial"),
+        ({"name": "nni", "tuner": "evolution"}, "population"),
+    ],
+)
+def test_a_budget_of_random_trials_alone_is_warned_of(
+    settings: dict[str, object], setting: str, trials: int | None, warned: bool
+) -> None:
+    if settings["name"] == "nni":
+        pytest.importorskip("nni", reason="the extra nni is not installed")
+    reporter = Kept()
+    search = replace(search_for(BranchedSpace()), budget=Budget(trials), reporter=reporter)
+    check(search=search, **settings, **{setting: 7})
+    told = f"the first 7 architectures are random.* {trials} trials.*lower strategy.{setting}"
+    assert [bool(re.search(told, text)) for text in reporter.warnings] == [True] * warned
 
 
 def test_a_reading_needs_a_cost_in_the_loss() -> None:
