@@ -16,8 +16,8 @@ from nasengine.cli import main
 from nasengine.errors import SpecError, StorageError
 from nasengine.runs.storage import Storage
 from nasengine.statistics import difference
-from nasengine.studies import ablation
-from nasengine.studies.ablation import _time_left
+from nasengine.studies import ablation, ablation_run
+from nasengine.studies.ablation_run import _time_left
 from nasengine.studies.cell_spec import load_cell
 from nasengine.studies.grid import Cell, cells, parse_vary
 
@@ -72,8 +72,10 @@ def test_a_cell_is_a_line_and_a_warning_of_all_cells_one(
     told = capsys.readouterr()
     assert told.err.count("this is random search") == 1
     lines = told.out.splitlines()
-    dropped, *cell_lines = lines[:5]
+    dropped, *references = lines[:3]
+    cell_lines = lines[3:7]
     assert dropped == "strategy is now 'random', which has no population: dropped"
+    assert references == [f"references_seed={seed}: big measured" for seed in (0, 1)]
     assert [line.split(":")[0] for line in cell_lines] == [f"cell {n} of 4" for n in (1, 2, 3, 4)]
     assert "best parameters" in cell_lines[0] and "of 2 trials" in cell_lines[0]
     assert "left" in cell_lines[0] and "left" not in cell_lines[3]
@@ -316,6 +318,57 @@ def test_searches_that_want_something_else_share_what_was_measured_of_references
     assert "start" not in shared["spec"]
 
 
+RISING = """
+from nasengine import EstimationFailed, Estimator, Measurement, Metric
+
+measured = []
+
+class Rising(Estimator):
+    '''Measures of each network more than of the one before, as on a machine that gets warm.'''
+
+    fails: bool = False
+
+    def metrics(self, search):
+        return (Metric("q", "", "min"),)
+
+    def measure(self, candidate):
+        measured.append(candidate.label)
+        if self.fails and candidate.label.startswith("reference"):
+            raise EstimationFailed("the machine is busy")
+        return {"q": Measurement(float(len(measured)))}
+"""
+
+
+def limited_by_a_reference(spec: Path, **settings: bool) -> None:
+    (spec.parent / "own.py").write_text(RISING)
+    table = {**tables(), "objectives": {"q": {"goal": "min", "at_most": "900% of big"}}}
+    table["estimators"] = {"q": {"name": "own.py:Rising", **settings}}
+    spec.write_text(tomli_w.dumps({**table, "budget": {"trials": 1}}))
+
+
+def test_searches_under_one_seed_are_held_to_one_limit(spec: Path) -> None:
+    """A reference that each measured for itself would give each another limit, and cost more."""
+    limited_by_a_reference(spec)
+    assert main(["ablate", str(spec), *VARY, "--quiet"]) == 0
+    parent = spec.parent / "runs" / "tiny-ablation"
+    for seed in range(3):
+        cells = [f"name={strategy}_seed={seed}" for strategy in ("local_search", "random")]
+        (limit,) = {(parent / cell / "objectives.json").read_text() for cell in cells}
+        measured = Storage(parent / f"references_seed={seed}" / "history.sqlite").references()
+        assert json.loads(limit)[0]["at_most"] == 9 * measured["big"].value("q") == 9 * (seed + 1)
+
+
+def test_a_search_whose_limit_could_not_be_measured_is_told_beside_the_others(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limited_by_a_reference(spec)
+    vary = ["--vary", "estimators.q.fails=false,true", "--vary", "seed=0", "--quiet"]
+    assert main(["ablate", str(spec), *vary]) == 0
+    told = capsys.readouterr().out
+    assert "fails=True, random, seed 0: not measured in full" in told
+    assert "relative to big, which could not be measured: q: the machine is busy" in told
+
+
 def test_a_full_disk_ends_an_ablation(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
 
@@ -323,7 +376,7 @@ def test_a_full_disk_ends_an_ablation(spec: Path, monkeypatch: pytest.MonkeyPatc
         begun.append(given)
         raise StorageError("cannot write: no space left on device")
 
-    monkeypatch.setattr(ablation, "run", full)
+    monkeypatch.setattr(ablation_run, "run", full)
     assert main(["ablate", str(spec), *VARY, "--quiet"]) == 1
     assert len(begun) == 1
 

@@ -15,6 +15,7 @@ from nasengine.errors import Interrupted, SearchFailed
 from nasengine.files import make_folder
 from nasengine.runs.spec import check_spec, override, read_toml
 from nasengine.studies.ablation import Ablation, runs_of
+from nasengine.studies.ablation_run import run_ablation
 from nasengine.studies.comparison import Baseline, Row, baseline_of, rows
 from nasengine.studies.comparison_notes import notes
 from nasengine.studies.comparison_table import FILES, SPARE, header, lines, write_comparison
@@ -39,7 +40,7 @@ def ablate(options: argparse.Namespace, stop: threading.Event) -> int:
         return CellReporter(screen, make_folder(folder) / "log.jsonl")
 
     try:
-        found = rows(ablation.run(reporter, stop, sys.argv, screen))
+        found = rows(run_ablation(ablation, reporter, stop, sys.argv, screen))
     except Interrupted:
         print("interrupted; to go on, run the same command again", file=sys.stderr)
         raise

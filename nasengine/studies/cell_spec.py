@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from nasengine.errors import SpecError
+from nasengine.metric_names import estimator_of
+from nasengine.quantities import parse_quantity
 from nasengine.runs.composition import in_file, swap
 from nasengine.runs.experiment import Experiment
-from nasengine.runs.spec import Table, override, read_toml
+from nasengine.runs.spec import GoalTable, Table, override, read_toml
 from nasengine.studies.grid import RANDOM, Cell, of_strategy
 
 
@@ -51,6 +53,18 @@ def load_references(path: Path, assignments: Sequence[str], cell: Cell) -> Exper
         tables["budget"] = {"trials": 1}
         tables.pop("start", None)
         return replace(Experiment.from_table(tables, path.parent.resolve()), source=path)
+
+
+def references_of_limits(experiment: Experiment) -> set[str]:
+    """Return the references that limits are relative to, of what is measured and not counted."""
+    limits = [
+        (f"objectives.{metric}", limit)
+        for metric, goal in experiment.spec.objectives.items()
+        if isinstance(goal, GoalTable) and not experiment.estimators[estimator_of(metric)].counts
+        for limit in (goal.at_most, goal.at_least)
+        if limit is not None
+    ]
+    return {parse_quantity(limit, where=where).reference for where, limit in limits} - {""}
 
 
 def _composed(path: Path, assignments: Sequence[str], cell: Cell) -> tuple[Table, list[str]]:
