@@ -23,8 +23,8 @@ from .alpha_search import AlphaSearch
 from .alphas import flat
 from .draws import Batch, make_draws
 from .nni_darts import NniDarts
-from .nni_silence import silent
 from .search_steps import make_optimiser
+from .silence import silent_nni_darts
 
 
 class NniSearch(AlphaSearch[NniDarts]):
@@ -49,7 +49,7 @@ class NniSearch(AlphaSearch[NniDarts]):
     def search_on(self) -> None:
         """Let NNI search to the end, from where the last checkpoint is."""
         self._draws = make_draws(self.settings, self.search)
-        with silent(), torch_seed(self.search.seed, "nni_darts"):
+        with silent_nni_darts(), torch_seed(self.search.seed, "nni_darts"):
             self._exported = self._train()
 
     def _facts_of_result(self) -> dict[str, Any]:

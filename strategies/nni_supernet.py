@@ -1,6 +1,6 @@
 """A space as a model space of NNI's, and the training that NNI's DARTS wraps.
 
-Imports NNI and PyTorch Lightning, which are only silent inside `nni_silence.silent`.
+Imports NNI and PyTorch Lightning, which are only silent inside `silence.silent_nni_darts`.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from nasengine.space import SearchSpace
 from nasengine.strategies import nni_darts as module
 from nasengine.strategies.alphas import derive
 from nasengine.strategies.nni_darts import REFUSED, NniDarts
-from nasengine.strategies.nni_silence import silent
+from nasengine.strategies.silence import silent_nni_darts
 from nasengine.strategy import Strategy
 from nasengine.supernet import Mixture, Supernet
 from nasengine.task import Samples
@@ -107,7 +107,7 @@ def test_on_every_space_nnis_export_is_the_arg_max_and_what_is_proposed(space):
 def test_its_supernet_computes_what_the_engines_does(space):
     """Same weights, softmax of the same alphas: same outputs, shared decisions included."""
     search = make_search(space)
-    with silent():
+    with silent_nni_darts():
         from nni.nas.oneshot.pytorch.supermodule.differentiable import DifferentiableMixedLayer
 
         from nasengine.strategies.nni_supernet import make_supernet
@@ -241,7 +241,7 @@ def test_nnis_penalty_indeed_changes_no_bit_of_the_alphas(monkeypatch):
     """Why `cost` is refused: were NNI to mend it, this would say so."""
     plain, priced, added = make_search(), make_search(), []
     strategy().propose(History(), 1, plain)
-    with silent():
+    with silent_nni_darts():
         from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
         from nni.nas.profiler import ExpressionProfiler
 
