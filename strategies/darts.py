@@ -2,10 +2,11 @@
 
 Liu, Simonyan, Yang: DARTS: Differentiable Architecture Search (ICLR 2019). The defaults are the
 recipe of Chen et al. (2023), Light SDI-NAS. Relatives: ``relaxation = "gumbel", paths = 1`` is
-GDAS (Dong and Yang 2019), ``paths = 2`` samples as ProxylessNAS does (Cai, Zhu, Han 2019),
-``perturbation`` is SmoothDARTS (Chen and Hsieh 2020), ``stop_when_collapsed`` DARTS+ (Liang et
-al. 2019), ``partial_channels = 4`` PC-DARTS (Xu et al. 2020), without its weights of edges: a
-space's sums are its own.
+GDAS (Dong and Yang 2019), ``paths = 2`` samples as ProxylessNAS does (Cai, Zhu, Han 2019; what a
+step of two alphas does to the chances of the others is left at that), ``perturbation`` is
+SmoothDARTS by random noise (Chen and Hsieh 2020), ``stop_when_collapsed`` the first criterion of
+DARTS+ (Liang et al. 2019) with the cheapest candidates in place of its skips, ``partial_channels =
+4`` PC-DARTS (Xu et al. 2020), without its weights of edges: a space's sums are its own.
 """
 
 from __future__ import annotations

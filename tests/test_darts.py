@@ -264,6 +264,54 @@ def test_second_order_takes_the_step_that_sgd_takes():
         torch.testing.assert_close(start + change, end)
 
 
+def test_second_order_differentiates_the_loss_on_one_share_through_a_step_on_the_other():
+    """DARTS, equation 6, by autograd through the step, in place of the finite difference."""
+    rate, decay = 0.5, 0.01
+    settings = {"order": 2, "weights": {"learning_rate": rate, "weight_decay": decay}}
+    search = GradientSearch(strategy(**settings, cost={"parameters": 0.3}), make_search())
+    search._prepare()
+    steps = search.steps
+    steps.supernet.double()
+    training, validation = (
+        (batch[0].double(), batch[1])
+        for batch in (search._weight_batches.draw(0), search._alpha_batches.draw(0))
+    )
+    for alpha in steps.alphas.values():
+        alpha.data = torch.linspace(-1, 1, len(alpha)).double()
+    given = steps._given(0, "alphas")
+    weights = [w.detach().clone().requires_grad_() for w in steps._weights.values()]
+    loss = steps._task_loss(training, steps._mixtures(given), weights)
+    gradients = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
+    moved = [
+        w - rate * ((0 if g is None else g) + decay * w)
+        for w, g in zip(weights, gradients, strict=True)
+    ]
+    total = steps._total_loss(validation, given, moved)
+    exact = torch.autograd.grad(total, list(steps.alphas.values()))
+    assert steps.step_alphas(validation, training, 0) == pytest.approx(total.item())
+    for alpha, gradient in zip(steps.alphas.values(), exact, strict=True):
+        torch.testing.assert_close(alpha.grad, gradient, rtol=1e-2, atol=1e-5)
+
+
+def test_what_changes_with_the_iterations_goes_from_its_start_to_its_end():
+    settings = {"temperature": 2.0, "final_temperature": 0.5, "perturbation": 0.2}
+    search = GradientSearch(strategy(iterations=11, **settings), make_search())
+    search._prepare()
+    steps = search.steps
+    assert [steps.temperature(t) for t in (0, 5, 10)] == [2.0, 1.25, 0.5]
+    for iteration, most in ((0, 0.2 / 11), (10, 0.2)):
+        moved = []
+        for seed in range(30):
+            steps.search = replace(search.search, seed=seed)
+            moved += steps._given(iteration, "weights").shifts.values()
+        assert 0.8 * most < float(torch.cat(moved).abs().max()) <= most
+    # The alphas' own step is not perturbed: SmoothDARTS, Algorithm 1.
+    assert not steps._given(10, "alphas").shifts
+    cosine = strategy(weights={"learning_rate": 0.4, "schedule": "cosine"}).weights
+    assert [cosine.rate(t, 12) for t in (0, 4, 6, 12)] == pytest.approx([0.4, 0.3, 0.2, 0.0])
+    assert strategy(weights={"learning_rate": 0.4}).weights.rate(11, 12) == 0.4
+
+
 @pytest.mark.parametrize(
     ("settings", "steps"),
     [({}, 110), ({"order": 2}, 140), ({"paths": 1}, 110), ({"paths": 2}, 120)],

@@ -38,6 +38,21 @@ def test_a_child_is_a_mutant_of_the_best_of_the_youngest(space: SearchSpace) -> 
         assert differs(history[-1].architecture, best.architecture) == 1
 
 
+def test_the_best_wins_tournaments_of_so_many_draws(space: SearchSpace) -> None:
+    """Real et al., Algorithm 1: drawn with replacement, so that it is missing in (3/4)^sample."""
+    search = search_for(space)
+    history = play(Random(), search, 4)
+    best = max(history, key=lambda trial: trial.value("x")).architecture
+    for sample in (1, 3):
+        wins = 0
+        for seed in range(160):
+            seeded = replace(search, seed=seed)
+            (child,) = Evolution(population=4, sample=sample).propose(history, 1, seeded)
+            wins += differs(child, best) == 1
+        p = 1 - 0.75**sample
+        assert abs(wins / 160 - p) < 4 * (p * (1 - p) / 160) ** 0.5
+
+
 def test_the_oldest_are_no_parents_and_infeasible_ones_lose(space: SearchSpace) -> None:
     search = search_for(space)
     history = play(Random(), search, 6)

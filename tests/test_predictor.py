@@ -126,6 +126,38 @@ def test_the_kernel_is_sought_by_a_right_gradient_and_finds_what_matters(
     assert np.allclose(np.diag(kernel(rows, rows)), kernel.diagonal(rows))
 
 
+def test_kernel_and_likelihood_are_what_they_are_said_to_be() -> None:
+    """The formula of `Kernel`, pair by pair, and equation 5.8 with the variance at its best."""
+    space = NASBench201()
+    features = features_of(space)
+    rows = features([t.architecture for t in play(Random(), search_for(space), 14)])
+    values = np.random.default_rng(0).standard_normal(14)
+    likelihood = Likelihood(features, rows, values, dead=True)
+    logs = likelihood.usual + np.random.default_rng(1).normal(0, 0.3, len(likelihood.usual))
+    kernel = likelihood.kernel(logs)
+    ends = np.cumsum([features.local, features.whole])
+    parts = np.split(rows, ends, axis=1)
+    alive = np.split(parts[0], np.cumsum(features.widths)[:-1], axis=1)
+    written = np.split(parts[2], np.cumsum([width - 1 for width in features.widths])[:-1], axis=1)
+
+    def covariance(i: int, j: int) -> float:
+        found = []
+        for decided in (alive, written):
+            differ = [0.5 * ((part[i] - part[j]) ** 2).sum() for part in decided]
+            agree = sum(part[i] @ part[j] for part in decided) / len(decided)
+            found += [np.exp(-np.dot(kernel.weights, differ)), agree]
+        far = ((parts[1][i] - parts[1][j]) ** 2).sum()
+        found.insert(1, np.exp(-far / 2 / kernel.length**2))
+        return float(np.dot(kernel.shares, found))
+
+    table = np.array([[covariance(i, j) for j in range(14)] for i in range(14)])
+    assert np.allclose(kernel(rows, rows), table)
+    noisy = table + kernel.noise * np.eye(14)
+    variance = values @ np.linalg.solve(noisy, values) / 14
+    evidence = -0.5 * (14 * np.log(variance) + np.linalg.slogdet(noisy)[1])
+    assert likelihood(logs)[0] - likelihood._prior(logs)[0] == pytest.approx(-evidence)
+
+
 def cost(architecture: Architecture) -> float:
     """Return what adds up over the decisions, dead or alive."""
     return sum((place + 1) ** 2 * len(choice) for place, choice in enumerate(architecture.values()))
