@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -138,15 +138,19 @@ def check_fidelity(settings: Trained, search: Search) -> None:
 def _check_resolution(resolution: float, search: Search) -> None:
     channels, *size = search.task.input_shape
     scaled = tuple(_scaled(side, resolution) for side in size)
-    where = f"resolution: at {resolution} samples are {scaled[0]}x{scaled[1]}"
+    if not size:
+        raise SpecError("resolution: samples without sides have none")
+    where = f"resolution: at {resolution} samples are {_text(scaled)}"
     graph = search.space.graph
     try:
         out = infer_shapes(graph, (channels, *scaled)).out[graph.order[-1]]
     except SpaceError as error:
         raise SpecError(f"{where}: {error}") from error
-    keeps_size = search.shapes.out[graph.order[-1]][1:] == tuple(size)
-    if keeps_size and out[1:] != scaled:
-        raise SpecError(f"{where}, and the networks give {out[1]}x{out[2]}")
+    whole = search.shapes.out[graph.order[-1]][1:]
+    if whole and whole != tuple(size) and search.task.targets == "values":
+        raise SpecError("resolution: targets of other sides than the inputs' are not resized")
+    if whole == tuple(size) and out[1:] != scaled:
+        raise SpecError(f"{where}, and the networks give {_text(out[1:])}")
 
 
 def at_width(fraction: float, search: Search) -> Search:
@@ -183,18 +187,33 @@ def _fraction(samples: Samples, fraction: float, seed: int) -> Samples:
 
 
 def _resized(samples: Samples, scale: float) -> Samples:
-    """Resize inputs smoothly, and masks to the nearest class."""
+    """Resize inputs and values at each place smoothly, and masks to the nearest class."""
     if scale == 1.0:
         return samples
-    size = [_scaled(side, scale) for side in samples.inputs.shape[2:]]
-    inputs = F.interpolate(
-        samples.inputs, size, mode="bilinear", align_corners=False, antialias=True
-    )
+    sides = samples.inputs.shape[2:]
+    size = [_scaled(side, scale) for side in sides]
     targets = samples.targets
-    if targets.ndim == 3:
-        masks = F.interpolate(targets.unsqueeze(1).float(), size, mode="nearest-exact")
-        targets = masks.squeeze(1).long()
-    return replace(samples, inputs=inputs, targets=targets)
+    if targets.shape[1:] == sides:
+        resize = _smooth if targets.is_floating_point() else _nearest
+        targets = resize(targets.unsqueeze(1), size).squeeze(1)
+    elif targets.shape[2:] == sides and targets.is_floating_point():
+        targets = _smooth(targets, size)
+    return replace(samples, inputs=_smooth(samples.inputs, size), targets=targets)
+
+
+def _smooth(tensor: Tensor, size: list[int]) -> Tensor:
+    """Resize (N, C, H, W), or what has other sides; each way is free of aliases."""
+    if len(size) != 2:
+        return F.interpolate(tensor, size, mode="area")
+    return F.interpolate(tensor, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _nearest(masks: Tensor, size: list[int]) -> Tensor:
+    return F.interpolate(masks.float(), size, mode="nearest-exact").long()
+
+
+def _text(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))
 
 
 def _scaled(side: int, scale: float) -> int:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from nasengine.strategy import Strategy
     from nasengine.supernet import MixedOperation, Mixture, Supernet
     from nasengine.task import IGNORED, DataSource, Samples, Splits, Task, Usage
+    from nasengine.tasks.sourced import SourcedTask
     from nasengine.trial import Measurement, Metric, Status, Trial
     from nasengine.unseen import Unseen
 
@@ -79,6 +80,7 @@ __all__ = [  # noqa: RUF022
     "Search",
     "SearchFailed",
     "SearchSpace",
+    "SourcedTask",
     "SpaceError",
     "SpaceGraph",
     "SpecError",
@@ -132,6 +134,7 @@ _MODULES = {
     "strategy": ("Strategy",),
     "supernet": ("MixedOperation", "Mixture", "Supernet"),
     "task": ("IGNORED", "DataSource", "Samples", "Splits", "Task", "Usage"),
+    "tasks.sourced": ("SourcedTask",),
     "trial": ("Measurement", "Metric", "Status", "Trial"),
     "unseen": ("Unseen",),
 }

@@ -122,7 +122,9 @@ class Search:
         classes = max(self.task.outputs, 2)
         for name, samples in splits.parts.items():
             try:
-                samples.check(self.task.input_shape, classes, ignores=self.task.ignores)
+                samples.check(
+                    self.task.input_shape, classes, self.task.targets, ignores=self.task.ignores
+                )
             except DataError as error:
                 raise DataError(f"the {name} split: {error}") from error
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Targets = Literal["masks", "labels", "values", ""]
+"""What targets are: a class for every place (N, H, W), a class for every sample (N,), or numbers of
+any shape (N, ...), such as a denoised image or several labels at once. Empty: masks or labels.
+"""
+
 IGNORED = -100
 """The target of a pixel that is neither trained on nor judged: torch's own `ignore_index`."""
 
@@ -34,10 +39,11 @@ class Samples:
     Parameters
     ----------
     inputs
-        (N, C, H, W), float32 in 0 to 1.
+        (N, C, H, W), float32, images in 0 to 1; or (N, C, ...) with any number of dimensions: a
+        signal (N, C, L), a volume (N, C, D, H, W), columns of a table (N, C).
     targets
         (N, H, W) int64 masks of class indices (0 is background) and, for tasks that take it,
-        `IGNORED`; or (N,) int64 labels.
+        `IGNORED`; (N,) int64 labels; or (N, ...) values, float32 or int64.
     names
         One a sample, for messages and pictures.
     """
@@ -51,7 +57,12 @@ class Samples:
         return len(self.names)
 
     def check(
-        self, input_shape: tuple[int, int, int], classes: int, *, ignores: bool = False
+        self,
+        input_shape: tuple[int, ...],
+        classes: int,
+        targets: Targets = "",
+        *,
+        ignores: bool = False,
     ) -> None:
         """Refuse samples that are not as the attributes say.
 
@@ -60,7 +71,9 @@ class Samples:
         input_shape
             (C, H, W) that a sample must have.
         classes
-            Targets are below it.
+            Targets that are classes are below it.
+        targets
+            What they are.
         ignores
             Whether a target may be `IGNORED`.
 
@@ -71,9 +84,22 @@ class Samples:
         """
         if not self.names:
             raise DataError("holds no samples")
-        self._check_form("inputs", self.inputs, "torch.float32", [input_shape])
-        self._check_form("targets", self.targets, "torch.int64", [(), input_shape[1:]])
+        self._check_type("inputs", self.inputs, "torch.float32")
+        self._check_shape("inputs", self.inputs, input_shape)
         self._check_values("input", self.inputs, ~self.inputs.isfinite(), "finite values")
+        if targets == "values":
+            self._check_type("targets", self.targets, "torch.float32", "torch.int64")
+            self._check_shape("targets", self.targets, tuple(self.targets.shape[1:]))
+            self._check_values("target", self.targets, ~self.targets.isfinite(), "finite values")
+        else:
+            self._check_classes(input_shape, classes, targets, ignores=ignores)
+
+    def _check_classes(
+        self, input_shape: tuple[int, ...], classes: int, targets: Targets, *, ignores: bool
+    ) -> None:
+        self._check_type("targets", self.targets, "torch.int64")
+        forms = {"labels": (), "masks": input_shape[1:]}
+        self._check_shape("targets", self.targets, *(forms[t] for t in forms if targets in (t, "")))
         beyond = (self.targets < 0) | (self.targets >= classes)
         allowed = f"class indices from 0 to {classes - 1}"
         if ignores:
@@ -81,11 +107,14 @@ class Samples:
             allowed += f", and {IGNORED} for what is ignored"
         self._check_values("target", self.targets, beyond, allowed)
 
-    def _check_form(
-        self, what: str, tensor: Tensor, dtype: str, shapes: Sequence[tuple[int, ...]]
-    ) -> None:
-        if str(tensor.dtype) != dtype:
-            raise DataError(f"{what} are of {tensor.dtype}; allowed: {dtype}")
+    def _check_type(self, what: str, tensor: Tensor, *allowed: str) -> None:
+        if str(tensor.dtype) in allowed:
+            return
+        numbers = what == "targets" and len(allowed) == 1 and tensor.is_floating_point()
+        advice = "; a task whose targets are numbers says targets: ClassVar = 'values'" * numbers
+        raise DataError(f"{what} are of {tensor.dtype}; allowed: {' or '.join(allowed)}{advice}")
+
+    def _check_shape(self, what: str, tensor: Tensor, *shapes: tuple[int, ...]) -> None:
         allowed = [(len(self.names), *shape) for shape in shapes]
         if tuple(tensor.shape) not in allowed:
             raise DataError(
@@ -191,8 +220,8 @@ class DataSource(Plugin):
     Attributes
     ----------
     targets
-        What `load` gives as targets: ``masks`` (N, H, W) or ``labels`` (N,). A source that leaves
-        it empty is not held against the task before the data are read.
+        What `load` gives as targets: ``masks``, ``labels`` or ``values``. A source that leaves it
+        empty is not held against the task before the data are read.
     inputs
         What `load` gives as inputs: ``images``, which are RGB (C = 3) or grey (C = 1), 8 bits a
         channel brought to `shape` (bilinear, antialiased) and divided by 255. It is written
@@ -200,18 +229,21 @@ class DataSource(Plugin):
     """
 
     kind: ClassVar[str] = "data"
-    targets: ClassVar[Literal["masks", "labels", ""]] = ""
+    targets: ClassVar[Targets] = ""
     inputs: ClassVar[Literal["images", ""]] = ""
 
     @property
     @abstractmethod
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one sample, known without reading any."""
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one sample, or (C, ...) of what is no image, known without reading any."""
 
     @property
-    @abstractmethod
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes in order of their index; a mask's class 0 is background."""
+        """Names of the classes in order of their index; a mask's class 0 is background.
+
+        By default none, for targets that are values.
+        """
+        return ()
 
     def check(self) -> None:
         """Refuse files or folders that are not there, without reading what they hold.
@@ -238,12 +270,16 @@ class Task(Plugin):
 
     Attributes
     ----------
+    targets
+        Which targets the loss takes: ``masks``, ``labels`` or ``values``; other samples are
+        refused. Empty takes masks and labels.
     ignores
         Whether loss and metrics leave out what has the target `IGNORED`. Samples that hold it are
         refused where they do not.
     """
 
     kind: ClassVar[str] = "task"
+    targets: ClassVar[Targets] = ""
     ignores: ClassVar[bool] = False
 
     def check_data(self) -> None:
@@ -260,8 +296,8 @@ class Task(Plugin):
 
     @property
     @abstractmethod
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one sample, known without reading the data."""
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one sample, or (C, ...), known without reading the data."""
 
     @property
     @abstractmethod
@@ -347,12 +383,12 @@ class Task(Plugin):
         outputs
             The network's logits: (N, outputs, H, W) or (N, outputs).
         targets
-            (N, H, W) or (N,), int64.
+            (N, H, W) or (N,), int64; values as the data have them.
         """
 
     @abstractmethod
     def evaluate(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
-        """Return every metric over a whole split, from its logits and targets."""
+        """Return every metric over a whole split, from its logits and targets, on the CPU."""
 
     def augment(
         self,

@@ -23,13 +23,13 @@ from nasengine.errors import (
     did_you_mean,
 )
 from nasengine.estimator import Estimator
+from nasengine.machine import threads
 from nasengine.plugin import build, installed
 from nasengine.runs import session
 from nasengine.runs.execution import Job
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.goals import known_metrics, not_yet_measured
 from nasengine.runs.measuring import measure as measure_architecture
-from nasengine.runs.run import threads
 from nasengine.runs.run_folder import RunFolder
 from nasengine.trial import Status
 
@@ -93,6 +93,8 @@ def check(options: argparse.Namespace, stop: threading.Event) -> int:
             facts["files"] = list(search.splits.facts)
             facts["doubts"] = list(search.splits.doubts)  # Shown as warnings already.
         if isinstance(options.data, str):
+            if len(search.task.input_shape) != 3:
+                raise InputError(f"--data {options.data}: samples that are no images; --data alone")
             drawn = telling(search.splits.train)
             draw_samples(drawn, Path(options.data), classes=search.task.usage.classes)
             facts["picture"] = {"path": options.data, "samples": len(drawn)}

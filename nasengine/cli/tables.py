@@ -177,8 +177,20 @@ def data_facts(search: Search) -> dict[str, Any]:
     """Return what the task's data hold, as JSON values."""
     from nasengine.tasks.census import census
 
-    source = getattr(search.task, "data", None)
-    return census(search.splits, getattr(source, "classes", ()))
+    names = getattr(getattr(search.task, "data", None), "classes", ())
+    return census(search.splits, names, values=search.task.targets == "values")
+
+
+def _held(found: Mapping[str, Any]) -> str:
+    """Say what the targets of a split are."""
+    if of := found.get("values"):
+        sides = "x".join(map(str, of["shape"])) or "one"
+        least, mean, most = (f"{of[name]:.4g}" for name in ("least", "mean", "largest"))
+        return f"values, {sides} a sample: {least} to {most}, mean {mean}"
+    return "; ".join(
+        f"{name} in {held['samples']}, {held['share']:.1%} of all"
+        for name, held in found["classes"].items()
+    )
 
 
 def _estimate_facts(experiment: Experiment, search: Search) -> dict[str, float] | None:
@@ -304,11 +316,7 @@ def show_check(console: Console, facts: Mapping[str, Any], notes: Sequence[str])
         )
     lines += facts.get("files", [])
     for split, found in facts.get("data", {}).items():
-        classes = "; ".join(
-            f"{name} in {held['samples']}, {held['share']:.1%} of all"
-            for name, held in found["classes"].items()
-        )
-        lines.append(f"{split}: {found['samples']} samples ({classes})")
+        lines.append(f"{split}: {found['samples']} samples ({_held(found)})")
     if drawn := facts.get("picture"):
         lines.append(f"{drawn['samples']} training samples are drawn in {drawn['path']}")
     for line in lines:

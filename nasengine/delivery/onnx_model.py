@@ -17,6 +17,9 @@ from nasengine.delivery.checked import ExportFailed, checked_difference, example
 from nasengine.errors import origin
 from nasengine.files import write_atomically
 
+_SIDES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+"""How the sides are called that are free, by their number."""
+
 
 def export_onnx(
     network: nn.Module, input_shape: Sequence[int], path: Path, facts: Mapping[str, Any]
@@ -88,7 +91,7 @@ def _checked_model(
         model.metadata_props.add(key=key, value=text)
     data = model.SerializeToString()
     # What fits once fits at twice the size, whatever the network's strides are.
-    larger = inputs[:1].repeat(1, 1, 2, 2)
+    larger = inputs[:1].repeat(1, 1, *(2 for _ in input_shape[1:]))
     differences = [
         _onnx_difference(network, data, of) for of in ([inputs, larger] if any_size else [inputs])
     ]
@@ -103,7 +106,8 @@ def _checked_model(
 def _onnx_program(network: nn.Module, inputs: Tensor, any_size: bool) -> Any:
     log = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = log.level
-    free = ("batch", None, "height", "width") if any_size else ("batch",)
+    named = _SIDES.get(inputs.ndim - 2, tuple(f"side_{n}" for n in range(inputs.ndim - 2)))
+    free = ("batch", None, *named) if any_size else ("batch",)
     shape = {place: torch.export.Dim(name) for place, name in enumerate(free) if name}
     with warnings.catch_warnings():
         # It says that torchvision is not installed, which nothing here needs.
@@ -136,7 +140,7 @@ def _onnx_difference(network: nn.Module, data: bytes, inputs: Tensor) -> float |
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # What it cannot do is raised, too.
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     try:
         (outputs,) = session.run(None, {"input": inputs.numpy()})

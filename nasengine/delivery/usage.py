@@ -36,13 +36,14 @@ def usage_facts(
     input_shape, output_shape
         Of one sample: (C, H, W); (outputs, H, W) or (outputs,).
     sides
-        What other heights and widths must be divisible by; 0 where no others are known to fit.
+        What other heights and widths (lengths, of signals) must be divisible by; 0 where no others
+        are known to fit.
 
     Returns
     -------
     ``inputs`` and ``outputs`` in words, ``size`` (H, W); where known ``sides_divisible_by``; where
-    the task says it also ``colours``, ``decision``, ``classifies`` (``pixels`` or ``images``) and
-    ``classes``.
+    the task says it also ``colours``, ``decision``, ``classifies`` (``pixels`` or ``images``; of
+    what is no image, ``places`` or ``samples``) and ``classes``.
 
     Examples
     --------
@@ -52,17 +53,23 @@ def usage_facts(
     """
     channels, *size = input_shape
     colours = _COLOURS.get(channels, "") if usage.inputs else ""
-    inputs = f"{_batch(input_shape)}, float32 in 0 to 1"
-    outputs = f"{_batch(output_shape)}, logits"
+    inputs = f"{_batch(input_shape)}, float32{' in 0 to 1' * bool(usage.inputs)}"
+    outputs = f"{_batch(output_shape)}, {'logits' if usage.decision else 'float32'}"
     if colours:
         inputs += (
             f": {colours} images, resized to {' x '.join(map(str, size))} (height x width; "
             f"bilinear, antialiased) and divided by 255"
         )
-    of_pixels = len(output_shape) == 3
+    of_images = len(size) == 2
+    of_places = len(output_shape) == len(input_shape) > 1
+    classified = (
+        ("pixels" if of_images else "places")
+        if of_places
+        else ("images" if of_images else "samples")
+    )
     if usage.decision:
         outputs += f": {_DECISIONS[usage.decision]}"
-        outputs += f"; {_AT_OWN_SIZE}" if of_pixels else ""
+        outputs += f"; {_AT_OWN_SIZE}" if classified == "pixels" else ""
     found = {
         "inputs": inputs,
         "outputs": outputs,
@@ -70,7 +77,7 @@ def usage_facts(
         "sides_divisible_by": sides,
         "colours": colours,
         "decision": usage.decision,
-        "classifies": ("pixels" if of_pixels else "images") if usage.decision else "",
+        "classifies": classified if usage.decision else "",
         "classes": list(usage.classes),
     }
     return {key: value for key, value in found.items() if value}
@@ -131,7 +138,10 @@ def _sizes(facts: Mapping[str, Any]) -> str:
     sides = facts.get("sides_divisible_by", 0)
     if not sides:
         return ""
-    which = f"where both sides are divisible by {sides}" if sides > 1 else "of any height and width"
+    number = len(facts["size"])
+    named = {1: "the length is", 2: "both sides are"}.get(number, "all sides are")
+    free = {1: "length", 2: "height and width"}.get(number, "size")
+    which = f"where {named} divisible by {sides}" if sides > 1 else f"of any {free}"
     trained = " x ".join(map(str, facts["size"]))
     return f"trained at {trained}; the network itself takes others too, {which}"
 

@@ -115,21 +115,27 @@ def usage(search: Search, architecture: Architecture) -> dict[str, Any]:
     graph, shape = search.space.graph, search.task.input_shape
     network = made_on_meta(partial(build_network, graph, architecture)).eval()
     out = search.shapes.out[graph.order[-1]]
-    return usage_facts(search.task.usage, shape, out, _sides(network, shape, len(out) == 3))
+    return usage_facts(search.task.usage, shape, out, _sides(network, shape, out))
 
 
-def _sides(network: nn.Module, shape: tuple[int, int, int], pixels: bool) -> int:
+def _sides(network: nn.Module, shape: tuple[int, ...], out: tuple[int, ...]) -> int:
     """Return what height and width must be divisible by; 0 where only the task's own are known."""
     channels, *size = shape
     for divisor in (1, 2, 4, 8, 16, 32, 64):
-        if any(side % divisor for side in size):
+        if not size or any(side % divisor for side in size):
             return 0
-        # One more: twice as much would fit as well where something is halved once more.
-        larger = (channels, size[0] + divisor, size[1] + divisor)
-        out = _outputs(network, larger)
-        if out is not None and (not pixels or out[1:] == larger[1:]):
+        # One more: twice as much would fit as well where something is halved once more. And twice
+        # as much: one more may be cut off before weights that are laid out for so many places.
+        tried = ((channels, *(times * side + divisor for side in size)) for times in (1, 2))
+        if all(_takes(network, larger, out) for larger in tried):
             return divisor
     return 0
+
+
+def _takes(network: nn.Module, shape: tuple[int, ...], out: tuple[int, ...]) -> bool:
+    """Say whether a network takes samples of a shape, and gives an output for each place still."""
+    found = _outputs(network, shape)
+    return found is not None and (len(out) != len(shape) or found[1:] == shape[1:])
 
 
 def _outputs(network: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -157,7 +163,11 @@ def _draw_predictions(search: Search, network: nn.Module, path: Path) -> str | N
         samples = search.splits.validation
     except NasengineError as error:
         return f"no predictions.png: {error}"
-    if samples.targets.ndim != 3:
+    if samples.inputs.ndim != 4 or samples.targets.ndim < 3:
+        return None
+    if search.task.targets == "values":
+        drawn = samples.take(range(min(8, len(samples))))
+        draw_samples(drawn, path, predict(network, drawn.inputs, "cpu"))
         return None
     held = samples.targets.flatten(1).any(1).nonzero().flatten()
     if len(held) == 0:

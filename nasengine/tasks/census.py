@@ -1,4 +1,4 @@
-"""What samples hold: how many, and how much of each class."""
+"""What samples hold: how many, and how much of each class, or what range of values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def census(splits: Splits, classes: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+def census(
+    splits: Splits, classes: Sequence[str] = (), *, values: bool = False
+) -> dict[str, dict[str, Any]]:
     """Count the samples of each split and of each class.
 
     Parameters
@@ -20,11 +22,14 @@ def census(splits: Splits, classes: Sequence[str] = ()) -> dict[str, dict[str, A
         The samples.
     classes
         Names of the classes in order of their index; one without a name is called by its index.
+    values
+        Whether the targets are values, no classes.
 
     Returns
     -------
     For each split its samples, and for each class the samples that hold it and its share of all
     targets (pixels or labels); what is ignored, where there is any, is told as a class of its own.
+    Of values their shape, the least, the mean and the largest.
 
     Examples
     --------
@@ -36,8 +41,21 @@ def census(splits: Splits, classes: Sequence[str] = ()) -> dict[str, dict[str, A
     {'samples': 1, 'share': 0.125}
     """
     return {
-        name: {"samples": len(samples), "classes": _classes(samples, classes)}
+        name: {
+            "samples": len(samples),
+            **({"values": _range(samples)} if values else {"classes": _classes(samples, classes)}),
+        }
         for name, samples in splits.parts.items()
+    }
+
+
+def _range(samples: Samples) -> dict[str, Any]:
+    held = samples.targets.double()
+    return {
+        "shape": list(held.shape[1:]),
+        "least": float(held.min()),
+        "mean": float(held.mean()),
+        "largest": float(held.max()),
     }
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from nasengine.errors import DataError
 from nasengine.plugin import SpecPath
 from nasengine.randomness import derive_seed
-from nasengine.task import DataSource, Samples, Splits
+from nasengine.task import DataSource, Samples, Splits, Targets
 
 from .splits import Share, SomeShare, check_disjoint, joined, split_by_kind
 
@@ -29,7 +29,7 @@ class ClassFolders(DataSource):
     `validation/CLASS/...` (and `test`), which are then taken as they are.
     """
 
-    targets: ClassVar[Literal["masks", "labels", ""]] = "labels"
+    targets: ClassVar[Targets] = "labels"
     inputs: ClassVar[Literal["images", ""]] = "images"
 
     root: SpecPath

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
 from nasengine.plugin import Nested
-from nasengine.task import DataSource
+from nasengine.task import DataSource, Targets
 from nasengine.trial import Metric
 
 from .sourced import SourcedTask
@@ -31,7 +31,7 @@ class Classification(SourcedTask):
     ((3, 32, 32), 8, 'accuracy')
     """
 
-    targets: ClassVar[Literal["masks", "labels"]] = "labels"
+    targets: ClassVar[Targets] = "labels"
 
     data: Annotated[DataSource, Nested(DataSource)] = Field(default_factory=Textures)
     """Where the images and labels come from."""

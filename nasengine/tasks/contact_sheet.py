@@ -36,18 +36,18 @@ def draw_samples(
 ) -> None:
     """Write a PNG with one sample a column: image, mask and (where given) prediction.
 
-    A class has the same colour in mask and prediction, and what is ignored is grey. Labels of a
-    classification are not drawn. Small samples are enlarged by a whole factor, to 96 pixels at
-    least on their longer side.
+    A class has the same colour in mask and prediction, and what is ignored is grey; values at each
+    pixel are drawn as an image is, in 0 to 1. Labels of a classification are not drawn. Small
+    samples are enlarged by a whole factor, to 96 pixels at least on their longer side.
 
     Parameters
     ----------
     samples
-        Inputs (N, C, H, W) with C 1 or 3, targets (N, H, W) or (N,).
+        Inputs (N, C, H, W) with C 1 or 3, targets (N, H, W), (N, C, H, W) or (N,).
     path
         Where the PNG goes; its folder exists.
     predictions
-        (N, H, W), int64: class indices.
+        (N, H, W), int64: class indices; or values as the targets are.
     count
         How many samples, the first ones.
     classes
@@ -62,9 +62,9 @@ def draw_samples(
     from nasengine.files import write_atomically
 
     rows = [_pictures(samples.inputs[:count])]
-    for masks in (samples.targets, predictions):
-        if masks is not None and masks.ndim == 3:
-            rows.append(_coloured(masks[:count].cpu().numpy()))
+    for told in (samples.targets, predictions):
+        if told is not None and told.ndim > 2 and told.shape[-2:] == samples.inputs.shape[-2:]:
+            rows.append(_row(told[:count]))
     factor = max(1, -(-_LEAST // max(rows[0].shape[1:3])))
     rows = [pictures.repeat(factor, axis=1).repeat(factor, axis=2) for pictures in rows]
     number, height, width, _ = rows[0].shape
@@ -101,6 +101,13 @@ def _key(names: Sequence[str], width: int) -> NDArray[np.uint8]:
         pen.rectangle((left, top + 2, left + 11, top + 13), fill=_COLOURS[index % len(_COLOURS)])
         pen.text((left + 16, top), name, fill=(34, 48, 60), font=font)
     return np.asarray(picture)
+
+
+def _row(told: Tensor) -> NDArray[np.uint8]:
+    """Return (N, H, W, 3) from class indices (N, H, W), or values with or without channels."""
+    if told.is_floating_point():
+        return _pictures(told if told.ndim == 4 else told.unsqueeze(1))
+    return _coloured(told.cpu().numpy())
 
 
 def _pictures(inputs: Tensor) -> NDArray[np.uint8]:

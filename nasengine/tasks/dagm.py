@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from nasengine.errors import DataError
 from nasengine.plugin import SpecPath
 from nasengine.randomness import derive_seed
-from nasengine.task import DataSource, Splits
+from nasengine.task import DataSource, Splits, Targets
 
 from .splits import Share, SomeShare, check_disjoint, joined, split_by_group
 
@@ -35,7 +35,7 @@ class Dagm(DataSource):
     the set's authors made it, is the test split.
     """
 
-    targets: ClassVar[Literal["masks", "labels", ""]] = "masks"
+    targets: ClassVar[Targets] = "masks"
     inputs: ClassVar[Literal["images", ""]] = "images"
 
     root: SpecPath

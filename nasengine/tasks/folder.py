@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from nasengine.errors import DataError, did_you_mean
 from nasengine.plugin import SpecPath
 from nasengine.randomness import derive_seed
-from nasengine.task import IGNORED, DataSource, Splits
+from nasengine.task import IGNORED, DataSource, Splits, Targets
 
 from .splits import Share, SomeShare, check_disjoint, joined, read_csv, split_by_group
 
@@ -46,7 +46,7 @@ class Folder(DataSource):
     can only hold background and one class.
     """
 
-    targets: ClassVar[Literal["masks", "labels", ""]] = "masks"
+    targets: ClassVar[Targets] = "masks"
     inputs: ClassVar[Literal["images", ""]] = "images"
 
     images: SpecPath

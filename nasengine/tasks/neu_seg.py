@@ -14,7 +14,7 @@ from pydantic import Field
 from nasengine.errors import DataError, did_you_mean
 from nasengine.plugin import SpecPath
 from nasengine.randomness import derive_seed
-from nasengine.task import DataSource, Splits
+from nasengine.task import DataSource, Splits, Targets
 
 from .splits import Share, SomeShare, check_disjoint, joined, read_csv, split_by_kind
 
@@ -41,7 +41,7 @@ class NeuSeg(DataSource):
     that nothing is chosen by.
     """
 
-    targets: ClassVar[Literal["masks", "labels", ""]] = "masks"
+    targets: ClassVar[Targets] = "masks"
     inputs: ClassVar[Literal["images", ""]] = "images"
 
     root: SpecPath

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
 from nasengine.plugin import Nested
-from nasengine.task import DataSource
+from nasengine.task import DataSource, Targets
 from nasengine.trial import Metric
 
 from .sourced import SourcedTask
@@ -40,7 +40,7 @@ class Segmentation(SourcedTask):
     ((3, 32, 32), 1, 'iou')
     """
 
-    targets: ClassVar[Literal["masks", "labels"]] = "masks"
+    targets: ClassVar[Targets] = "masks"
     ignores: ClassVar[bool] = True
 
     data: Annotated[DataSource, Nested(DataSource)] = Field(default_factory=SurfaceDefects)

@@ -3,52 +3,61 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
+from nasengine.plugin import Nested
 from nasengine.task import DataSource, Splits, Task, Usage
 
-_PER = {"masks": "masks (a class for every pixel)", "labels": "labels (a class for every image)"}
+_PER = {
+    "masks": "masks (a class for every pixel)",
+    "labels": "labels (a class for every image)",
+    "values": "values (numbers)",
+}
+_TASK = {
+    "masks": "the task segmentation",
+    "labels": "the task classification",
+    "values": "a task of values",
+}
 
 
 class SourcedTask(Task):
-    """A task whose samples are those of its `data`.
+    """A task whose samples are those of its `data`: only outputs, metrics and loss are its own.
 
-    Attributes
-    ----------
-    targets
-        Which targets the loss takes: those of another kind are refused.
+    By its `targets`, data of another kind are refused, and networks whose outputs have another
+    shape; of masks and labels, the classes are told of with what is delivered.
     """
 
-    targets: ClassVar[Literal["masks", "labels"]]
-    data: DataSource
+    data: Annotated[DataSource, Nested(DataSource)]
+    """Where the samples come from."""
 
     @model_validator(mode="after")
     def _check_targets(self) -> SourcedTask:
         given = self.data.targets
-        if given and given != self.targets:
-            other = "segmentation" if given == "masks" else "classification"
+        if given and self.targets and given != self.targets:
             raise ValueError(
                 f"{type(self).__name__.lower()} needs {_PER[self.targets]}, and data of "
-                f"{type(self.data).__name__} are {_PER[given]}: name other data, or the "
-                f"task {other}"
+                f"{type(self.data).__name__} are {_PER[given]}: name other data, or {_TASK[given]}"
             )
         return self
 
     @property
-    def output_shape(self) -> tuple[int, ...]:
-        """(outputs, H, W) of the input's size for masks, (outputs,) for labels."""
-        return (self.outputs, *self.data.shape[1:]) if self.targets == "masks" else (self.outputs,)
+    def output_shape(self) -> tuple[int, ...] | None:
+        """(outputs, H, W) of the input's size for masks, (outputs,) for labels, else open."""
+        forms = {"masks": (self.outputs, *self.data.shape[1:]), "labels": (self.outputs,)}
+        return forms.get(self.targets)
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one image, or (C, ...) of what is none."""
         return self.data.shape
 
     @property
     def usage(self) -> Usage:
         """The data's classes; one output is a threshold's, several are the classes' own."""
+        if self.targets not in ("masks", "labels"):
+            return Usage(self.data.inputs)
         decision: Literal["threshold", "argmax"] = "threshold" if self.outputs == 1 else "argmax"
         return Usage(self.data.inputs, self.data.classes, decision)
 
@@ -63,4 +72,6 @@ class SourcedTask(Task):
         from .census import absent
 
         splits = self.data.load(seed)
+        if self.targets not in ("masks", "labels"):
+            return splits
         return replace(splits, doubts=(*splits.doubts, *absent(splits, self.data.classes)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from nasengine.randomness import derive_seed
-from nasengine.task import DataSource, Samples, Splits
+from nasengine.task import DataSource, Samples, Splits, Targets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ class SurfaceDefects(DataSource):
     ((2, 3, 32, 32), (2, 32, 32))
     """
 
-    targets: ClassVar[Literal["masks", "labels", ""]] = "masks"
+    targets: ClassVar[Targets] = "masks"
     inputs: ClassVar[Literal["images", ""]] = "images"
 
     size: int = Field(96, ge=16, le=1024)

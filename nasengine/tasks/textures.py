@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from nasengine.randomness import derive_seed
-from nasengine.task import DataSource, Samples, Splits
+from nasengine.task import DataSource, Samples, Splits, Targets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,7 @@ class Textures(DataSource):
     ((4, 3, 32, 32), [0, 1])
     """
 
-    targets: ClassVar[Literal["masks", "labels", ""]] = "labels"
+    targets: ClassVar[Targets] = "labels"
     inputs: ClassVar[Literal["images", ""]] = "images"
 
     size: int = Field(32, ge=16, le=256)

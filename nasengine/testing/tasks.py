@@ -29,7 +29,7 @@ SHARPNESS = 20.0
 
 
 def perfect_outputs(targets: Tensor, outputs: int, sharpness: float = SHARPNESS) -> Tensor:
-    """Return logits that say the targets: (N, outputs, H, W) or (N, outputs), float32.
+    """Return logits that say the classes: (N, outputs, H, W) or (N, outputs), float32.
 
     Parameters
     ----------
@@ -78,26 +78,16 @@ class DataSourceContract:
 
     def test_samples_are_as_the_source_says(self, source: DataSource) -> None:
         """Shape, type, range and classes agree with what `shape` and `classes` state."""
-        import torch
-
-        for name, samples in source.load(seed=0).parts.items():
-            number = len(samples)
-            assert number > 0, name
-            assert tuple(samples.inputs.shape) == (number, *source.shape), name
-            assert samples.inputs.dtype == torch.float32
+        for samples in source.load(seed=0).parts.values():
+            samples.check(source.shape, len(source.classes), source.targets, ignores=True)
             assert samples.inputs.is_contiguous()
-            assert samples.inputs.isfinite().all()
-            assert 0 <= float(samples.inputs.min()) <= float(samples.inputs.max()) <= 1
-            assert tuple(samples.targets.shape) in {(number,), (number, *source.shape[1:])}
-            if source.targets:
-                assert samples.targets.ndim == (3 if source.targets == "masks" else 1), name
-            assert samples.targets.dtype == torch.int64
-            counted = samples.targets[samples.targets != IGNORED]
-            assert int(counted.min()) >= 0
-            assert int(counted.max()) < len(source.classes)
+            if source.inputs == "images":
+                assert 0 <= float(samples.inputs.min()) <= float(samples.inputs.max()) <= 1
 
     def test_classes_are_distinct(self, source: DataSource) -> None:
-        """There are at least two classes, with a name each."""
+        """There are at least two classes, with a name each, where the targets are classes."""
+        if source.targets == "values":
+            pytest.skip("the targets are values")
         assert len(source.classes) >= 2
         assert len(set(source.classes)) == len(source.classes)
         assert all(source.classes)
@@ -147,7 +137,17 @@ class DataSourceContract:
 
 
 class TaskContract:
-    """Override the fixture `task` with a small instance."""
+    """Override the fixture `task` with a small instance, and of values what outputs say them."""
+
+    def outputs_for(self, task: Task, targets: Tensor, sharpness: float = SHARPNESS) -> Tensor:
+        """Return outputs that say the targets: the better the higher the sharpness, 20 at best.
+
+        Below 0 they say the opposite. Of values, by default, they are the values themselves and
+        20 - sharpness too much: override it where outputs are none (logits), or have another shape.
+        """
+        if task.targets == "values":
+            return targets.float() + (SHARPNESS - sharpness)
+        return perfect_outputs(targets, task.outputs, sharpness)
 
     @pytest.fixture
     @abstractmethod
@@ -160,21 +160,16 @@ class TaskContract:
         """Return the training samples."""
         return task.load(seed=0).train
 
-    def test_samples_have_the_input_shape(self, task: Task, samples: Samples) -> None:
-        """`input_shape` is what `load` gives."""
-        assert tuple(samples.inputs.shape[1:]) == task.input_shape
-
-    def test_targets_are_in_range(self, task: Task, samples: Samples) -> None:
-        """Targets fit the outputs."""
+    def test_samples_are_as_the_task_says(self, task: Task, samples: Samples) -> None:
+        """`input_shape` is what `load` gives, and targets fit the outputs."""
         assert task.outputs >= 1
-        assert int(samples.targets.min()) >= 0
-        assert int(samples.targets.max()) < max(task.outputs, 2)
+        samples.check(task.input_shape, max(task.outputs, 2), task.targets, ignores=task.ignores)
 
     def test_loss_is_a_finite_scalar_with_a_gradient(self, task: Task, samples: Samples) -> None:
         """In float32, and every output of an undecided network is pushed somewhere."""
         import torch
 
-        outputs = torch.zeros_like(perfect_outputs(samples.targets, task.outputs))
+        outputs = torch.zeros_like(self.outputs_for(task, samples.targets))
         outputs.requires_grad_()
         loss = task.loss(outputs, samples.targets)
         assert loss.shape == ()
@@ -192,8 +187,8 @@ class TaskContract:
             pytest.skip("samples with ignored targets are refused")
         targets = samples.targets.clone()
         ignored = torch.rand(targets.shape, generator=torch.Generator().manual_seed(0)) < 0.3
-        outputs = perfect_outputs(targets, task.outputs, sharpness=0.5)
-        others = perfect_outputs(targets, task.outputs, sharpness=-3.0)
+        outputs = self.outputs_for(task, targets, sharpness=0.5)
+        others = self.outputs_for(task, targets, sharpness=-3.0)
         targets[ignored] = IGNORED
         others = torch.where(ignored.unsqueeze(1), others, outputs).requires_grad_()
         loss = task.loss(others, targets)
@@ -209,7 +204,7 @@ class TaskContract:
 
         if not task.ignores:
             pytest.skip("samples with ignored targets are refused")
-        outputs = perfect_outputs(samples.targets, task.outputs).requires_grad_()
+        outputs = self.outputs_for(task, samples.targets).requires_grad_()
         loss = task.loss(outputs, torch.full_like(samples.targets, IGNORED))
         (gradient,) = torch.autograd.grad(loss, outputs)
         assert loss.isfinite()
@@ -219,16 +214,16 @@ class TaskContract:
         """Mixed precision does not reach the loss."""
         import torch
 
-        outputs = perfect_outputs(samples.targets, task.outputs, sharpness=0.5)
-        exact = task.loss(outputs, samples.targets)
-        mixed = task.loss(outputs.bfloat16(), samples.targets)
+        outputs = self.outputs_for(task, samples.targets, sharpness=0.5).bfloat16()
+        exact = task.loss(outputs.float(), samples.targets)
+        mixed = task.loss(outputs, samples.targets)
         assert mixed.dtype == torch.float32
         assert float(mixed) == pytest.approx(float(exact), rel=1e-3)
 
     def test_loss_falls_towards_the_targets(self, task: Task, samples: Samples) -> None:
         """From wrong to undecided to right to surely right, the loss falls each time."""
         losses = [
-            float(task.loss(perfect_outputs(samples.targets, task.outputs, s), samples.targets))
+            float(task.loss(self.outputs_for(task, samples.targets, s), samples.targets))
             for s in (-4.0, 0.0, 1.0, 8.0)
         ]
         assert losses == sorted(losses, reverse=True)
@@ -236,14 +231,14 @@ class TaskContract:
 
     def test_loss_stays_finite_at_extreme_outputs(self, task: Task, samples: Samples) -> None:
         """Surely wrong outputs give a large loss, never inf or nan."""
-        outputs = perfect_outputs(samples.targets, task.outputs, sharpness=-1e4)
+        outputs = self.outputs_for(task, samples.targets, sharpness=-1e4)
         assert task.loss(outputs, samples.targets).isfinite()
 
     def test_evaluate_gives_the_stated_metrics(self, task: Task, samples: Samples) -> None:
         """`metrics` names what `evaluate` gives, in that order, each once and finite."""
         import torch
 
-        outputs = torch.zeros_like(perfect_outputs(samples.targets, task.outputs))
+        outputs = torch.zeros_like(self.outputs_for(task, samples.targets))
         values = task.evaluate(outputs, samples.targets)
         assert list(values) == [metric.name for metric in task.metrics]
         assert all(isinstance(value, float) and math.isfinite(value) for value in values.values())
@@ -254,7 +249,7 @@ class TaskContract:
         sign = 1 if primary.direction == "max" else -1
         right, wrong = (
             sign
-            * task.evaluate(perfect_outputs(samples.targets, task.outputs, s), samples.targets)[
+            * task.evaluate(self.outputs_for(task, samples.targets, s), samples.targets)[
                 primary.name
             ]
             for s in (SHARPNESS, -SHARPNESS)
@@ -284,7 +279,7 @@ class TaskContract:
         assert torch.equal(targets, targets_again)
 
     def test_augment_keeps_pairs_aligned(self, task: Task, samples: Samples) -> None:
-        """An image that shows its own mask still shows it afterwards; labels stay."""
+        """An image that shows its own targets still shows them afterwards; labels stay."""
         import torch
 
         generator = torch.Generator().manual_seed(1)
@@ -292,9 +287,15 @@ class TaskContract:
             _, targets = task.augment(samples.inputs, samples.targets, generator)
             assert torch.equal(targets, samples.targets)
             return
-        shown = samples.targets.unsqueeze(1).float().expand_as(samples.inputs).contiguous()
+        given = samples.targets
+        if given.shape[1:] == samples.inputs.shape[2:]:
+            given = given.unsqueeze(1)
+        if given.shape[2:] != samples.inputs.shape[2:]:
+            pytest.skip("the targets are of whole samples")
+        shown = given[:, :1].float().expand_as(samples.inputs).contiguous()
         inputs, targets = task.augment(shown, samples.targets, generator)
-        assert torch.equal(inputs[:, 0].long(), targets)
+        told = targets if targets.ndim == inputs.ndim else targets.unsqueeze(1)
+        assert torch.equal(inputs[:, :1], told[:, :1].float())
 
     def test_augment_leaves_what_it_was_given(self, task: Task, samples: Samples) -> None:
         """The samples are kept as tensors for the whole run: they are never changed."""
