@@ -112,7 +112,9 @@ def spec_with(folder: Path, behaviour: str, **execution: Any) -> Path:
         "quality": {"name": "misbehaving.py:Misbehaving", "behaviour": behaviour}
     }
     table["objectives"] = {"quality": "max"}
-    table["budget"] = {"trials": 4}
+    # One that does as it should, then one that may not.
+    table["start"] = [{"first": first, "second": "conv"} for first in ("pointwise", "conv")]
+    table["budget"] = {"trials": 2}
     table["execution"] = execution
     table["references"] = []
     path = folder / "spec.toml"
@@ -149,10 +151,9 @@ def test_a_worker_that_dies_costs_one_trial(
     # Generous enough for the good candidates on a busy machine; a hang is for ever.
     timeout = 8.0 if behaviour == "hang" else 120.0
     _, heard = run_with(tmp_path, behaviour, isolate=True, timeout=timeout)
-    ended = {t.architecture["first"]: t for t in heard.trials}
-    assert len(heard.trials) == 4
-    assert (ended["conv"].status, ended["conv"].reason) == (status, reason)
-    assert ended["pointwise"].status is Status.COMPLETE
+    good, bad = heard.trials
+    assert good.status is Status.COMPLETE
+    assert (bad.status, bad.reason) == (status, reason)
 
 
 def test_what_workers_are_given_and_answer_is_read_as_it_was_written() -> None:
@@ -190,8 +191,8 @@ def test_a_worker_ended_once_by_the_machine_is_begun_again(
     tmp_path: Path, behaviour: str, name: str
 ) -> None:
     _, heard = run_with(tmp_path, behaviour, isolate=True)
-    assert [t.status for t in heard.trials] == [Status.COMPLETE] * 4
-    assert sum(f"was killed ({name}); begun again" in text for text in heard.warnings) == 2
+    assert [t.status for t in heard.trials] == [Status.COMPLETE] * 2
+    assert sum(f"was killed ({name}); begun again" in text for text in heard.warnings) == 1
 
 
 def test_a_stop_that_reaches_the_workers_too_fails_no_trial(
@@ -215,7 +216,7 @@ def test_a_stop_that_reaches_the_workers_too_fails_no_trial(
             run(experiment, folder, heard, stop)
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert {t.status for t in heard.trials} <= {Status.COMPLETE}
+    assert [t.status for t in heard.trials] == [Status.COMPLETE]
     assert heard.warnings == []
 
 
@@ -253,7 +254,7 @@ def until_the_worker_dies(folder: Path) -> Callable[[], None]:
 def test_a_worker_that_dies_idle_costs_no_trial(tmp_path: Path) -> None:
     slow = SlowToHear(until_the_worker_dies(tmp_path))
     _, heard = run_with(tmp_path, "late exit", slow, isolate=True)
-    assert [t.status for t in heard.trials] == [Status.COMPLETE] * 4
+    assert [t.status for t in heard.trials] == [Status.COMPLETE] * 2
 
 
 def test_a_worker_that_dies_before_it_takes_a_job_costs_no_trial(
@@ -263,7 +264,7 @@ def test_a_worker_that_dies_before_it_takes_a_job_costs_no_trial(
     monkeypatch.setattr("nasengine.runs.workers._Worker.alive", True)
     slow = SlowToHear(until_the_worker_dies(tmp_path))
     _, heard = run_with(tmp_path, "late exit", slow, isolate=True)
-    assert [t.status for t in heard.trials] == [Status.COMPLETE] * 4
+    assert [t.status for t in heard.trials] == [Status.COMPLETE] * 2
     assert not any("begun again" in text for text in heard.warnings)
 
 
@@ -291,7 +292,7 @@ def test_an_answer_that_waits_to_be_read_is_not_overdue(
     )
     slow = SlowToHear(until_the_other_answered)
     _, heard = run_with(tmp_path, "nothing", slow, workers=2, timeout=500.0)
-    assert [t.status for t in heard.trials] == [Status.COMPLETE] * 4
+    assert [t.status for t in heard.trials] == [Status.COMPLETE] * 2
 
 
 def test_the_users_own_mistake_ends_the_run(tmp_path: Path) -> None:
@@ -307,9 +308,7 @@ def test_workers_measure_what_one_process_measures(tmp_path: Path) -> None:
         values.append({t.architecture: t.value("quality") for t in heard.trials})
         log = run_folder.path / "workers.log"
         assert ("noise on stdout" in log.read_text()) if execution else not log.exists()
-    assert values[0] == values[1]
-    # With two workers the order of proposals, and so the number that seeds weights, may differ.
-    assert values[0].keys() == values[2].keys()
+    assert values[0] == values[1] == values[2]
 
 
 @pytest.mark.parametrize(
@@ -379,7 +378,7 @@ def test_workers_run_the_file_that_a_resume_is_given_and_no_other(tmp_path: Path
     trap.write_text(f"open({str(sprung)!r}, 'w').close()\n{MISBEHAVING}")
     code = ["nasengine.testing.stubs", str(moved / "misbehaving.py")]
     outcome = session.resume(folder, code=code)
-    assert len(outcome.history.complete) == 4
+    assert len(outcome.history.complete) == 2
     assert not sprung.exists()
 
 
