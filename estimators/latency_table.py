@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nasengine.architecture import Architecture, check_architecture
 from nasengine.errors import DataError, EstimationFailed, SpecError, did_you_mean
 from nasengine.estimator import CostTable
-from nasengine.files import write_json
+from nasengine.files import make_folder, write_json
 
 if TYPE_CHECKING:
     from nasengine.graph import Node
@@ -146,9 +146,11 @@ def write_latency_table(search: Search, setup: Setup, repeats: int, path: Path) 
     ------
     DataError
         If the file holds another table: of another device, space or setting.
+    StorageError
+        If the disk refuses.
     """
     kept = read_latency_table(path) if path.is_file() else None
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     return measure_latency_table(
         search,
         setup,

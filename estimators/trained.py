@@ -32,9 +32,6 @@ class Trained(RecipeSettings, Estimator):
     data have a test split, and the ``seconds`` of training: means over the seeds, with each value
     and the standard deviation in the details. The weights of the seed with the best validation
     are left to be delivered.
-
-    How wide the networks are is the space's setting, so a proxy by width is a spec with a smaller
-    width there.
     """
 
     effort: ClassVar[int] = 2

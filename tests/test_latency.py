@@ -516,6 +516,12 @@ def test_a_table_of_another_device_is_not_overwritten(search, tmp_path):
         write_latency_table(search, dataclasses.replace(EAGER, threads=2), 2, path)
 
 
+def test_a_place_that_a_table_cannot_be_written_to_is_named(search, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"cannot make .*file"):
+        write_latency_table(search, EAGER, 2, tmp_path / "file" / "device.json")
+
+
 def test_a_table_from_before_the_heap_was_kept_is_read_but_not_gone_on_with(search, tmp_path):
     path = tmp_path / "device.json"
     write_latency_table(search, EAGER, 2, path)
