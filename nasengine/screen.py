@@ -52,7 +52,7 @@ class Screen:
 
     def _going_on(self, trials: int) -> int:
         """Return how many of so many go on."""
-        # Rounded, or a third of three would be more than one.
+        # Rounded: in binary, 28% of 25 are more than seven.
         return math.ceil(round(self.share * trials, 9))
 
     def expected_share(self, trials: int) -> float:

@@ -155,6 +155,18 @@ def test_an_override_of_the_strategy_is_for_the_strategies_that_have_it(spec: Pa
     assert main(["ablate", str(spec), "--set", "strategy.population=4", "--quiet"]) == 0
 
 
+def test_an_override_is_for_the_whole_strategies_that_have_it(spec: Path) -> None:
+    table = {**tables(), "strategy": {"name": "evolution"}, "references": []}
+    spec.write_text(tomli_w.dumps(table))
+    whole = [{"name": "evolution"}, {"name": "random"}]
+    grid = ablation.Ablation.load(
+        spec, ["strategy.population=4"], {"strategy": whole}, spec.parent / "runs"
+    )
+    evolution, random = (experiment for _, experiment in grid.searches)
+    assert evolution.strategy.model_dump()["population"] == 4
+    assert random.notes == ("strategy is now 'random', which has no population: dropped",)
+
+
 def test_each_row_is_held_against_random_search_under_its_own_setting(spec: Path) -> None:
     two = ["--vary", "space.width=4,8", "--vary", "strategy.name=local_search", "--quiet"]
     assert main(["ablate", str(spec), *two]) == 0
@@ -200,6 +212,20 @@ def test_an_override_holds_for_every_cell_of_the_grid(spec: Path) -> None:
     assert [row.name for row in grid.planned_rows] == [
         f"width={width}, {strategy}" for width in (4, 8) for strategy in ("local_search", "random")
     ]
+
+
+def test_references_are_measured_alike_whatever_the_search(spec: Path) -> None:
+    """So that a strategy that is added to an ablation later finds them measured."""
+    searches = (
+        (["strategy.name=evolution", "strategy.population=4"], {"budget.trials": [2, 3]}),
+        (["objectives={firsts='max'}"], {"strategy": [{"name": "local_search"}]}),
+    )
+    under = []
+    for given, varied in searches:
+        grid = ablation.Ablation.load(spec, given, varied, spec.parent / "runs")
+        ((cell, experiment),) = grid.references
+        under.append((cell.name, experiment.resolved()))
+    assert under[0] == under[1]
 
 
 def test_what_is_varied_is_not_overridden_as_well(
@@ -280,9 +306,13 @@ def test_a_mistaken_setting_of_the_strategy_is_refused(
     assert "strategy.populaton: unknown key" in capsys.readouterr().err
 
 
-def test_references_are_measured_under_each_seed(spec: Path) -> None:
+def test_references_are_measured_under_each_seed(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["ablate", str(spec), *VARY, "--quiet"]) == 0
     parent = spec.parent / "runs" / "tiny-ablation"
+    assert main(["compare", str(parent / "references_seed=0")]) == 2
+    assert "holds reference networks alone, and no trial" in capsys.readouterr().err
     runs = csv.DictReader((parent / "runs.csv").read_text().splitlines())
     found = [run for run in runs if run["strategy.name"] == "big (reference)"]
     assert [run["seed"] for run in found] == ["0", "1", "2"]

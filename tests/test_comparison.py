@@ -122,6 +122,17 @@ def test_lower_is_better_where_the_goal_is_a_minimum() -> None:
     assert (cells["other"][GAIN], cells["other"]["wins"]) == ("+0", "0/2 (2 level)")
 
 
+def test_a_gain_of_many_is_written_as_the_metric_itself() -> None:
+    runs = [
+        replace(found(setting, seed, "flops", flops=flops * (1 + seed)), goals=("flops",))
+        for setting, flops in (("random", 7e6), ("darts", 5e6))
+        for seed in (0, 1)
+    ]
+    cells = told(rows(runs))["darts"]
+    assert cells[GAIN] == "+3.00M [-9.71M, +15.71M]"
+    assert cells["bootstrap"] == "[+2.00M, +4.00M]"
+
+
 def test_every_value_stands_under_its_own_title() -> None:
     table = rows(
         [

@@ -27,7 +27,7 @@ from nasengine.runs.engine import MAX_ATTEMPTS, Engine
 from nasengine.runs.execution import Executor, Job, Measured
 from nasengine.runs.measuring import measure_on
 from nasengine.runs.storage import Storage
-from nasengine.screen import BAR, Screen
+from nasengine.screen import BAR, Screen, with_bars
 from nasengine.search import Search
 from nasengine.strategy import Strategy
 from nasengine.testing.strategies import BranchedSpace, made_up
@@ -74,6 +74,19 @@ def test_it_goes_on_where_it_is_among_the_best_share(
     goes_on = bar is None or (value >= bar if better == "max" else value <= bar)
     ahead = sum(other > value if better == "max" else other < value for other in earlier)
     assert goes_on == (ahead < math.ceil(round(share * (len(earlier) + 1), 9)))
+
+
+def test_a_share_that_comes_out_even_is_not_rounded_up() -> None:
+    """In binary 0.28 * 25 is a little more than 7."""
+    assert Screen(0.28, "max").bar([float(value) for value in range(24)]) == 17.0
+
+
+@pytest.mark.parametrize("better", ["max", "min"])
+def test_what_is_level_with_the_bar_goes_on_and_keeps_what_was_known_of_it(better: Any) -> None:
+    measured = {"quick": Measurement(0.5, {"low": 0.4}), "slow": Measurement(0.5)}
+    found = with_bars(measured, {"quick": 0.5})
+    assert found["quick"].details == {"low": 0.4, BAR: 0.5} and found["slow"].details == {}
+    assert not any(Screen(0.5, better).holds_back(measurement) for measurement in found.values())
 
 
 @pytest.mark.parametrize("share", [0.1, 1 / 3, 0.5])

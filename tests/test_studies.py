@@ -39,6 +39,7 @@ def test_correlate_keeps_its_values_and_goes_on_with_them(
     assert main([*CORRELATE, "-o", "kept", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["architectures"] == 4 and told["spearman"] < 0
+    assert told["spearman_low"] < told["spearman"] < told["spearman_high"]
     assert (tmp_path / "kept" / "scatter.png").is_file()
     path = tmp_path / "kept" / "values.json"
     content = json.loads(path.read_text())

@@ -84,7 +84,9 @@ def correlate(options: argparse.Namespace, stop: threading.Event) -> int:
     if output is not None:
         plot(found, units, output / "scatter.png")
     if options.json:
-        known = {name: None if math.isnan(value) else value for name, value in said.items()}
+        interval = spearman_interval(said["spearman"], len(found.values))
+        told = {**said, **dict(zip(("spearman_low", "spearman_high"), interval, strict=True))}
+        known = {name: None if math.isnan(value) else value for name, value in told.items()}
         print(json.dumps({"architectures": len(found.values), **known}, indent=2))
     else:
         _print_agreement(first, second, len(found.values), said)

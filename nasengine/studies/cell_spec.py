@@ -70,7 +70,6 @@ def references_of_limits(experiment: Experiment) -> set[str]:
 def _composed(path: Path, assignments: Sequence[str], cell: Cell) -> tuple[Table, list[str]]:
     """Return the spec's tables with overrides and a cell's values, and what was dropped."""
     tables = read_toml(path)
-    tables.pop("ablation", None)
     for key, value in cell.overrides.items():
         if isinstance(value, Mapping):
             _place(tables, key, value)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nasengine.files import write_atomically
-from nasengine.quantities import format_duration
+from nasengine.quantities import format_count, format_duration
 from nasengine.statistics import mean
 from nasengine.studies.comparison import (
     Baseline,
@@ -90,14 +90,19 @@ def _gain_cells(found: Gain | None) -> list[str]:
     if found.pairs:
         level = f" ({found.ties} level)" if found.ties else ""
         wins = f"{found.wins}/{found.pairs}{level}"
-    difference = found.found
-    if math.isnan(difference.low):
-        return [f"{difference.value:+.4g}", ABSENT, wins]
+    gained = found.found
+    if math.isnan(gained.low):
+        return [_signed(gained.value), ABSENT, wins]
     interval, resampled = (
-        f"[{low:+.4g}, {high:+.4g}]"
-        for low, high in ((difference.low, difference.high), difference.bootstrap)
+        f"[{_signed(low)}, {_signed(high)}]"
+        for low, high in ((gained.low, gained.high), gained.bootstrap)
     )
-    return [f"{difference.value:+.4g} {interval}", resampled, wins]
+    return [f"{_signed(gained.value)} {interval}", resampled, wins]
+
+
+def _signed(value: float) -> str:
+    """Write a gain in its metric's unit; a number of things as shortly as the metric itself."""
+    return f"{value:+.4g}" if abs(value) < 10_000 else f"{'+' * (value > 0)}{format_count(value)}"
 
 
 def markdown(table: Sequence[Row], baseline: Baseline) -> str:

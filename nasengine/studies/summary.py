@@ -113,9 +113,12 @@ def _ended(folder: Path) -> Mapping[str, int]:
     """Return how the trials of a finished run ended; refuse one that is not finished."""
     storage = Storage(folder / "history.sqlite", read_only=True)
     try:
+        history = storage.history()
+        if not len(history) and storage.references():
+            raise RunFolderError(f"{folder}: holds reference networks alone, and no trial")
         if not storage.fact("finished", bool, False):
             raise RunFolderError(f"{folder}: not finished; nasengine resume {folder}")
-        return Counter(trial.status.value for trial in storage.history())
+        return Counter(trial.status.value for trial in history)
     finally:
         storage.close()
 
