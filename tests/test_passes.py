@@ -692,6 +692,27 @@ def test_a_convolution_that_two_candidates_share_keeps_its_bias():
     assert_close(step(passed, 8)[0], step(plain, 8)[0])
 
 
+class Averaging(nn.Module):
+    """Divides by a running mean of its own, which it writes in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.register_buffer("size", torch.ones(1, 4, 1, 1))
+
+    def forward(self, x):
+        x = self.conv(x)
+        if self.training:
+            self.size.mul_(0.9).add_(0.1 * x.detach().abs().mean())
+        return x / self.size
+
+
+def test_looking_at_a_block_leaves_its_buffers():
+    block = Averaging().train()
+    prepare(block)
+    assert torch.equal(block.size, torch.ones(1, 4, 1, 1))
+
+
 def test_one_block_that_cannot_be_traced_leaves_the_others_their_passes():
     torch.manual_seed(0)
     network = build_network(Toy().graph, {"first": "odd", "second": "by_value"})

@@ -15,6 +15,9 @@ M = TypeVar("M", bound=nn.Module)
 class _Tracer(fx.Tracer):
     """Goes down to modules that hold no others, or do more than their forward."""
 
+    # Else what a forward does to a buffer in place, such as a running mean, is done to it.
+    proxy_buffer_attributes = True
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         alone = not any(True for _ in m.children()) or has_hooks(m)
         return alone or super().is_leaf_module(m, module_qualified_name)
