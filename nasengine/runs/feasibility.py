@@ -6,8 +6,8 @@ They are refused by estimators that count (`Estimator.counts`): nothing is timed
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from nasengine.architecture import Architecture
 from nasengine.errors import SpecError
@@ -23,7 +23,7 @@ from nasengine.runs.ranges import (
     range_of,
 )
 from nasengine.search import Search
-from nasengine.trial import Metric
+from nasengine.trial import Direction, Metric
 
 _STARTS = 3
 
@@ -50,52 +50,29 @@ def check_limits(
     problems: list[str] = []
     notes: list[str] = []
     for limit in search.objectives.limits:
-        metric, written = metrics[limit.metric], given.get(limit.metric, {})
         value = counted_value(search, limit.metric)
         found = None if value is None else range_of(search, limit.metric, value)
         if value is None or found is None:
             continue
-        for key, asked in (("at_most", limit.at_most), ("at_least", limit.at_least)):
+        unit, written = metrics[limit.metric].unit, given.get(limit.metric, {})
+        for key, asked, sign in (("at_most", limit.at_most, 1), ("at_least", limit.at_least, -1)):
             if asked is None:
                 continue
-            said = _said(f"objectives.{limit.metric}.{key}", written.get(key), asked, metric.unit)
-            sign = 1 if key == "at_most" else -1
-            nearest = _nearest(search, limit.metric, value, found, sign, asked)
-            if nearest > sign * asked:
-                reached = _reaching(found, sign * nearest)
-                text = f"{said}; the space's networks have {reached.text(metric.unit)}"
+            said = _said(f"objectives.{limit.metric}.{key}", written.get(key), asked, unit)
+            bound = _Bound(search, limit.metric, value, sign, asked)
+            nearest = bound.nearest(found)
+            if bound.breaks(nearest):
+                reached = _reaching(found, nearest)
+                text = f"{said}; the space's networks have {reached.text(unit)}"
                 text += "" if found.exact else ", as far as was looked"
-                is_sure = _sure(search, metric, limit.metric, found, sign, asked)
+                is_sure = found.exact or bound.is_sure(metrics[limit.metric].direction)
                 (problems if is_sure else notes).append(text)
-            elif max(sign * found.smallest, sign * found.largest) <= sign * asked:
+            elif not bound.breaks(found.smallest) and not bound.breaks(found.largest):
                 whole = "every network" if found.exact else "every network that was drawn"
-                notes.append(f"{said}: {whole} of the space meets it ({found.text(metric.unit)})")
+                notes.append(f"{said}: {whole} of the space meets it ({found.text(unit)})")
     if problems:
         raise SpecError("\n".join(problems))
     return notes
-
-
-def _nearest(
-    search: Search, name: str, value: Value, found: Range, sign: int, asked: float
-) -> float:
-    """Return the least of sign times a metric, looked for further where none meets the limit."""
-    nearest = min(sign * found.smallest, sign * found.largest)
-    if nearest <= sign * asked or found.exact:
-        return nearest
-    return min(nearest, _climbed(search, name, value, sign))
-
-
-def _sure(search: Search, metric: Metric, name: str, found: Range, sign: int, asked: float) -> bool:
-    """Say whether it is sure enough that nothing meets a limit that nothing was seen to meet."""
-    if found.exact:
-        return True
-    if not has_cuts(search):
-        # What climbs to a cost is sure enough; a quality may have a peak that none saw.
-        return metric.direction == "min"
-    if not has_table(search, name):
-        return False
-    low, high = _surely_within(search, name)
-    return low > asked if sign > 0 else high < asked
 
 
 def _said(where: str, written: object, asked: float, unit: str) -> str:
@@ -109,24 +86,71 @@ def _reaching(found: Range, value: float) -> Range:
     return replace(found, smallest=min(found.smallest, value), largest=max(found.largest, value))
 
 
-def _climbed(search: Search, name: str, value: Value, sign: int) -> float:
-    """Return the least of sign times a metric that climbing from the best drawn networks finds."""
-    starts = sorted(draw_values(search, name, value), key=lambda pair: sign * pair[1])[:_STARTS]
-    return min(_climb(search, value, sign, start) for start in starts)
+@dataclass(frozen=True)
+class _Bound:
+    """One side of a limit.
 
+    Parameters
+    ----------
+    search, metric
+        Of what; the metric by its full name.
+    value
+        Counts the metric of a network.
+    sign
+        1 where that is to be at most `asked`, -1 where it is to be at least that.
+    asked
+        In the metric's unit.
+    """
 
-def _climb(search: Search, value: Value, sign: int, start: tuple[Architecture, float]) -> float:
-    at, best = start[0], sign * start[1]
-    while True:
-        measured: Sequence[tuple[float, Architecture]] = [
-            (sign * found, near)
-            for near in neighbours(at, search.space.decisions)
-            if (found := value(near)) is not None
-        ]
-        least = min(measured, key=lambda pair: pair[0], default=(best, at))
-        if least[0] >= best:
-            return best
-        best, at = least
+    search: Search
+    metric: str
+    value: Value
+    sign: int
+    asked: float
+
+    def breaks(self, value: float) -> bool:
+        """Say whether a value of the metric is beyond the limit."""
+        return self.sign * value > self.sign * self.asked
+
+    def nearest(self, found: Range) -> float:
+        """Return the value that keeps the limit best, looked for further where none keeps it."""
+        nearest = self._best([found.smallest, found.largest])
+        if not self.breaks(nearest) or found.exact:
+            return nearest
+        drawn = draw_values(self.search, self.metric, self.value)
+        starts = sorted(drawn, key=lambda pair: self.sign * pair[1])[:_STARTS]
+        return self._best([nearest, *(self._climbed(*start) for start in starts)])
+
+    def _best(self, values: Iterable[float]) -> float:
+        return min(values, key=lambda value: self.sign * value)
+
+    def _climbed(self, at: Architecture, best: float) -> float:
+        """Return the value that is reached by changing one decision at a time."""
+        while True:
+            measured = [
+                (found, near)
+                for near in neighbours(at, self.search.space.decisions)
+                if (found := self.value(near)) is not None
+            ]
+            least = min(measured, key=lambda pair: self.sign * pair[0], default=(best, at))
+            if self.sign * least[0] >= self.sign * best:
+                return best
+            best, at = least
+
+    def is_sure(self, direction: Direction) -> bool:
+        """Say whether it is sure enough that nothing keeps a limit that nothing was seen to keep.
+
+        Parameters
+        ----------
+        direction
+            Which way the metric is better.
+        """
+        if not has_cuts(self.search):
+            # What climbs to a cost is sure enough; a quality may have a peak that none saw.
+            return direction == "min"
+        if not has_table(self.search, self.metric):
+            return False
+        return all(map(self.breaks, _surely_within(self.search, self.metric)))
 
 
 def _surely_within(search: Search, name: str) -> tuple[float, float]:
