@@ -276,6 +276,22 @@ def format_bytes(value: float) -> str:
     return f"{value:.0f} B"
 
 
+def format_share(share: float) -> str:
+    """Write a share in percent; what is there is never written as nothing, nor as all.
+
+    Examples
+    --------
+    >>> [format_share(share) for share in (0, 0.00007, 1e-7, 0.0684, 0.99996, 1)]
+    ['0%', '0.007%', '<0.001%', '6.8%', '>99.9%', '100%']
+    """
+    percent = 100 * share
+    if percent in (0, 100):
+        return f"{percent:.0f}%"
+    if percent < 0.1:
+        return f"{percent:.1g}%" if percent >= 0.001 else "<0.001%"
+    return f"{percent:.1f}%" if percent < 99.95 else ">99.9%"
+
+
 def format_duration(seconds: float) -> str:
     """Write a time in the unit that people would use.
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nasengine.census import census_of
 from nasengine.errors import DataError, Interrupted, RunFolderError, SpecError, did_you_mean
 from nasengine.files import make_folder, read_json, write_atomically, write_json
 from nasengine.objectives import Objective, Objectives
@@ -133,8 +134,10 @@ class Search:
         path = self.folder / "data.json"
         digests = {name: samples.digest() for name, samples in splits.parts.items()}
         if not path.is_file():
-            # First, so that a run with a digest has both.
+            # First, so that a run with a digest has all of it.
             self._keep_names(splits)
+            counted = census_of(self.task, splits)
+            self.reporter.record("data", {"splits": counted, "facts": splits.facts})
             write_json(path, digests)
             return
         before = read_json(path, dict[str, str])

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from nasengine.census import census, lacking, telling
 from nasengine.cli import main
 from nasengine.task import IGNORED, Samples, Splits
-from nasengine.tasks.census import absent, census, telling
 from nasengine.tasks.folder import Folder
 from nasengine.tasks.segmentation import Segmentation
 
@@ -33,12 +33,25 @@ def test_classes_that_a_split_lacks_are_told() -> None:
         names = tuple(str(index) for index in range(len(labels)))
         return Samples(torch.zeros(len(labels), 1, 2, 2), torch.tensor(labels), names)
 
-    splits = Splits(samples(0, 1), samples(0, 2), samples(0, IGNORED))
-    assert absent(splits, ("good", "crack", "hole")) == [
+    splits = Splits(samples(0, 1), samples(0, 0, 0, 2, 2, 2), samples(0, 0, 0, IGNORED))
+    assert lacking(splits, ("good", "crack", "hole")) == [
         "no train sample holds the class hole: nothing can learn what it looks like",
         "no validation sample holds the class crack: no network is chosen by how well it finds it",
         "no test sample holds any of the classes crack, hole: "
         "no network is judged by how well it finds it",
+    ]
+
+
+def test_classes_in_next_to_no_sample_are_told_where_networks_are_judged() -> None:
+    def samples(*labels: int) -> Samples:
+        names = tuple(str(index) for index in range(len(labels)))
+        return Samples(torch.zeros(len(labels), 1, 2, 2), torch.tensor(labels), names)
+
+    enough, few = samples(0, 0, 0, 1, 1, 1), samples(0, 0, 0, 1, 1)
+    assert lacking(Splits(few, enough, enough), ("good", "crack")) == []
+    assert lacking(Splits(enough, few, samples(0, 1)), ("good", "crack")) == [
+        "few validation samples hold crack (2 of 5): a network is chosen by so little",
+        "few test samples hold good (1 of 2), crack (1 of 2): networks are judged by so little",
     ]
 
 
@@ -49,9 +62,10 @@ def test_masks_that_hold_nothing_are_told_before_anything_is_trained(tmp_path: P
             picture = Image.new("L", (32, 32), number if part == "images" else 0)
             picture.save(tmp_path / part / f"{number}.png")
     data = Folder(images=tmp_path / "images", masks=tmp_path / "masks", size=32)
-    first, second = Segmentation(data=data).load(seed=0).doubts
+    first, second, third = Segmentation(data=data).load(seed=0).doubts
     assert first.startswith("no train sample holds the class defect")
     assert second.startswith("no validation sample holds the class defect")
+    assert third.startswith("few validation samples hold background (1 of 1)")
 
 
 def test_samples_with_a_defect_are_looked_at_first() -> None:
@@ -66,7 +80,7 @@ def test_check_reads_the_data_counts_and_draws(
 ) -> None:
     for part in ("images", "masks"):
         (tmp_path / part).mkdir()
-    for number in range(10):
+    for number in range(15):
         name = f"plate_{number}.png"
         Image.new("L", (32, 32), 10 * number).save(tmp_path / "images" / name)
         mask = Image.new("L", (32, 32))
@@ -78,14 +92,14 @@ def test_check_reads_the_data_counts_and_draws(
     picture = tmp_path / "look.png"
     assert main(["check", spec, *given, "--json", "--data", str(picture)]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["files"] == ["images, width x height: 10 of 32 x 32", "mask values: 0, 255"]
+    assert facts["files"] == ["images, width x height: 15 of 32 x 32", "mask values: 0, 255"]
     assert facts["doubts"] == []
-    assert facts["picture"] == {"path": str(picture), "samples": 6}
+    assert facts["picture"] == {"path": str(picture), "samples": 8}
     found = facts["data"]
-    assert [found[split]["samples"] for split in ("train", "validation", "test")] == [6, 2, 2]
-    assert found["train"]["classes"]["defect"] == {"samples": 6, "share": 0.25}
+    assert [found[split]["samples"] for split in ("train", "validation", "test")] == [9, 3, 3]
+    assert found["train"]["classes"]["defect"] == {"samples": 9, "share": 0.25}
     with Image.open(picture) as image:
-        assert image.size == (4 + 6 * 100, 4 + 2 * 100)  # enlarged to 96 pixels
+        assert image.size == (4 + 8 * 100, 4 + 2 * 100)  # enlarged to 96 pixels
 
     small = ["--set", "task.data.size=16"]
     with Image.open(tmp_path / "masks" / "plate_3.png") as mask:
@@ -94,9 +108,9 @@ def test_check_reads_the_data_counts_and_draws(
         mask.save(tmp_path / "masks" / "plate_3.png")
     assert main(["check", spec, *given, *small, "--data", str(picture)]) == 0
     told = capsys.readouterr()
-    assert f"6 training samples are drawn in {picture}" in told.out
-    assert "10 of 32 x 32; brought to 16 x 16, masks by mask_resize = 'nearest'" in told.out
-    assert "warning: 1 of 10 masks lose all of a class" in told.err
+    assert f"8 training samples are drawn in {picture}" in told.out
+    assert "15 of 32 x 32; brought to 16 x 16, masks by mask_resize = 'nearest'" in told.out
+    assert "warning: 1 of 15 masks lose all of a class" in told.err
 
     (tmp_path / "images" / "plate_3.png").write_bytes(b"no image")
     assert main(["check", spec, *given, "--data", "look.jpg"]) == 2

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
+from nasengine.census import census
 from nasengine.errors import DataError, SpecError
 from nasengine.plugin import build
 from nasengine.task import IGNORED, DataSource, Splits
-from nasengine.tasks.census import census
 from nasengine.tasks.folder import Folder
 from nasengine.tasks.splits import joined, split_by_group
 

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasengine import DataSource, Metric, Nested, Samples, SearchSpace, SourcedTask, SpaceGraph
+from nasengine.census import census
 from nasengine.delivery.usage import usage_docstring, usage_facts
 from nasengine.errors import DataError, SpecError
 from nasengine.estimators.trained import Trained
 from nasengine.randomness import derive_seed
 from nasengine.runs.delivered import deliver_network, usage
 from nasengine.task import Splits, Targets, Usage
-from nasengine.tasks.census import census
 from nasengine.testing.stubs import TinySegmentation, tiny_candidate, tiny_search
 from nasengine.testing.tasks import DataSourceContract, TaskContract
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,15 @@ from hypothesis import strategies as st
 from nasengine.architecture import Architecture
 from nasengine.cli import main
 from nasengine.errors import RunFolderError
-from nasengine.report import write_report
+from nasengine.history import History
+from nasengine.report import data, write_report
 from nasengine.report.charts import Axis, Series, chart, heat_map
 from nasengine.report.costs import agreement
+from nasengine.report.events import ClassFacts, Data, Log, SplitFacts, ValueFacts
 from nasengine.report.html import join, tag
-from nasengine.report.record import read_record
+from nasengine.report.record import Record, read_record
 from nasengine.report.scale import Scale, tick_text, ticks
+from nasengine.runs.run_files import Environment
 from nasengine.runs.storage import Storage
 from nasengine.trial import Measurement, Status, Trial
 
@@ -158,6 +163,39 @@ def test_it_says_whether_the_search_won(finished: Path) -> None:
     assert "better than big: firsts 2.000 against 0.000; 0.10x the parameters" in text
     # The ratio of the parameters stands under the reference's own.
     assert f"{told['ratios']['big']['parameters']:.2f}\N{MULTIPLICATION SIGN}" in text
+
+
+def test_it_says_what_was_trained_on_and_judged_by(trained: Path, tmp_path: Path) -> None:
+    told = read_record(trained).log.data
+    splits = list(csv.DictReader((trained / "splits.csv").read_text().splitlines()))
+    assert len(told) == 1
+    for split, held in told[0].splits.items():
+        assert held.samples == sum(row["split"] == split for row in splits) > 0
+        assert set(held.classes) == {"0", "1"}
+    text = Page(report(trained)).text
+    assert "The data" in text and "trained on" in text and "chose the winner" in text
+
+    older = Path(shutil.copytree(trained, tmp_path / "older"))
+    lines = (older / "log.jsonl").read_text().splitlines()
+    kept = [line for line in lines if json.loads(line)["kind"] != "data"]
+    (older / "log.jsonl").write_text("\n".join(kept))
+    assert "The data" not in Page(report(older)).text
+
+
+def test_a_tail_of_classes_and_targets_that_are_values_have_their_columns() -> None:
+    held = ClassFacts(samples=3, share=0.00007)
+    many = SplitFacts(3, {f"class {number}": held for number in range(20)})
+    record = replace(read_nothing(), log=Log(data=[Data({"train": many}, ["3 of 32 x 32"])]))
+    text = str(data.data(record))
+    assert "8 more classes are not shown" in text and "0.007%" in text and "3 of 32 x 32" in text
+    values = SplitFacts(3, values=ValueFacts(-1.0, 0.25, 2.0))
+    record = replace(record, log=Log(data=[Data({"train": values})]))
+    assert "-1 to 2, mean 0.25" in str(data.data(record))
+    assert data.data(replace(record, log=Log())) is None
+
+
+def read_nothing() -> Record:
+    return Record(Path("run"), {}, History(), {}, 0.0, False, None, Environment())
 
 
 def standing(reference: str, word: str, **more: Any) -> dict[str, Any]:

@@ -72,10 +72,10 @@ def test_samples_give_an_interval_that_knows_of_how_many_it_is_the_best() -> Non
     assert t_interval(answers(9), answers(5), paired=True)[0] > 0
     assert said(mine, other, (0.281,))[0].startswith("better than big")
     line = said(mine, other, FOURTEEN)[0]
-    assert line.startswith("level with big") and "noise between samples" in line
+    assert line.startswith("level with big") and "noise between 32 samples" in line
     assert "widened for the choice among 14 trials" in line
     large = said(measured(0.9, per_sample=answers(29)), other, (0.9, *FOURTEEN))[0]
-    assert large.startswith("better than big") and "over samples, one training each" in large
+    assert large.startswith("better than big") and "over 32 samples, one training each" in large
 
 
 def test_samples_of_the_test_split_give_an_interval_without_the_choice() -> None:
@@ -85,7 +85,7 @@ def test_samples_of_the_test_split_give_an_interval_without_the_choice() -> None
         found["acc.test_accuracy"] = Measurement(right / 32, details)
     (line,) = said(networks[0], networks[1], FOURTEEN)
     assert line.startswith("better than big: acc.test_accuracy 0.906 against 0.156 on the test")
-    assert "over samples" in line and "widened" not in line
+    assert "over 32 samples" in line and "widened" not in line
 
 
 def test_samples_that_say_the_contrary_of_the_metric_prove_nothing() -> None:

@@ -73,8 +73,8 @@ def _go_on(
 
 def check(options: argparse.Namespace, stop: threading.Event) -> int:
     """Check a spec: everything but the work."""
+    from nasengine.census import telling
     from nasengine.delivery.writable import not_writable
-    from nasengine.tasks.census import telling
     from nasengine.tasks.contact_sheet import draw_samples
 
     if isinstance(options.data, str) and Path(options.data).suffix.lower() != ".png":

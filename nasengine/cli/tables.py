@@ -16,7 +16,13 @@ from rich.text import Text
 from nasengine.machine import busy
 from nasengine.metric_names import estimator_of, is_primary, own_name
 from nasengine.objectives import Objective
-from nasengine.quantities import format_bytes, format_duration, format_quantity, format_size
+from nasengine.quantities import (
+    format_bytes,
+    format_duration,
+    format_quantity,
+    format_share,
+    format_size,
+)
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.goals import known_metrics
 from nasengine.runs.ranges import Few, measure_few, metric_range, predicted_range
@@ -175,10 +181,9 @@ def _objective_facts(
 
 def data_facts(search: Search) -> dict[str, Any]:
     """Return what the task's data hold, as JSON values."""
-    from nasengine.tasks.census import census
+    from nasengine.census import census_of
 
-    names = getattr(getattr(search.task, "data", None), "classes", ())
-    return census(search.splits, names, values=search.task.targets == "values")
+    return census_of(search.task, search.splits)
 
 
 def _held(found: Mapping[str, Any]) -> str:
@@ -188,7 +193,7 @@ def _held(found: Mapping[str, Any]) -> str:
         least, mean, most = (f"{of[name]:.4g}" for name in ("least", "mean", "largest"))
         return f"values, {sides} a sample: {least} to {most}, mean {mean}"
     return "; ".join(
-        f"{name} in {held['samples']}, {held['share']:.1%} of all"
+        f"{name} in {held['samples']}, {format_share(held['share'])} of all"
         for name, held in found["classes"].items()
     )
 
@@ -316,7 +321,8 @@ def show_check(console: Console, facts: Mapping[str, Any], notes: Sequence[str])
         )
     lines += facts.get("files", [])
     for split, found in facts.get("data", {}).items():
-        lines.append(f"{split}: {found['samples']} samples ({_held(found)})")
+        count = found["samples"]
+        lines.append(f"{split}: {count} sample{'s' * (count != 1)} ({_held(found)})")
     if drawn := facts.get("picture"):
         lines.append(f"{drawn['samples']} training samples are drawn in {drawn['path']}")
     for line in lines:

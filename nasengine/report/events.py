@@ -68,6 +68,40 @@ class Step:
 
 
 @dataclass(frozen=True)
+class ClassFacts:
+    """How many samples of a split hold a class, and its share of all targets."""
+
+    samples: int
+    share: Logged
+
+
+@dataclass(frozen=True)
+class ValueFacts:
+    """What targets that are no classes range over."""
+
+    least: Logged
+    mean: Logged
+    largest: Logged
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """What one split holds."""
+
+    samples: int
+    classes: dict[str, ClassFacts] = field(default_factory=dict)
+    values: ValueFacts | None = None
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the data hold, by split, and what was read."""
+
+    splits: dict[str, SplitFacts]
+    facts: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Text:
     """A note or a warning."""
 
@@ -80,12 +114,13 @@ class Log:
 
     Parameters
     ----------
-    iterations, choices, derived, steps, notes, warnings
+    data, iterations, choices, derived, steps, notes, warnings
         The lines of each kind.
     unread
         How many lines are not as they were written: a crash may cut one off.
     """
 
+    data: list[Data] = field(default_factory=list)
     iterations: list[Iteration] = field(default_factory=list)
     choices: list[Choices] = field(default_factory=list)
     derived: list[Derivation] = field(default_factory=list)
@@ -101,6 +136,7 @@ class _Line:
 
 
 _KINDS = {
+    "data": ("data", Data),
     "darts": ("iterations", Iteration),
     "darts_choices": ("choices", Choices),
     "darts_derived": ("derived", Derivation),

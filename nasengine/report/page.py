@@ -6,7 +6,7 @@ from importlib.resources import files
 
 from nasengine import __version__
 
-from . import costs, gradient, outcome, setting, training, trials
+from . import costs, data, gradient, outcome, setting, training, trials
 from .html import Html, tag
 from .record import Record
 
@@ -20,6 +20,7 @@ def page(record: Record) -> Html:
         outcome.headline(record),
         outcome.comparison(record),
         outcome.predictions(record),
+        data.data(record),
         outcome.architecture(record),
         gradient.notes(record),
         gradient.gradient_search(record),

@@ -50,6 +50,8 @@ class Standing:
         Whether the metric is without chance.
     noise
         What the interval is over: ``seeds`` or ``samples``; empty where there is none.
+    count
+        How many of them there are; 0 where that is not known.
     interval
         Of the difference, the widening for the choice included.
     ratios
@@ -68,6 +70,7 @@ class Standing:
     noise: str = ""
     interval: tuple[float, float] | None = None
     ratios: Mapping[str, float] = field(default_factory=dict)
+    count: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON's values."""
@@ -93,10 +96,11 @@ class Standing:
         bounds = f"95% interval of the difference: {low:+.3g} to {high:+.3g}"
         if self.chosen_among > 1:
             bounds += f", widened for the choice among {self.chosen_among} trials"
+        over = f"{self.count} {self.noise}" if self.count else self.noise
         if self.word == "level":
-            return f", within the noise between {self.noise} ({bounds})"
+            return f", within the noise between {over} ({bounds})"
         once = ", one training each" if self.noise == "samples" else ""
-        return f" ({bounds}, over {self.noise}{once})"
+        return f" ({bounds}, over {over}{once})"
 
     def _unproven(self) -> str:
         if self.chosen_among > 1 and self.word == "ahead":
@@ -124,6 +128,12 @@ def leading(
     return [name for name in dict.fromkeys([*first, *own]) if name in known]
 
 
+_Interval = tuple[str, int, tuple[float, float] | None]
+"""What an interval is over, how many of them there are, and the interval."""
+
+_UNKNOWN: _Interval = ("", 0, None)
+
+
 @dataclass(frozen=True)
 class Judged:
     """By what two networks are judged; the fields are those of `Standing`."""
@@ -144,7 +154,7 @@ class Judged:
     ) -> Standing:
         """Judge a winner against a reference; ``sign`` is 1 where more is better, else -1."""
         difference = mine.value - other.value
-        noise, interval = ("", None) if self.exact else self._interval(mine, other)
+        noise, count, interval = _UNKNOWN if self.exact else self._interval(mine, other)
         word = _word(sign * difference)
         if not self.exact and difference and interval is None:
             word = "ahead" if word == "better" else "behind"
@@ -163,11 +173,10 @@ class Judged:
             noise,
             interval,
             ratios,
+            count,
         )
 
-    def _interval(
-        self, mine: Measurement, other: Measurement
-    ) -> tuple[str, tuple[float, float] | None]:
+    def _interval(self, mine: Measurement, other: Measurement) -> _Interval:
         """Return the interval of the difference over seeds, else over the samples.
 
         The winner is the luckiest of many: its interval holds with them all (Bonferroni).
@@ -176,20 +185,22 @@ class Judged:
         seeds = [m.details.get("values", ()) for m in (mine, other)]
         if min(map(len, seeds)) > 1:
             # Equal seeds do not make two architectures' trainings alike: they are no pairs.
-            return _known("seeds", t_interval(*seeds, paired=False, confidence=confidence))
+            bounds = t_interval(*seeds, paired=False, confidence=confidence)
+            return _known("seeds", min(map(len, seeds)), bounds)
         samples = [m.details.get("per_sample", ()) for m in (mine, other)]
         if len(samples[0]) != len(samples[1]):
-            return "", None
+            return _UNKNOWN
         pairs = [pair for pair in zip(*samples, strict=True) if None not in pair]
         if not pairs:
-            return "", None
+            return _UNKNOWN
         first, second = zip(*pairs, strict=True)
-        return _known("samples", t_interval(first, second, paired=True, confidence=confidence))
+        bounds = t_interval(first, second, paired=True, confidence=confidence)
+        return _known("samples", len(pairs), bounds)
 
 
-def _known(noise: str, bounds: tuple[float, float]) -> tuple[str, tuple[float, float] | None]:
+def _known(noise: str, count: int, bounds: tuple[float, float]) -> _Interval:
     """Return an interval with what it is over; nothing where the values have no spread."""
-    return ("", None) if math.isnan(bounds[0]) else (noise, bounds)
+    return _UNKNOWN if math.isnan(bounds[0]) else (noise, count, bounds)
 
 
 def _within(interval: tuple[float, float], difference: float) -> bool:

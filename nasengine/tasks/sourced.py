@@ -62,16 +62,16 @@ class SourcedTask(Task):
         return Usage(self.data.inputs, self.data.classes, decision)
 
     def load(self, seed: int) -> Splits:
-        """Return the data source's samples, with a doubt for classes that a split lacks.
+        """Return the data source's samples, with a doubt for classes that a split hardly holds.
 
         Raises
         ------
         DataError
             If they cannot be used.
         """
-        from .census import absent
+        from nasengine.census import lacking
 
         splits = self.data.load(seed)
         if self.targets not in ("masks", "labels"):
             return splits
-        return replace(splits, doubts=(*splits.doubts, *absent(splits, self.data.classes)))
+        return replace(splits, doubts=(*splits.doubts, *lacking(splits, self.data.classes)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nasengine.task import IGNORED, Samples, Splits
+from nasengine.task import IGNORED, Samples, Splits, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +49,11 @@ def census(
     }
 
 
+def census_of(task: Task, splits: Splits) -> dict[str, dict[str, Any]]:
+    """Count a task's samples, by the names that the task has for its classes."""
+    return census(splits, task.usage.classes, values=task.targets == "values")
+
+
 def _range(samples: Samples) -> dict[str, Any]:
     held = samples.targets.double()
     return {
@@ -77,27 +82,35 @@ _FOR = {
     "validation": "no network is chosen by how well it finds it",
     "test": "no network is judged by how well it finds it",
 }
+_RESTS = {
+    "validation": "a network is chosen by so little",
+    "test": "networks are judged by so little",
+}
+_FEW = 3
+"""Samples with a class, below which how well it is found says next to nothing."""
 
 
-def absent(splits: Splits, classes: Sequence[str]) -> list[str]:
-    """Say of each split which classes none of its samples holds, and what follows.
+def lacking(splits: Splits, classes: Sequence[str]) -> list[str]:
+    """Say which classes the samples of a split lack, or hold next to none of, and what follows.
 
     Examples
     --------
     >>> import torch
     >>> samples = Samples(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64), ("a",))
-    >>> absent(Splits(samples, samples), ("background", "crack"))[0]
+    >>> lacking(Splits(samples, samples), ("background", "crack"))[0]
     'no train sample holds the class crack: nothing can learn what it looks like'
     """
-    import torch
-
     found = []
-    for split, samples in splits.parts.items():
-        held = set(torch.unique(samples.targets).tolist())
-        missing = [name for index, name in enumerate(classes) if index not in held]
+    for split, counted in census(splits, classes).items():
+        held = {name: counted["classes"][name]["samples"] for name in classes}
+        missing = [name for name, count in held.items() if not count]
         if missing:
             called = "the class" if len(missing) == 1 else "any of the classes"
             found.append(f"no {split} sample holds {called} {', '.join(missing)}: {_FOR[split]}")
+        of = counted["samples"]
+        few = [f"{name} ({count} of {of})" for name, count in held.items() if 0 < count < _FEW]
+        if few and split in _RESTS:
+            found.append(f"few {split} samples hold {', '.join(few)}: {_RESTS[split]}")
     return found
 
 
