@@ -38,6 +38,13 @@ class Builder:
             self._problems.append(error)
             return None
 
+    def estimators(self, given: Mapping[str, Table], where: str) -> dict[str, Estimator]:
+        """Build estimators, each of the name that is its key where the spec says no other."""
+        return {
+            key: self(Estimator, {"name": key, **settings}, f"{where}.{key}")
+            for key, settings in given.items()
+        }
+
     def refuse(self, error: SpecError, tables: Mapping[str, Any]) -> NoReturn:
         """Raise what is wrong with the spec's own keys, and with its plugins' as far as named."""
         self._problems.append(error)

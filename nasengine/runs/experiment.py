@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -33,8 +33,6 @@ from nasengine.search import Budget, Search
 from nasengine.space import SearchSpace
 from nasengine.strategy import Strategy
 from nasengine.task import Task
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -105,28 +103,13 @@ class Experiment:
         space = made(SearchSpace, spec.space, "space")
         task = made(Task, spec.task, "task")
         strategy = made(Strategy, spec.strategy, "strategy")
-        estimators = {
-            key: made(Estimator, {"name": key, **settings}, f"estimators.{key}")
-            for key, settings in spec.estimators.items()
-        }
-        final = {
-            key: made(Estimator, {"name": key, **settings}, f"final.estimators.{key}")
-            for key, settings in spec.final.estimators.items()
-        }
+        estimators = made.estimators(spec.estimators, "estimators")
+        final = made.estimators(spec.final.estimators, "final.estimators")
         made.raise_if_any()
         both = set(estimators) & set(final)
         if both:
             raise SpecError(f"final.estimators: {', '.join(sorted(both))} stands in estimators too")
-        return cls(
-            spec,
-            folder,
-            _sure(space),
-            _sure(task),
-            _sure(strategy),
-            {key: _sure(e) for key, e in estimators.items()},
-            {key: _sure(e) for key, e in final.items()},
-            tuple(notes),
-        )
+        return cls(spec, folder, space, task, strategy, estimators, final, tuple(notes))
 
     @property
     def all_estimators(self) -> dict[str, Estimator]:
@@ -135,10 +118,6 @@ class Experiment:
 
     def resolved(self) -> Table:
         """Return the spec's tables with every default filled in and paths made absolute."""
-
-        def table(name: str, plugin: Plugin) -> Table:
-            return {"name": self._located(name), **_plain(plugin)}
-
         spec = self.spec
         tables: Table = {
             "name": spec.name,
@@ -147,13 +126,10 @@ class Experiment:
             "threads": spec.threads,
             "references": list(self.references),
             "start": [dict(architecture) for architecture in self.start] or None,
-            "space": table(spec.space["name"], self.space),
-            "task": table(spec.task["name"], self.task),
-            "strategy": table(spec.strategy["name"], self.strategy),
-            "estimators": {
-                key: table(spec.estimators[key].get("name", key), estimator)
-                for key, estimator in self.estimators.items()
-            },
+            "space": self._table(spec.space["name"], self.space),
+            "task": self._table(spec.task["name"], self.task),
+            "strategy": self._table(spec.strategy["name"], self.strategy),
+            "estimators": self._tables(spec.estimators, self.estimators),
             "objectives": {
                 metric: goal if isinstance(goal, str) else goal.model_dump(exclude_none=True)
                 for metric, goal in spec.objectives.items()
@@ -165,13 +141,14 @@ class Experiment:
             name = str(spec.task["data"].get("name"))
             tables["task"]["data"] = {"name": self._located(name), **tables["task"]["data"]}
         if self.final:
-            tables["final"] = {
-                "estimators": {
-                    key: table(spec.final.estimators[key].get("name", key), estimator)
-                    for key, estimator in self.final.items()
-                }
-            }
+            tables["final"] = {"estimators": self._tables(spec.final.estimators, self.final)}
         return {key: value for key, value in tables.items() if value is not None}
+
+    def _tables(self, given: Mapping[str, Table], built: Mapping[str, Estimator]) -> Table:
+        return {key: self._table(given[key].get("name", key), e) for key, e in built.items()}
+
+    def _table(self, name: str, plugin: Plugin) -> Table:
+        return {"name": self._located(name), **_plain(plugin)}
 
     def _located(self, name: str) -> str:
         return str(PluginName.parse(name).located(self.folder))
@@ -354,11 +331,6 @@ class Experiment:
         if self.searches and 0 < len(search.start) == search.budget.trials:
             notes.append("start: it is all of budget.trials, and the strategy proposes nothing")
         return [*notes, *devices.unlike(self.worker_devices())]
-
-
-def _sure(value: T | None) -> T:
-    assert value is not None  # `Builder.raise_if_any` came before.
-    return value
 
 
 def _problems(where: str, part: Strategy | Estimator, search: Search) -> list[str]:
