@@ -73,4 +73,4 @@ def written(search: Search, limit: Objective) -> Callable[[float], str]:
 def _unit_of(search: Search, metric: str) -> str:
     metrics = search.estimators[estimator_of(metric)].metrics(search)
     name = own_name(metric, metrics[0].name)
-    return next((m.unit for m in metrics if m.name == name), metrics[0].unit)
+    return next(m.unit for m in metrics if m.name == name)

@@ -20,7 +20,12 @@ from nasengine.studies.ablation import Ablation, without_strategy
 from nasengine.studies.cell_folder import held, is_complete
 from nasengine.studies.cell_spec import references_of_limits
 from nasengine.studies.grid import Cell
-from nasengine.studies.summary import Summary, summarise, summarise_references
+from nasengine.studies.summary import (
+    Summary,
+    summarise,
+    summarise_failed,
+    summarise_references,
+)
 from nasengine.trial import Status, Trial
 
 
@@ -143,23 +148,22 @@ class _Running:
         self, cell: Cell, experiment: Experiment, measured: Sequence[_Measured]
     ) -> tuple[Summary, bool]:
         """Return what a cell found, and whether it was run for it."""
-        path, ran = self.ablation.folder(cell), True
+        path = self.ablation.folder(cell)
         reporter = self.reporter_for(path)
-        try:
-            with held(path, experiment) as folder:
-                ran = not is_complete(folder, experiment)
-                if ran:
-                    folder.write_spec(experiment)  # With the budget that it has from now on.
-                    for note in experiment.notes:
-                        reporter.note(note)
-                    _share_references(cell, experiment, folder, measured)
-                    run(experiment, folder, reporter, self.stop)
-        # A spec is refused here by what had to be measured for it: a reference, for its limits.
-        except (SearchFailed, EstimationFailed, SpecError) as error:
-            reporter.warn(f"{cell.name} failed: {error}")
-            problem = " ".join(str(error).split())
-            return Summary(path, cell.setting, cell.seed, {}, problem=problem), ran
-        return summarise(path, cell.setting), ran
+        with held(path, experiment) as folder:
+            if is_complete(folder, experiment):
+                return summarise(path, cell.setting), False
+            folder.write_spec(experiment)  # With the budget that it has from now on.
+            for note in experiment.notes:
+                reporter.note(note)
+            _share_references(cell, experiment, folder, measured)
+            try:
+                run(experiment, folder, reporter, self.stop)
+            # A spec is refused here by what had to be measured for it: a reference, for its limits.
+            except (SearchFailed, EstimationFailed, SpecError) as error:
+                reporter.warn(f"{cell.name} failed: {error}")
+                return summarise_failed(path, cell.setting, str(error)), True
+        return summarise(path, cell.setting), True
 
 
 def _share_references(

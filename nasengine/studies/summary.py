@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nasengine.errors import RunFolderError, SpecError
+from nasengine.history import History
 from nasengine.runs.run_files import read_environment, read_identity, read_result, read_spec
 from nasengine.runs.spec import read_toml
 from nasengine.runs.storage import Storage
@@ -88,7 +90,12 @@ def summarise(folder: Path, setting: Mapping[str, str]) -> Summary:
         If it holds no finished run.
     """
     spec = read_spec(folder)
-    ended = _ended(folder)
+    with _history(folder) as storage:
+        history = storage.history()
+        if not len(history) and storage.references():
+            raise RunFolderError(f"{folder}: holds reference networks alone, and no trial")
+        if not storage.fact("finished", bool, False):
+            raise RunFolderError(f"{folder}: not finished; nasengine resume {folder}")
     found = read_result(folder)
     front = found.front if len(found.goals) > 1 else ()
     return Summary(
@@ -102,25 +109,46 @@ def summarise(folder: Path, setting: Mapping[str, str]) -> Summary:
         found.seconds,
         found.tests,
         frozenset(found.counted),
-        ended,
+        _ended(history),
         spec.get("budget", {}),
         _machine(folder),
         front=[{name: m.value for name, m in one.measurements.items()} for one in front],
     )
 
 
-def _ended(folder: Path) -> Mapping[str, int]:
-    """Return how the trials of a finished run ended; refuse one that is not finished."""
-    storage = Storage(folder / "history.sqlite", read_only=True)
-    try:
-        history = storage.history()
-        if not len(history) and storage.references():
-            raise RunFolderError(f"{folder}: holds reference networks alone, and no trial")
-        if not storage.fact("finished", bool, False):
-            raise RunFolderError(f"{folder}: not finished; nasengine resume {folder}")
-        return Counter(trial.status.value for trial in history)
-    finally:
-        storage.close()
+def summarise_failed(folder: Path, setting: Mapping[str, str], problem: str) -> Summary:
+    """Read a run that ended without a network: what it was allowed, and spent.
+
+    Parameters
+    ----------
+    folder, setting
+        As of `summarise`.
+    problem
+        Why it has none.
+    """
+    spec = read_spec(folder)
+    with _history(folder) as storage:
+        history, seconds = storage.history(), storage.seconds
+    return Summary(
+        folder,
+        setting,
+        spec.get("seed", 0),
+        {},
+        trials=len(history),
+        seconds=seconds,
+        ended=_ended(history),
+        budget=spec.get("budget", {}),
+        machine=_machine(folder),
+        problem=" ".join(problem.split()),
+    )
+
+
+def _history(folder: Path) -> AbstractContextManager[Storage]:
+    return closing(Storage(folder / "history.sqlite", read_only=True))
+
+
+def _ended(history: History) -> Mapping[str, int]:
+    return Counter(trial.status.value for trial in history)
 
 
 def _machine(folder: Path) -> str:
