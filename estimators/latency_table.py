@@ -7,9 +7,8 @@ al. 2019, section 3.2) and FBNet (Wu et al. 2019, section 3.2), the sum predicts
 
 from __future__ import annotations
 
-import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from nasengine.architecture import Architecture, check_architecture
 from nasengine.errors import DataError, EstimationFailed, SpecError, did_you_mean
 from nasengine.estimator import CostTable
-from nasengine.files import make_folder, write_json
+from nasengine.files import make_folder, parse_json, write_json
 
 if TYPE_CHECKING:
     from nasengine.graph import Node
@@ -30,15 +29,6 @@ if TYPE_CHECKING:
 FORMAT = "nasengine latency table 1"
 PROBES = 5
 _SAVE_EVERY = 5
-_DAMAGE = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-)
-"""What content of another structure raises while it is read."""
 
 Cell = tuple[str, str]
 """A slot and what stands in it."""
@@ -254,43 +244,46 @@ def read_latency_table(path: Path) -> LatencyTable:
         If it is not there, or is none, naming the file and what is wrong.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise DataError(f"{path}: cannot be read: {reason}") from error
-    try:
-        content = json.loads(text)
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise DataError(f"{path}: is no {FORMAT!r}")
-        return _parsed(content)
-    except _DAMAGE as error:
-        raise DataError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
+        return _parsed(path.read_bytes(), path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is damaged: {error}") from error
 
 
-def _parsed(content: Mapping[str, Any]) -> LatencyTable:
-    if set(content["readings"]) != set(content["decisions"]):
+@dataclass(frozen=True)
+class _Format:
+    format: str
+
+
+@dataclass(frozen=True)
+class _Probe:
+    architecture: dict[str, str]
+    readings: list[float]
+
+
+@dataclass(frozen=True)
+class _Readings(_Format):
+    """What of a table's file is read again; its costs follow from that."""
+
+    decisions: dict[str, str]
+    readings: dict[str, dict[str, list[float]]]
+    probes: list[_Probe]
+
+
+def _parsed(content: bytes, path: Path) -> LatencyTable:
+    if parse_json(content, _Format).format != FORMAT:
+        raise DataError(f"{path}: is no {FORMAT!r}")
+    found = parse_json(content, _Readings)
+    if found.readings.keys() != found.decisions.keys():
         raise ValueError("readings and decisions name different slots")
     parts = ("format", "unit", "fixed", "costs", "decisions", "readings", "probes")
     return LatencyTable(
-        facts={name: value for name, value in content.items() if name not in parts},
-        cells={
-            (slot, name): _numbers(readings)
-            for slot, row in content["readings"].items()
-            for name, readings in row.items()
-        },
-        probes=[
-            (Architecture(probe["architecture"]), _numbers(probe["readings"]))
-            for probe in content["probes"]
-        ],
-        decisions={str(slot): str(name) for slot, name in content["decisions"].items()},
+        facts={k: v for k, v in parse_json(content, dict[str, Any]).items() if k not in parts},
+        cells={(slot, name): r for slot, row in found.readings.items() for name, r in row.items()},
+        probes=[(Architecture(probe.architecture), probe.readings) for probe in found.probes],
+        decisions=found.decisions,
     )
-
-
-def _numbers(values: Sequence[Any]) -> list[float]:
-    numbers = [float(value) for value in values]
-    if not all(abs(number) < 1e12 for number in numbers):
-        raise ValueError("a reading is not finite")
-    return numbers
 
 
 def check_latency_table(table: LatencyTable, search: Search, where: str) -> CostTable:

@@ -593,9 +593,17 @@ def _without(content, slot, name):
     ("damage", "error", "message"),
     [
         (lambda c: c.update(format="other"), DataError, "is no 'nasengine latency table 1'"),
-        (lambda c: c.pop("probes"), DataError, "damaged: KeyError: 'probes'"),
-        (lambda c: c["readings"]["first"].update(conv=["x"]), DataError, "damaged"),
-        (lambda c: c["readings"]["first"].update(conv=[1e400]), DataError, "not finite"),
+        (lambda c: c.pop("probes"), DataError, "damaged: probes: Field required"),
+        (
+            lambda c: c["readings"]["first"].update(conv=["x"]),
+            DataError,
+            "damaged: readings.first.conv.0: ",
+        ),
+        (
+            lambda c: c["readings"]["first"].update(conv=[1e400]),
+            DataError,
+            "a finite number, got inf",
+        ),
         (lambda c: c["readings"].pop("first"), DataError, "different slots"),
         (lambda c: _without(c, "first", "conv"), SpecError, "slot 'first' lacks 'conv'"),
         (lambda c: c["space"].update(width=9), SpecError, "for width = 9, the space has 4"),
