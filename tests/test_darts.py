@@ -14,7 +14,7 @@ from nasengine.space import SearchSpace
 from nasengine.strategies.alphas import derive
 from nasengine.strategies.architecture_loss import ArchitectureLoss
 from nasengine.strategies.darts import Darts
-from nasengine.strategies.draws import shares
+from nasengine.strategies.draws import make_draws, shares
 from nasengine.strategies.gradient_search import GradientSearch
 from nasengine.strategies.search_steps import SearchSteps
 from nasengine.supernet import Mixture
@@ -179,6 +179,39 @@ def test_weights_and_alphas_are_trained_on_their_own_shares():
     same = shares(10, strategy(alpha_share=0), 0)
     assert torch.equal(*same)
     assert sorted(same[0].tolist()) == list(range(10))
+
+
+class Marked(TinySegmentation):
+    """Every sample is its number; augmentation adds less than 1 to it."""
+
+    def _make(self, seed, split, count):
+        numbers = torch.arange(float(count))[:, None, None, None].expand(-1, *self.input_shape)
+        targets = torch.zeros(count, self.size, self.size, dtype=torch.int64)
+        return Samples(numbers.clone(), targets, tuple(f"{split}-{i}" for i in range(count)))
+
+    def augment(self, inputs, targets, generator):
+        return inputs + torch.rand(len(inputs), 1, 1, 1, generator=generator), targets
+
+
+def drawn(share):
+    """Return the numbers of what three iterations draw, and what augmentation added."""
+    found = torch.cat([share.draw(iteration)[0][:, 0, 0, 0] for iteration in range(3)])
+    return found.floor().long().tolist(), found.frac().tolist()
+
+
+def test_batches_are_of_each_share_and_augmented_by_iteration_and_step():
+    search = make_search(task=Marked(samples=24))
+    settings = strategy(batch=4, alpha_share=0.5)
+    of_weights, of_alphas = (drawn(share) for share in make_draws(settings, search))
+    parts = [part.tolist() for part in shares(24, settings, search.seed)]
+    assert [sorted(found[0]) for found in (of_weights, of_alphas)] == list(map(sorted, parts))
+    assert len({*of_weights[1], *of_alphas[1]}) == 24
+    assert [drawn(share) for share in make_draws(settings, search)] == [of_weights, of_alphas]
+    seeded = [drawn(share) for share in make_draws(settings, replace(search, seed=1))]
+    assert seeded[0][0] != of_weights[0] and seeded[0][1] != of_weights[1]
+    # On the same samples, weights and alphas are still trained in an order of their own.
+    both = [drawn(share)[0] for share in make_draws(strategy(batch=4, alpha_share=0), search)]
+    assert both[0] != both[1]
 
 
 def test_a_batch_beyond_the_data_is_refused():

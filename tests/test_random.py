@@ -50,6 +50,16 @@ def test_stratified_covers_the_whole_range_of_a_cost() -> None:
     assert min(thirds[third] for third in range(3)) >= 10
 
 
+def test_stratified_trials_go_to_every_stratum_in_turn() -> None:
+    search = with_estimators(cost=AdditiveEstimator())
+    found = costs(Random(stratify="cost", strata=8), search)
+    table = search.cost_table("cost")
+    low, high = (sum(end(row.values()) for row in table.costs.values()) for end in (min, max))
+    for start in range(0, 40, 8):
+        strata = [int((c - low) / (high - low + 1) * 8) for c in found[start : start + 8]]
+        assert len(set(strata)) >= 7, "the emptier ends give way to others"
+
+
 def strata_of(decisions: int, choices: int) -> Strata:
     """Return the strata of a space in which the n-th choice of every decision costs n."""
     names = tuple(map(str, range(choices)))
@@ -81,6 +91,13 @@ def test_strata_divide_what_the_choices_cost() -> None:
     assert {a["d"] for a in level.draws(0, 1, 20, rng)} == {"a", "b"}
     gap = Strata({"d": {"a": 0.0, "b": 9.0}}, {"d": ("a", "b")})
     assert [len(list(gap.draws(part, 3, 5, rng))) for part in range(3)] == [5, 0, 5]
+
+
+def test_strata_are_as_fine_as_a_thousandth_of_the_range() -> None:
+    rng, strata = random.Random(0), strata_of(2, 100)
+    for stratum in range(10):
+        totals = [sum(map(int, a.values())) for a in strata.draws(stratum, 10, 100, rng)]
+        assert 19.8 * stratum - 1 <= min(totals) and max(totals) <= 19.8 * (stratum + 1) + 1
 
 
 def test_no_space_is_too_large_for_strata() -> None:
