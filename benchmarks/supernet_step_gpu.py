@@ -54,7 +54,7 @@ def build(variant: str, search: Any, case: Case) -> Any:
     else:
         steps = make_steps(search, case.batch, kind, (left_out,))
     if left_out == "graphs":
-        steps._recorder = None
+        steps._recorder.stream = None
     elif left_out == "lanes":
         steps._recorder.lanes = ()
     return steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from nasengine.search import Search
 
     from .darts import Darts, Optimiser
-
-R = TypeVar("R")
 
 AlphaGradients = tuple[Tensor, Sequence[Tensor | None]]
 """A loss, and its gradient by the alphas of every decision that it depends on."""
@@ -127,15 +125,12 @@ class SearchSteps:
         self._weight_steps = StepsInBackward(self._weight_optimiser)
         self._alpha_optimiser = make_optimiser(list(self.alphas.values()), settings.alphas)
         # Sampled candidates run other kernels in every step; what is recomputed keeps generators.
-        self._recorder = (
-            Recorder([self.supernet, search.task], search.device, search.reporter.note)
-            if not settings.paths and settings.memory is None
-            else None
+        recorded = not settings.paths and settings.memory is None
+        self._recorder = Recorder(
+            [self.supernet, search.task],
+            search.device if recorded else "cpu",
+            search.reporter.note,
         )
-
-    def _run(self, step: Callable[[Batch, Given], R], batch: Batch, given: Given) -> R:
-        recorder = self._recorder
-        return step(batch, given) if recorder is None else recorder.run(step, batch, given)
 
     def temperature(self, iteration: int) -> float:
         """Return the temperature, which goes in a straight line to the final one."""
@@ -151,7 +146,8 @@ class SearchSteps:
         """Take one step of the weights on a batch; return the task's loss before it."""
         with torch_seed(self.search.seed, "darts", "weights", iteration):
             self._set_rate(iteration)
-            loss = self._run(self._weights_trained, batch, self._given(iteration, "weights"))
+            given = self._given(iteration, "weights")
+            loss = self._recorder.run(self._weights_trained, batch, given)
             return self._finite(float(loss), "the task's loss", iteration)
 
     def step_alphas(self, batch: Batch, training_batch: Batch, iteration: int) -> float:
@@ -170,7 +166,7 @@ class SearchSteps:
         with torch_seed(self.search.seed, "darts", "alphas", iteration):
             given = self._given(iteration, "alphas")
             if self.settings.order == 1:
-                loss, gradients = self._run(self._alphas_differentiated, batch, given)
+                loss, gradients = self._recorder.run(self._alphas_differentiated, batch, given)
             else:
                 self._set_rate(iteration)
                 loss, gradients = self._unrolled(batch, training_batch, given)

@@ -34,7 +34,7 @@ def ended(settings, space=None, replays=True):
     found = GradientSearch(Darts.model_validate(given), search)
     found._prepare()
     if not replays:
-        found.steps._recorder = None
+        found.steps._recorder.stream = None
     losses = []
     with reproducible("cuda"):
         while not found.ended:
