@@ -154,6 +154,16 @@ class Trial:
     seconds: float = 0.0
     reference: str = ""
 
+    @property
+    def label(self) -> str:
+        """``trial-7`` or ``reference-unet``: names its folder and seeds its randomness."""
+        return f"reference-{self.reference}" if self.reference else f"trial-{self.number}"
+
+    @property
+    def said(self) -> str:
+        """What people call it: ``trial 7``, ``reference unet``."""
+        return self.label.replace("-", " ", 1)
+
     def value(self, metric: str) -> float:
         """Return the value of a metric.
 

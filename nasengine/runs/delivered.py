@@ -26,8 +26,7 @@ FROM_WEIGHTS = ("weights.safetensors", "predictions.png", "model.py", "model.onn
 
 def weights_of(run: Path, trial: Trial) -> Path:
     """Return where the weights of a trial or a reference lie, if any estimator left some."""
-    label = f"reference-{trial.reference}" if trial.reference else f"trial-{trial.number}"
-    return run / "trials" / label / "weights.safetensors"
+    return run / "trials" / trial.label / "weights.safetensors"
 
 
 def deliver_network(

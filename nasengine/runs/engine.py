@@ -154,7 +154,7 @@ class Engine:
                 spent = before.seconds if before.status is Status.RUNNING else 0.0
                 trial = replace(trial, measurements=before.measurements, seconds=spent)
             keep = partial(self._keep_reference, trial)
-            job = _job(f"reference-{name}", trial, stop_early=False, final=True)
+            job = _job(trial, stop_early=False, final=True)
             done[name] = keep(self._measured(job, keep))
             self.search.reporter.trial(done[name])
         return {name: done[name] for name in names}
@@ -180,8 +180,7 @@ class Engine:
         And what was recorded of the others, and could not be measured of the winner.
         """
         known = {**winner.measurements, **self.storage.final(winner.number)}
-        label = f"trial-{winner.number}"
-        job = Job(label, winner.architecture, stop_early=False, final=True, known=known)
+        job = Job(winner.label, winner.architecture, stop_early=False, final=True, known=known)
 
         def keep(so_far: Measured) -> None:
             self.storage.set_final(winner.number, so_far.measurements)
@@ -245,13 +244,12 @@ class Engine:
         return Trial(len(self.history) + ahead, architecture, self.search.space.key(architecture))
 
     def _begin(self, trial: Trial) -> None:
-        label = f"trial-{trial.number}"
         twin = self._measured_before(trial)
-        left_behind = _left_behind(self.search.folder / "trials" / label)
+        left_behind = _left_behind(self.search.folder / "trials" / trial.label)
         attempts = self.storage.begin(trial, left_behind, self.seconds)
         self.history.record(trial)
-        self._under_way[label] = trial
-        job = _job(label, trial)
+        self._under_way[trial.label] = trial
+        job = _job(trial)
         if twin is not None:
             told = f"as trial {twin.number}"
             self._end(job, Measured(twin.status, twin.measurements, told, trial.seconds))
@@ -290,10 +288,10 @@ class Engine:
         self._shown.advance()
 
 
-def _job(label: str, trial: Trial, *, stop_early: bool = True, final: bool = False) -> Job:
+def _job(trial: Trial, *, stop_early: bool = True, final: bool = False) -> Job:
     """Return what is left to be measured of a trial."""
     return Job(
-        label, trial.architecture, stop_early, final, trial.measurements, spent=trial.seconds
+        trial.label, trial.architecture, stop_early, final, trial.measurements, trial.seconds
     )
 
 

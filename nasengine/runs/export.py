@@ -35,13 +35,8 @@ def chosen(run: RunFolder, number: int | None, reference: str | None) -> Trial:
     else:
         found = _trial(run, _delivered(run.path) if number is None else number)
     if not weights_of(run.path, found).is_file():
-        raise RunFolderError(f"{run.path}: {named(found)} has no weights: {_why(found)}")
+        raise RunFolderError(f"{run.path}: {found.said} has no weights: {_why(found)}")
     return found
-
-
-def named(trial: Trial) -> str:
-    """Return what a network of a run is called."""
-    return f"reference {trial.reference}" if trial.reference else f"trial {trial.number}"
 
 
 def _reference(run: RunFolder, name: str) -> Trial:
@@ -87,7 +82,7 @@ def make_place(run: RunFolder, trial: Trial, into: Path | None) -> Path:
     RunFolderError
         If it holds something already, or is no folder.
     """
-    place = into or run.path / "exported" / named(trial).replace(" ", "-")
+    place = into or run.path / "exported" / trial.label
     if place.exists() and not place.is_dir():
         raise RunFolderError(f"{place}: is a file; a folder is needed")
     if place.is_dir() and any(place.iterdir()):
@@ -116,13 +111,13 @@ def export_network(
         reporter=reporter,
     )
     # A trial's choices, or a reference's, which may be baselines.
-    where = f"{run.storage.path}: damaged: {named(trial)}"
+    where = f"{run.storage.path}: damaged: {trial.said}"
     architecture = check_architecture(trial.architecture, search.space.fillings, where=where)
     use = usage(search, architecture)
     problems = deliver_network(search, architecture, weights_of(run.path, trial), place, use)
     measured = measured_facts(trial, known_metrics(search))
-    write_json(place / "metrics.json", {"network": named(trial), "usage": use, **measured})
+    write_json(place / "metrics.json", {"network": trial.said, "usage": use, **measured})
     if trial.status is not Status.COMPLETE:
-        ended = f"{named(trial)} is {trial.status.value}: {trial.reason}"
+        ended = f"{trial.said} is {trial.status.value}: {trial.reason}"
         problems.append(f"{ended}; its weights are those of its last training until then")
     return problems

@@ -197,7 +197,7 @@ def _deliver_front(outcome: Outcome, folder: Path) -> None:
     if len(outcome.search.objectives.goals) < 2:
         return
     for trial in outcome.front:
-        place = make_folder(make_folder(folder) / f"trial-{trial.number}")
+        place = make_folder(make_folder(folder) / trial.label)
         write_architecture(place / "architecture.json", trial.architecture, outcome.search.space)
 
 
