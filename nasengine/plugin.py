@@ -335,13 +335,21 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> list[
                 f"plugin's settings are fields of its class, such as `width: int = 8`, and it "
                 f"needs no __init__"
             )
-        elif problem["type"] in ("tuple_type", "list_type"):
-            lines.append(f"{path}: a list is needed, in [ and ]; got {problem['input']!r:.200}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             got = _got(problem["input"], message if cause is not None and path == where else "")
-            lines.append(f"{path}: {message[:1].lower()}{message[1:]}{got}")
+            if problem["type"] in ("tuple_type", "list_type"):
+                message = "a list is needed, in [ and ]"
+            _add(lines, path, message[:1].lower() + message[1:], got)
     return lines
+
+
+def _add(lines: list[str], path: str, said: str, got: str) -> None:
+    """Add what is wrong with a value: once, also where it may be of one type or another."""
+    if got and lines and lines[-1].startswith(f"{path}: ") and lines[-1].endswith(got):
+        lines[-1] = f"{lines[-1].removesuffix(got)}, or {said}{got}"
+    else:
+        lines.append(f"{path}: {said}{got}")
 
 
 def _got(given: Any, of_table: str) -> str:

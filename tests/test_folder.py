@@ -188,6 +188,58 @@ def test_values_map_to_classes(root: Path) -> None:
     fails(folder(root, values={"0": "background", "255": "defect"}), "a.png: label 100")
 
 
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+
+
+def coloured(root: Path, how: str) -> None:
+    """Make masks that are black, with a red pixel and a white one."""
+    for path in (root / "masks").rglob("*.png"):
+        mask = Image.new("RGB", (12, 12))
+        mask.putpixel((1, 1), RED)
+        mask.putpixel((2, 2), WHITE)
+        mask.quantize(4).save(path) if how == "P" else mask.convert(how).save(path)
+
+
+@pytest.mark.parametrize("how", ["RGB", "P", "RGBA"])
+def test_masks_in_colour_are_read_by_the_colours_that_are_named(root: Path, how: str) -> None:
+    coloured(root, how)
+    values = {"#000000": "background", "#ff0000": "defect", "#FFFFFF": "defect"}
+    splits = folder(root, values=values).load(0)
+    assert "mask values: #000000, #ff0000, #ffffff" in splits.facts
+    held = {int(mask.sum()) for part in splits.parts.values() for mask in part.targets}
+    assert held == {2}
+
+    ignoring = folder(root, ignore=("#ffffff",)).load(0)
+    assert {int((mask == IGNORED).sum()) for mask in ignoring.train.targets} == {1}
+    assert {int((mask == 1).sum()) for mask in ignoring.train.targets} == {1}
+    del values["#FFFFFF"]
+    fails(folder(root, values=values), "label #ffffff is beyond the classes; allowed: #000000 (b")
+
+
+def test_masks_in_colour_are_refused_with_their_colours_where_none_is_named(root: Path) -> None:
+    coloured(root, "RGB")
+    fails(folder(root), "mode RGB: #000000, #ff0000, #ffffff)", "task.data.values may name col")
+    Image.new("RGB", (12, 12), RED).save(root / "masks" / "a.jpg")
+    (root / "masks" / "a.png").unlink()
+    values = {"#000000": "background", "#ff0000": "defect", "#ffffff": "defect"}
+    fails(folder(root, values=values), "saved lossily")
+    (root / "masks" / "a.jpg").unlink()
+    Image.fromarray(np.zeros((12, 12), np.uint16)).save(root / "masks" / "a.png")
+    fails(folder(root, values=values), "a.png: masks of mode", "hold no colours")
+
+
+def test_images_that_are_their_own_masks_are_refused_before_any_is_read(root: Path) -> None:
+    with pytest.raises(DataError, match=r"each image is its own mask; task.data.mask_suffix"):
+        Folder(images=root / "images", masks=root / "images").check()
+
+
+def test_a_division_that_leaves_a_split_short_is_refused_before_any_is_read(root: Path) -> None:
+    with pytest.raises(DataError, match=r"validation = 4, after test = 3, of 5 images in 5 groups"):
+        folder(root, validation=4, test=3).check()
+    with pytest.raises(DataError, match="leave none to train on"):
+        folder(root, validation=4, test=1).check()
+
+
 def test_ignored_values_are_no_class(root: Path) -> None:
     both = mask(255)
     both[8:10, :] = 128
@@ -386,6 +438,10 @@ def test_a_split_seed_keeps_the_split(root: Path) -> None:
         ({"names": ["background"]}, "names needs"),
         ({"values": {"255": "crak"}, "names": ["background", "crack"]}, "did you mean 'crack'?"),
         ({"values": {"x": "defect"}}, "'x' is not a mask's value"),
+        ({"values": {"#ff00": "defect"}}, "'#ff00' is not a mask's value"),
+        ({"values": {"0": "background"}, "ignore": ["#ffffff"]}, "or all are colours"),
+        ({"values": {"#ffffff": "defect"}, "ignore": ["#FFFFFF"]}, "is a class as well"),
+        ({"test": "20%"}, "data.test: input should be a valid integer, or input should be"),
         ({"validation": 1.5}, "data.validation"),
         ({"validation": -1}, "data.validation"),
         ({"validation": 0}, "data.validation: networks are chosen by the validation images"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,8 +43,8 @@ class Folder(DataSource):
     two are refused.
 
     Formats: PNG, JPEG, BMP, TIFF, WebP, GIF, PGM; grey (8 or 16 bit), RGB, palette, CMYK.
-    Masks: grey values or the indices of a palette. Those saved as JPEG are cut at half, so they
-    can only hold background and one class.
+    Masks: grey values or the indices of a palette; or colours, where `values` names colours.
+    Those saved as JPEG are cut at half, so they can only hold background and one class.
     """
 
     targets: ClassVar[Targets] = "masks"
@@ -63,13 +64,14 @@ class Folder(DataSource):
     names: tuple[str, ...] = ("background", "defect")
     """The classes in order of their index, background first."""
     values: Mapping[str, str] = Field(default_factory=dict)
-    """Mask value to class, as { "0" = "background", "255" = "crack" }.
+    """Mask value to class, as { "0" = "background", "255" = "crack" }; of masks in colour, also of
+    a palette, { "#000000" = "background", "#ff0000" = "crack" }.
 
     By default the value is the class's index; with one class beside the background, any value
     but 0 is that class."""
-    ignore: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    ignore: tuple[Annotated[int, Field(ge=0)] | str, ...] = ()
     """Mask values whose pixels count for nothing, in loss and metrics alike, as [255] for borders
-    that nobody could label."""
+    that nobody could label; of masks in colour ["#ffffff"]."""
     mask_suffix: str = ""
     """What a mask's name has after its image's name: "_mask" for 0001_mask.png."""
     missing_masks: Literal["refuse", "background"] = "refuse"
@@ -104,19 +106,35 @@ class Folder(DataSource):
             raise ValueError("size is from 8 to 4096 pixels")
         if len(self.names) < 2 or len(set(self.names)) < len(self.names):
             raise ValueError("names needs the background and at least one class, each once")
+        self._check_forms()
         for value, name in self.values.items():
-            if not (value.isascii() and value.isdigit()):
-                raise ValueError(f"values: {value!r} is not a mask's value (0, 1, ...)")
             if name not in self.names:
                 raise ValueError(
                     f"values.{value}: unknown class {name!r}; {did_you_mean(name, self.names)}"
                 )
         for ignored in self.ignore:
-            if str(ignored) in self.values or (ignored == 0 and not self.values):
+            known = {_number(value) for value in self.values} or {0}
+            if _number(ignored) in known:
                 raise ValueError(f"ignore: the mask value {ignored} is a class as well")
         if self.split_file is not None and self.by_folder:
             raise ValueError("split_file and by_folder both say how to divide; keep one")
         return self
+
+    def _check_forms(self) -> None:
+        """Hold mask values to numbers, or all of them to colours."""
+        for what, given in (("values", [*self.values]), ("ignore", [*self.ignore])):
+            for value in given:
+                if not (_NUMBER.fullmatch(str(value)) or _COLOUR.fullmatch(str(value))):
+                    raise ValueError(
+                        f"{what}: {value!r} is not a mask's value (0, 1, ... or #rrggbb)"
+                    )
+        if self._colours and not all(_is_colour(value) for value in [*self.values, *self.ignore]):
+            raise ValueError("values and ignore: either all are numbers or all are colours")
+
+    @property
+    def _colours(self) -> bool:
+        """Whether masks are read by their colours."""
+        return any(_is_colour(value) for value in [*self.values, *self.ignore])
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -140,7 +158,9 @@ class Folder(DataSource):
         DataError
             Naming the file or folder.
         """
-        self._stated(self._pairs())
+        pairs = self._pairs()
+        if self._stated(pairs) is None:
+            self._divided(pairs, [pair.name for pair in pairs], seed=0)
 
     def load(self, seed: int) -> Splits:
         """Read the images and divide them.
@@ -159,10 +179,13 @@ class Folder(DataSource):
         pairs = [pairs[index] for index in kept]
         loaded = read_pairs(
             pairs,
-            Reader(self._size, self.channels, self.max_pixels, self.mask_resize),
+            Reader(self._size, self.channels, self.max_pixels, self.mask_resize, self._colours),
             self._to_classes,
         )
-        splits = self._divided(loaded, seed) if stated is None else _gathered(pairs, stated)
+        if stated is None:
+            splits = self._divided(pairs, loaded.digests, seed)
+        else:
+            splits = _gathered(pairs, stated)
         groups = [pair.group for pair in pairs]
         check_disjoint(splits, [str(pair.image) for pair in pairs], groups, loaded.digests)
         found = loaded.splits(splits)
@@ -170,14 +193,16 @@ class Folder(DataSource):
 
     def _doubts(self, loaded: Loaded) -> list[str]:
         """Say what masks of one class beside the background, by no stated values, may not mean."""
+        from .images import colour_name
         from .paired import listed
 
         if self.values or len(self.names) > 2:
             return []
-        found, values = [], set(loaded.values) - set(self.ignore)
+        found, values = [], set(loaded.values) - set(map(_number, self.ignore))
+        written = listed(values, colour_name if self._colours else str)
         if len(values) > 2:
             found.append(
-                f"masks hold {listed(values)}, and every value but 0 counts as {self.names[1]!r}: "
+                f"masks hold {written}, and every value but 0 counts as {self.names[1]!r}: "
                 f"say what each is by task.data.values, what counts for nothing by "
                 f"task.data.ignore, or check that they are masks"
             )
@@ -192,6 +217,11 @@ class Folder(DataSource):
     def _pairs(self) -> list[Pair]:
         from .paired import Pair
 
+        if not self.mask_suffix and self.images.resolve() == self.masks.resolve():
+            raise DataError(
+                f"{self.masks}: the folder of the images and of the masks, so that each image is "
+                f"its own mask; task.data.mask_suffix tells them apart"
+            )
         images, masks = _files(self.images, "images"), _files(self.masks, "masks")
         of_masks = {name.removesuffix(self.mask_suffix): path for name, path in masks.items()}
         if self.mask_suffix and self.images.resolve() == self.masks.resolve():
@@ -249,8 +279,10 @@ class Folder(DataSource):
         _check_named(self.split_file, stated, images)
         return stated
 
-    def _divided(self, loaded: Loaded, seed: int) -> dict[str, list[int]]:
-        groups = joined([pair.group for pair in loaded.pairs], loaded.digests)
+    def _divided(
+        self, pairs: Sequence[Pair], digests: Sequence[str], seed: int
+    ) -> dict[str, list[int]]:
+        groups = joined([pair.group for pair in pairs], digests)
         seed = derive_seed(seed if self.split_seed is None else self.split_seed, "folder")
         try:
             return split_by_group(groups, self.validation, self.test, seed)
@@ -261,23 +293,42 @@ class Folder(DataSource):
         import numpy as np
 
         targets = np.zeros_like(values)
+        ignored = [_number(value) for value in self.ignore]
         if not self.values and len(self.names) == 2:
             targets[values != 0] = 1
-            targets[np.isin(values, self.ignore)] = IGNORED
+            targets[np.isin(values, ignored)] = IGNORED
             return targets
-        known = {int(value): self.names.index(name) for value, name in self.values.items()}
+        known = {_number(value): self.names.index(name) for value, name in self.values.items()}
         known = known or {index: index for index in range(len(self.names))}
-        known |= dict.fromkeys(self.ignore, IGNORED)
+        known |= dict.fromkeys(ignored, IGNORED)
         for value in np.unique(values).tolist():
             if value not in known:
-                called = {**dict(enumerate(self.names)), IGNORED: "ignored"}
-                allowed = ", ".join(f"{v} ({called[c]})" for v, c in sorted(known.items()))
-                raise DataError(
-                    f"{path}: label {value} is beyond the classes; allowed: {allowed}; "
-                    f"task.data.ignore takes values that are to count for nothing"
-                )
+                self._refuse(value, known, path)
             targets[values == value] = known[value]
         return targets
+
+    def _refuse(self, value: int, known: Mapping[int, int], path: Path) -> None:
+        from .images import colour_name
+
+        written = colour_name if self._colours else str
+        called = {**dict(enumerate(self.names)), IGNORED: "ignored"}
+        allowed = ", ".join(f"{written(v)} ({called[c]})" for v, c in sorted(known.items()))
+        raise DataError(
+            f"{path}: label {written(value)} is beyond the classes; allowed: {allowed}; "
+            f"task.data.ignore takes values that are to count for nothing"
+        )
+
+
+_NUMBER, _COLOUR = re.compile(r"[0-9]+"), re.compile(r"#[0-9a-fA-F]{6}")
+
+
+def _is_colour(value: int | str) -> bool:
+    return str(value).startswith("#")
+
+
+def _number(value: int | str) -> int:
+    """Return a mask's value, as a spec writes it, as the number that its pixels have."""
+    return int(str(value).removeprefix("#"), 16 if _is_colour(value) else 10)
 
 
 def _named_otherwise(image: str, masks: Mapping[str, Path]) -> str:

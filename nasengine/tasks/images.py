@@ -58,12 +58,15 @@ class Reader:
     mask_resize
         ``nearest``: a pixel has the class at its middle; ``cover``: the class beside the
         background (or `IGNORED`) that covers most of it, however little.
+    colours
+        Whether a mask's values are its colours, 0xRRGGBB.
     """
 
     size: tuple[int, int]
     channels: int
     max_pixels: int
     mask_resize: MaskResize = "nearest"
+    colours: bool = False
 
     def image(self, path: Path) -> tuple[NDArray[np.float32], tuple[int, int], str]:
         """Return the pixels (C, H, W) in 0 to 1, the size (H, W) in the file, and a digest.
@@ -99,7 +102,7 @@ class Reader:
         DataError
             Naming the file and what is wrong with it.
         """
-        return read_mask(path, self.max_pixels)
+        return read_mask(path, self.max_pixels, colours=self.colours)
 
     def resized(self, classes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return class indices (H, W) brought to the size."""
@@ -126,7 +129,7 @@ class Mask:
     Parameters
     ----------
     values
-        (H, W): grey levels or the indices of a palette.
+        (H, W): grey levels or the indices of a palette; or colours, 0xRRGGBB.
     blurred
         Whether it is saved lossily and was not black and white alone before it was cut at half.
     """
@@ -135,8 +138,8 @@ class Mask:
     blurred: bool
 
 
-def read_mask(path: Path, max_pixels: int) -> Mask:
-    """Return a mask as it is in its file.
+def read_mask(path: Path, max_pixels: int, *, colours: bool = False) -> Mask:
+    """Return a mask as it is in its file; by its colours, where they are asked for.
 
     Raises
     ------
@@ -144,6 +147,8 @@ def read_mask(path: Path, max_pixels: int) -> Mask:
         Naming the file and what is wrong with it.
     """
     with _opened(path, max_pixels) as image:
+        if colours:
+            return Mask(_colours(ImageOps.exif_transpose(image), path, image), blurred=False)
         values = _values(ImageOps.exif_transpose(image), path, lossy=_is_lossy(image))
         if not _is_lossy(image):
             return Mask(values, blurred=False)
@@ -290,8 +295,9 @@ def _values(image: Image.Image, path: Path, *, lossy: bool) -> NDArray[np.int32]
     if image.mode == "RGB":
         if not lossy and (values != values[..., :1]).any():
             raise DataError(
-                f"{path}: a mask in colour (mode {mode}); a mask's classes are grey values or "
-                f"the indices of a palette"
+                f"{path}: a mask in colour (mode {mode}: {_named(_packed(values))}); a mask's "
+                f"classes are grey values or the indices of a palette, and of a folder's masks "
+                f'task.data.values may name colours, as {{ "#ff0000" = "defect" }}'
             )
         values = values[..., 0]
     elif image.mode not in {"1", "L", "P", "I", *_SIXTEEN}:
@@ -300,3 +306,38 @@ def _values(image: Image.Image, path: Path, *, lossy: bool) -> NDArray[np.int32]
             f"palette"
         )
     return values.astype(np.int32)
+
+
+def _colours(image: Image.Image, path: Path, original: Image.Image) -> NDArray[np.int32]:
+    """Return a mask's colours, 0xRRGGBB: of a palette those it holds, of grey three equal bands."""
+    if _is_lossy(original):
+        raise DataError(f"{path}: colours of a mask that is saved lossily (JPEG); save it as PNG")
+    if image.mode in {"LA", "RGBA"}:
+        image = _without_alpha(image, path)
+    if image.mode not in {"1", "L", "P", "RGB"}:
+        raise DataError(
+            f"{path}: masks of mode {image.mode!r} hold no colours; allowed: RGB, palette, grey"
+        )
+    return _packed(np.asarray(image.convert("RGB")))
+
+
+def _packed(bands: NDArray[Any]) -> NDArray[np.int32]:
+    red, green, blue = (bands[..., band].astype(np.int32) for band in range(3))
+    return (red << 16) | (green << 8) | blue
+
+
+def _named(values: NDArray[np.int32]) -> str:
+    found = np.unique(values).tolist()
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    return ", ".join(map(colour_name, found[:5])) + more
+
+
+def colour_name(value: int) -> str:
+    """Return how a colour is written in a spec.
+
+    Examples
+    --------
+    >>> colour_name(0xFF8000)
+    '#ff8000'
+    """
+    return f"#{value:06x}"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nasengine.errors import DataError
 from nasengine.task import IGNORED, Samples, Splits
 
-from .images import Reader, read_each, sizes_text
+from .images import Reader, colour_name, read_each, sizes_text
 
 ToClasses = Callable[[NDArray[np.int64], Path], NDArray[np.int64]]
 """Turns a mask's values into class indices, or raises a DataError that names the file."""
@@ -97,7 +97,8 @@ class Loaded:
         found = f"images, width x height: {sizes_text(self.sizes, self.reader.size)}"
         if set(self.sizes) != {self.reader.size}:
             found += f", masks by mask_resize = {self.reader.mask_resize!r}"
-        return (found, f"mask values: {listed(self.values)}")
+        values = listed(self.values, colour_name if self.reader.colours else str)
+        return (found, f"mask values: {values}")
 
     def doubts(self) -> tuple[str, ...]:
         """Say what is doubtful about them."""
@@ -119,15 +120,15 @@ class Loaded:
         return tuple(found)
 
 
-def listed(values: Collection[int]) -> str:
-    """Return values as text, the first of them if they are many.
+def listed(values: Collection[int], name: Callable[[int], str] = str) -> str:
+    """Return values as text, by their names, the first of them if they are many.
 
     Examples
     --------
     >>> listed({255, 0}), listed(range(200))
     ('0, 255', '200 values: 0, 1, 2, 3, 4, 5, 6, 7, ..., 199')
     """
-    ordered = [str(value) for value in sorted(values)]
+    ordered = [name(value) for value in sorted(values)]
     if len(ordered) <= 10:
         return ", ".join(ordered) or "none"
     return f"{len(ordered)} values: {', '.join(ordered[:8])}, ..., {ordered[-1]}"

@@ -115,9 +115,10 @@ def split_by_group(
             splits[name] += members[order.pop()]
         needed = max(wanted, 1) if share or name == "validation" else 0
         if len(splits[name]) < needed:
+            after = f", after test = {test}," if test and name == "validation" else ""
             raise DataError(
-                f"{name} = {share} of {len(groups)} images in {len(members)} groups leaves the "
-                f"{name} split {'short' if splits[name] else 'empty'}"
+                f"{name} = {share}{after} of {len(groups)} images in {len(members)} groups leaves "
+                f"the {name} split {'short' if splits[name] else 'empty'}"
             )
     splits["train"] = [index for group in order for index in members[group]]
     if not splits["train"]:
