@@ -423,6 +423,9 @@ def test_a_screen_that_all_pass_is_none_so_that_an_ablation_can_compare_with_it(
 ) -> None:
     search = load(spec_with(quick={"among_best": "100%"}), tmp_path).search(tmp_path)
     assert [item.metric for item in search.objectives.items] == ["iou"]
+    table = {**tables(), "objectives": {"parameters": {"among_best": "100%"}, "firsts": "max"}}
+    outcome = session.run(table, runs=tmp_path)
+    assert (outcome.folder / "report.html").is_file()
 
 
 def test_the_estimate_knows_how_many_go_on(tmp_path: Path) -> None:

@@ -221,7 +221,9 @@ def read_record(folder: Path, *, finished: bool | None = None) -> Record:
 def _checked(record: Record) -> Record:
     """Refuse files that are sound each by itself, and do not belong together."""
     asked, given = {item.metric for item in record.resolved}, record.spec.get("objectives", {})
-    if record.resolved and asked != set(given):
+    # A screen of 100% asks for nothing, and is not among what was resolved.
+    needed = {metric for metric, wanted in given.items() if [*wanted] != ["among_best"]}
+    if record.resolved and not needed <= asked <= set(given):
         raise RunFolderError(
             f"{record.folder / 'objectives.json'}: damaged: of {', '.join(sorted(asked))!s:.80}, "
             f"not of the spec's objectives"
