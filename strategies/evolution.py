@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -23,14 +20,11 @@ from pydantic import Field
 from nasengine.architecture import Architecture
 from nasengine.history import History
 from nasengine.moves import cross_over, mutate
-from nasengine.objectives import Objectives
 from nasengine.strategy import Strategy
-from nasengine.trial import Trial
 from nasengine.unseen import TRIES, Unseen
 
 from .generations import survivors
 from .ignored import refuse_ignored, warn_if_all_random
-from .kept import Copyable, read
 
 if TYPE_CHECKING:
     from nasengine.search import Search
@@ -78,11 +72,11 @@ class Evolution(Strategy):
         self, history: History, search: Search, rng: random.Random
     ) -> Iterator[Architecture]:
         """Yield children as Real et al. make them: the oldest trials are out, however good."""
-        population = youngest(history, self.population, search)
+        population = history.measured[: -self.population - 1 : -1]
         while population:
             tournament = rng.choices(population, k=self.sample)
-            _, parent = min(tournament, key=_standing)
-            yield mutate(parent, search.space.decisions, rng)
+            parent = min(tournament, key=search.objectives.standing)
+            yield mutate(parent.architecture, search.space.decisions, rng)
 
     def _nsga2(
         self, history: History, search: Search, rng: random.Random
@@ -99,33 +93,3 @@ class Evolution(Strategy):
             if rng.random() < self.crossover:
                 child = cross_over(child, tournament(), rng)
             yield mutate(child, search.space.decisions, rng)
-
-
-Individual = tuple[tuple[float, ...], Architecture]
-"""An architecture after its standing (`Objectives.standing`): lower is fitter."""
-
-_standing = itemgetter(0)
-
-
-@dataclass
-class Youngest(Copyable):
-    """The last trials that were measured, the very last one first."""
-
-    count: int
-    objectives: Objectives
-    individuals: list[Individual] = field(default_factory=list)
-
-    def take(self, trial: Trial) -> None:
-        """Put a trial in, and the oldest out."""
-        self.individuals.insert(0, (self.objectives.standing(trial), trial.architecture))
-        del self.individuals[self.count :]
-
-    def copy(self) -> Youngest:
-        """Return one that goes on by itself."""
-        return replace(self, individuals=list(self.individuals))
-
-
-def youngest(history: History, count: int, search: Search) -> list[Individual]:
-    """Return the population of regularised evolution. Not to be changed."""
-    make = partial(Youngest, count, search.objectives)
-    return read(history, search, Youngest, make, count).individuals

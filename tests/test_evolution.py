@@ -10,7 +10,7 @@ from nasengine.objectives import Objectives
 from nasengine.search import Budget
 from nasengine.space import SearchSpace
 from nasengine.spaces.nas_bench_macro import NASBenchMacro
-from nasengine.strategies.evolution import Evolution, youngest
+from nasengine.strategies.evolution import Evolution
 from nasengine.strategies.generations import crowding, fittest, survivors
 from nasengine.strategies.random import Random
 from nasengine.testing.strategies import complete, made_up, play, search_for
@@ -53,14 +53,19 @@ def test_the_best_wins_tournaments_of_so_many_draws(space: SearchSpace) -> None:
         assert abs(wins / 160 - p) < 4 * (p * (1 - p) / 160) ** 0.5
 
 
-def test_the_oldest_are_no_parents_and_infeasible_ones_lose(space: SearchSpace) -> None:
+def test_what_breaks_a_limit_is_no_parent_and_what_still_runs_takes_no_place(
+    space: SearchSpace,
+) -> None:
     search = search_for(space)
-    history = play(Random(), search, 6)
-    last = [history[n].architecture for n in (5, 4, 3, 2)]
-    assert [architecture for _, architecture in youngest(history, 4, search)] == last
-    bad = {"size": Measurement(9.0)}
-    history.record(Trial(6, history[0].architecture, "k", Status.INFEASIBLE, bad, "size"))
-    assert min(history.measured, key=search.objectives.standing).status is Status.COMPLETE
+    history = play(Random(), search, 8)
+    broken = {"x": Measurement(9.0), "size": Measurement(9.0)}
+    history.record(replace(history[7], status=Status.INFEASIBLE, measurements=broken))
+    history.record(Trial(5, history[5].architecture, history[5].key))
+    best = max((history[number] for number in (2, 3, 4, 6)), key=lambda trial: trial.value("x"))
+    for seed in range(5):
+        seeded = replace(search, seed=seed)
+        (child,) = Evolution(population=5, sample=200).propose(history, 1, seeded)
+        assert differs(child, best.architecture) == 1
 
 
 def test_survivors_are_the_fold_of_generations(space: SearchSpace) -> None:
@@ -167,8 +172,6 @@ def test_what_ended_out_of_turn_is_read_for_one_proposal(space: SearchSpace) -> 
     measured = [trial for trial in history if trial.number != 2]
     for _ in range(2):
         assert survivors(history, 7, search) == fittest(measured, 7, search.objectives)
-        found = [architecture for _, architecture in youngest(history, 8, search)]
-        assert found == [trial.architecture for trial in measured[::-1]]
 
 
 @pytest.mark.parametrize("goals", [1, 2])
