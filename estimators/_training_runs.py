@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save
@@ -64,9 +64,8 @@ def train_once(settings: Trained, candidate: Candidate, search: Search, seed: in
     stopping = None
     primary = settings.primary(search)
     if settings.patience is not None:
-        sign = _sign(search, primary)
         stopping = EarlyStopping(
-            lambda network: sign * evaluate(network, validation, search)[primary],
+            lambda network: primary.sign * evaluate(network, validation, search)[primary.name],
             settings.validate_every,
             settings.patience,
         )
@@ -85,7 +84,7 @@ def train_once(settings: Trained, candidate: Candidate, search: Search, seed: in
     # With several seeds, those already trained must not be trained again after a resume.
     training.run(search, keep=settings.seeds > 1)
     held_out = {"": validation} if test is None else {"": validation, "test_": test}
-    values, per_sample = _measured(network, held_out, search, primary)
+    values, per_sample = _measured(network, held_out, search, primary.name)
     values["seconds"] = training.seconds
     return Run(values, per_sample, training.step, _weights(network))
 
@@ -218,11 +217,6 @@ def _text(size: Sequence[int]) -> str:
 
 def _scaled(side: int, scale: float) -> int:
     return max(1, round(side * scale))
-
-
-def _sign(search: Search, metric: str) -> Literal[1, -1]:
-    direction = next(m.direction for m in search.task.metrics if m.name == metric)
-    return 1 if direction == "max" else -1
 
 
 def _checkpoint(settings: Trained, candidate: Candidate, seed: int) -> Path:

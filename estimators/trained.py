@@ -63,9 +63,9 @@ class Trained(RecipeSettings, Estimator):
         found += [Metric(f"test_{m.name}", m.unit, m.direction, test_of=m.name) for m in found]
         return (*found, Metric("seconds", "s", "min"))
 
-    def primary(self, search: Search) -> str:
-        """Return the name of the primary metric."""
-        return search.task.metrics_from(self.metric)[0].name
+    def primary(self, search: Search) -> Metric:
+        """Return the primary metric."""
+        return search.task.metrics_from(self.metric)[0]
 
     def check(self, search: Search) -> None:
         """Refuse an unknown metric, an unused setting, a misfit fidelity.
@@ -112,9 +112,7 @@ class Trained(RecipeSettings, Estimator):
 
         search = candidate.search
         runs = [train_once(self, candidate, search, seed) for seed in range(self.seeds)]
-        direction = self.metrics(search)[0].direction
-        primary = self.primary(search)
-        sign = 1 if direction == "max" else -1
+        sign, primary = self.primary(search).sign, self.primary(search).name
         best = max(range(len(runs)), key=lambda index: (sign * runs[index].values[primary], -index))
         if self.width_fraction == 1:
             deliver(runs[best], candidate)

@@ -62,6 +62,11 @@ class Metric:
     direction: Direction
     test_of: str = ""
 
+    @property
+    def sign(self) -> Literal[1, -1]:
+        """1 where more is better, -1 where less is."""
+        return 1 if self.direction == "max" else -1
+
 
 @dataclass(frozen=True)
 class Measurement:

@@ -91,7 +91,7 @@ class Comparison:
         mine, other = (self.networks[n].get(judged.metric) for n in ("searched", reference))
         if mine is None or other is None:
             return Standing(reference, "not compared", judged.metric)
-        sign = 1 if self.metrics[self.goals[0]].direction == "max" else -1
+        sign = self.metrics[self.goals[0]].sign
         return judged.standing(reference, sign, mine, other, self._costs(reference))
 
     def _judged(self, reference: str) -> Judged:
