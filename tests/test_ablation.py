@@ -14,11 +14,12 @@ from test_spec import tables
 
 from nasengine.cli import main
 from nasengine.errors import SpecError, StorageError
+from nasengine.runs.experiment import Experiment
 from nasengine.runs.storage import Storage
 from nasengine.statistics import difference
 from nasengine.studies import ablation, ablation_run
 from nasengine.studies.ablation_run import _time_left
-from nasengine.studies.cell_spec import load_cell
+from nasengine.studies.cell_spec import load_cell, references_of_limits
 from nasengine.studies.grid import Cell, cells, parse_vary
 
 VARY = ["--vary", "strategy.name=local_search", "--vary", "seed=0..2"]
@@ -96,6 +97,8 @@ def test_an_ablations_folder_is_compared_as_all_its_cells(
     rows = list(csv.DictReader((spec.parent / "out" / "runs.csv").read_text().splitlines()))
     assert {row["strategy.name"] for row in rows} == {"local_search", "random"}
     assert len(rows) == 6
+    (parent / "ablation.json").write_text('{"cells": [{"folder": "../../../elsewhere"}]}')
+    assert ablation.runs_of(parent) == [parent / "elsewhere"], "never out of the ablation"
     (parent / "ablation.json").write_text('{"cells": [{"folder": 3}]}')
     assert main(["compare", str(parent)]) == 2
     assert "ablation.json: damaged: cells" in capsys.readouterr().err
@@ -167,6 +170,20 @@ def test_an_override_is_for_the_whole_strategies_that_have_it(spec: Path) -> Non
     assert random.notes == ("strategy is now 'random', which has no population: dropped",)
 
 
+@pytest.mark.parametrize(
+    ("given", "varied"),
+    [(["estimators.timed.name=flops"], {}), ([], {"estimators.timed.name": ["flops"]})],
+)
+def test_a_plugin_in_the_place_of_another_has_none_of_its_settings(
+    given: list[str], varied: dict[str, list[str]], spec: Path
+) -> None:
+    table = {**tables(), "references": []}
+    table["estimators"]["timed"] = {"name": "latency", "repeats": 3}
+    spec.write_text(tomli_w.dumps(table))
+    ((_, experiment),) = ablation.Ablation.load(spec, given, varied, spec.parent / "runs").searches
+    assert experiment.notes == ("estimators.timed is now 'flops', which has no repeats: dropped",)
+
+
 def test_each_row_is_held_against_random_search_under_its_own_setting(spec: Path) -> None:
     two = ["--vary", "space.width=4,8", "--vary", "strategy.name=local_search", "--quiet"]
     assert main(["ablate", str(spec), *two]) == 0
@@ -231,8 +248,11 @@ def test_references_are_measured_alike_whatever_the_search(spec: Path) -> None:
 def test_what_is_varied_is_not_overridden_as_well(
     spec: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["ablate", str(spec), *VARY, "--set", "seed=7"]) == 2
-    assert "--set 'seed=7': seed is varied" in capsys.readouterr().err
+    whole = 'strategy={name = "evolution"}'
+    for given, vary in (("seed=7", VARY), ("strategy.name=random", ["--vary", whole])):
+        assert main(["ablate", str(spec), *vary, "--set", given]) == 2
+        key = given.partition("=")[0]
+        assert f"--set {given!r}: {key} is varied" in capsys.readouterr().err
 
 
 def test_a_setting_of_one_strategy_is_varied_for_that_one_alone(spec: Path) -> None:
@@ -267,6 +287,15 @@ def test_a_part_of_a_setting_is_varied_for_the_strategies_that_have_the_setting(
         ("0.3", "darts", 0),
         ("0.3", "darts", 1),
     ]
+
+
+def test_rows_of_references_have_the_columns_of_the_others(spec: Path) -> None:
+    spec.write_text(tomli_w.dumps({**tables(), "strategy": {"name": "evolution"}}))
+    varied = {"strategy.population": [4], "space.width": [4, 8]}
+    grid = ablation.Ablation.load(spec, [], varied, spec.parent / "runs")
+    names = [row.name for row in grid.planned_rows if tuple(row.setting)[:2] == tuple(varied)]
+    assert names[-2:] == ["width=4, big (reference)", "width=8, big (reference)"]
+    assert len(names) == len(grid.planned_rows) == 6
 
 
 def test_a_setting_of_a_strategy_of_ones_own_is_found_beside_the_spec(tmp_path: Path) -> None:
@@ -396,7 +425,20 @@ def test_a_search_whose_limit_could_not_be_measured_is_told_beside_the_others(
     assert main(["ablate", str(spec), *vary]) == 0
     told = capsys.readouterr().out
     assert "fails=True, random, seed 0: not measured in full" in told
-    assert "relative to big, which could not be measured: q: the machine is busy" in told
+    problem = "relative to big, which could not be measured: q: the machine is busy"
+    assert f"{spec}: objectives.q: {problem}" in told
+
+
+def test_limits_on_what_is_counted_need_no_measured_reference(spec: Path) -> None:
+    def needed(**objectives: object) -> set[str]:
+        estimators = {"parameters": {}, "latency": {}}
+        table = {**tables(), "estimators": estimators, "objectives": objectives}
+        spec.write_text(tomli_w.dumps(table))
+        return references_of_limits(Experiment.load(spec))
+
+    counted = {"goal": "min", "at_most": "90% of big"}
+    assert needed(parameters=counted) == set()
+    assert needed(parameters=counted, latency={"at_least": "50% of big"}) == {"big"}
 
 
 def test_a_full_disk_ends_an_ablation(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
