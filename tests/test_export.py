@@ -122,6 +122,17 @@ class Tokens(nn.Module):
         return tokens.transpose(1, 2).unflatten(2, (x.shape[2], x.shape[3]))
 
 
+class Positions(nn.Module):
+    """Adds sines of the places, as many as there are."""
+
+    def __init__(self, persistent: bool = True) -> None:
+        super().__init__()
+        self.register_buffer("sines", torch.arange(64.0).sin(), persistent=persistent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 2 * self.sines[: x.shape[3]]
+
+
 def transformers() -> nn.Module:
     """Layers that do not keep what they are made of under its name."""
     without_bias: dict[str, Any] = {"activation": "gelu", "bias": False}
@@ -144,6 +155,7 @@ NETWORKS = {
     "custom": custom,
     "attention": Attention,
     "transformers": transformers,
+    "positions": Positions,
 }
 
 
@@ -234,9 +246,13 @@ def hooked() -> nn.Module:
             nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 3, 1))),
             "torch.fx cannot trace it: TraceError",
         ),
+        (
+            Positions(persistent=False),
+            "sines is a tensor that the weights do not hold; .*persistent",
+        ),
         (hooked(), "its layers cannot be made from what they tell: RuntimeError"),
     ],
-    ids=["branching", "foreign", "spare", "attention", "spectral", "hooked"],
+    ids=["branching", "foreign", "spare", "attention", "spectral", "kept", "hooked"],
 )
 def test_what_cannot_be_written_is_said(network: nn.Module, reason: str, tmp_path: Path) -> None:
     said = export_python(network, (3, 8, 8), tmp_path / "model.py", FACTS)

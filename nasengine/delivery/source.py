@@ -97,6 +97,9 @@ class Source:
 class _Tracer(fx.Tracer):
     """Traces into everything but layers of torch.nn and plain sequences of them."""
 
+    # What is computed from a buffer is written as code too, not as what came out.
+    proxy_buffer_attributes = True
+
     def is_leaf_module(self, module: nn.Module, _name: str) -> bool:
         return _is_layer(module)
 
@@ -142,7 +145,10 @@ def _assignment(target: str, value: str) -> str:
 def _tensor_source(network: nn.Module, target: str) -> str:
     value = network.state_dict().get(target)
     if value is None:
-        raise ExportFailed(f"{target} is a tensor that the weights do not hold")
+        raise ExportFailed(
+            f"{target} is a tensor that the weights do not hold; make it a parameter or a "
+            f"persistent buffer"
+        )
     made = f"torch.empty({tuple(value.shape)}, dtype={value.dtype})"
     kind = "buffer"
     if target in dict(network.named_parameters()):
