@@ -131,8 +131,8 @@ class Features:
         }
         alive, depth = self._trace(codes, len(architectures))
         chosen = np.column_stack(list(codes.values()))[:, self._decision_of] == self._number_of
-        slots = np.column_stack([np.sum(alive[name], axis=0) for name in self.decisions])
-        each = np.array([len(alive[name]) for name in self.decisions])
+        slots = np.column_stack([sum(parts) for parts in alive.values()])
+        each = np.array([len(parts) for parts in alive.values()])
         share = slots / each
         own = np.hstack([share[:, self._decision_of] * chosen, 1 - share])[:, self._order]
         totals = (slots[:, self._decision_of] * chosen) @ self._named

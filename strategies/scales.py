@@ -40,9 +40,9 @@ def losses_of(trials: Sequence[Trial], objectives: Objectives) -> Array:
     if table.shape[1] > 1 and len(kept):
         return table
     worst = kept.max(initial=0.0)
-    for row, trial in zip(table, trials, strict=True):
+    for index, trial in enumerate(trials):
         if trial.status is not complete:
-            row[:] = worst + 1 + min(objectives.standing(trial)[0], _FURTHEST)
+            table[index] = worst + 1 + min(objectives.standing(trial)[0], _FURTHEST)
     return table
 
 
