@@ -52,18 +52,16 @@ def check_together(search: Search, metrics: Mapping[str, Metric]) -> list[str]:
     SpecError
         Naming the limits, and what the nearest network has.
     """
-    # What a cut leaves without use is surely left out where networks are measured.
-    table = (lambda *_: None) if has_cuts(search) else table_value
     values = {
         limit.metric: value
         for limit in search.objectives.limits
-        if (value := table(search, limit.metric) or counted_value(search, limit.metric))
+        if (value := _value(search, limit.metric)) is not None
     }
     limits = [limit for limit in search.objectives.limits if limit.metric in values]
     if sum((o.at_most is not None) + (o.at_least is not None) for o in limits) < 2:
         return []
     looked = _Looked(search, limits, values)
-    nearest = looked.nearest()
+    nearest, proven = looked.nearest()
     if nearest is None or looked.violation(nearest) == 0:
         return []
 
@@ -76,7 +74,7 @@ def check_together(search: Search, metrics: Mapping[str, Metric]) -> list[str]:
         for metric, value in values.items()
         if (found := value(nearest)) is not None
     )
-    if looked.proven:
+    if proven:
         raise SpecError(
             f"objectives: no network meets these limits at once: {asked}; the nearest has {has}"
         )
@@ -86,7 +84,14 @@ def check_together(search: Search, metrics: Mapping[str, Metric]) -> list[str]:
     ]
 
 
-@dataclass
+def _value(search: Search, metric: str) -> Value | None:
+    """Return what gives a metric of a network, without measuring where a table tells the same."""
+    # What a cut leaves without use is surely left out where networks are measured.
+    by_table = None if has_cuts(search) else table_value(search, metric)
+    return by_table or counted_value(search, metric)
+
+
+@dataclass(frozen=True)
 class _Looked:
     """A look for a network that breaks no limit.
 
@@ -98,14 +103,11 @@ class _Looked:
         Of metrics that are counted.
     values
         Metric to what gives its value.
-    proven
-        Whether it is proven that there is none.
     """
 
     search: Search
     limits: Sequence[Objective]
     values: Mapping[str, Value]
-    proven: bool = False
 
     def violation(self, architecture: Architecture) -> float:
         """Return by how much an architecture breaks the limits, each relative to itself."""
@@ -115,42 +117,40 @@ class _Looked:
             total += math.inf if value is None else limit.violation(value)
         return total
 
-    def nearest(self) -> Architecture | None:
-        """Return a network within all limits, or the nearest that was found."""
-        end = time.monotonic() + SECONDS
+    def nearest(self) -> tuple[Architecture | None, bool]:
+        """Return a network within all limits, or the nearest; and whether none is, for sure."""
+        end, proven = time.monotonic() + SECONDS, False
         seen: list[tuple[float, Architecture]] = []
-        for number, architecture in enumerate(self._candidates()):
+        for number, (architecture, proven) in enumerate(self._candidates()):
             over = self.violation(architecture)
             if over == 0:
-                return architecture
+                return architecture, False
             if math.isfinite(over):
                 seen.append((over, architecture))
-            if time.monotonic() > end and number >= _STARTS:
+            if proven or (time.monotonic() > end and number >= _STARTS):
                 break
         if not seen:
-            return None
+            return None, proven
         seen.sort(key=lambda pair: pair[0])
         climbed = [self._climb(start, end) for start in seen[:_STARTS]]
-        return min(climbed, key=lambda pair: pair[0])[1]
+        return min(climbed, key=lambda pair: pair[0])[1], proven
 
-    def _candidates(self) -> Iterator[Architecture]:
-        """Yield what to look at; says on the way whether it is proven that nothing fits."""
+    def _candidates(self) -> Iterator[tuple[Architecture, bool]]:
+        """Yield what to look at, and whether nothing fits for sure where this one does not."""
         decisions, rng = self.search.space.decisions, self.search.stream("limits", "together")
-        exact = all(has_table(self.search, limit.metric) for limit in self.limits)
+        tabled = all(has_table(self.search, limit.metric) for limit in self.limits)
         # What a cut leaves without use costs less than its table says.
-        exact = exact and not has_cuts(self.search)
-        if self.search.space.size <= (_EVERY if exact else _SAMPLES):
-            yield from enumerate_all(decisions)
-            self.proven = exact  # Reached only where all were looked at.
+        exact = tabled and not has_cuts(self.search)
+        size = self.search.space.size
+        if size <= (_EVERY if exact else _SAMPLES):
+            for number, architecture in enumerate(enumerate_all(decisions), start=1):
+                yield architecture, exact and number == size
             return
         for _ in range(_SAMPLES):
-            yield sample(decisions, rng)
-        if all(has_table(self.search, limit.metric) for limit in self.limits):
+            yield sample(decisions, rng), False
+        if tabled:
             for architecture, bound in self._weighed():
-                yield architecture
-                if exact and bound > _SURE:
-                    self.proven = True
-                    return
+                yield architecture, exact and bound > _SURE
 
     def _weighed(self) -> Iterator[tuple[Architecture, float]]:
         """Yield the best network under one weighing of the limits after another, with its bound.
