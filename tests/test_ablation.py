@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +14,17 @@ import tomli_w
 from test_spec import tables
 
 from nasengine.cli import main
-from nasengine.errors import SpecError, StorageError
+from nasengine.errors import Interrupted, SpecError, StorageError
+from nasengine.reporter import Reporter
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.storage import Storage
 from nasengine.statistics import difference
 from nasengine.studies import ablation, ablation_run
-from nasengine.studies.ablation_run import _time_left
+from nasengine.studies.ablation_run import _time_left, run_ablation
 from nasengine.studies.cell_spec import load_cell, references_of_limits
 from nasengine.studies.grid import Cell, cells, parse_vary
+from nasengine.studies.summary import Summary
+from nasengine.testing.stubs import Kept
 
 VARY = ["--vary", "strategy.name=local_search", "--vary", "seed=0..2"]
 
@@ -84,6 +88,8 @@ def test_a_cell_is_a_line_and_a_warning_of_all_cells_one(
     log = spec.parent / "runs" / "tiny-ablation" / "name=evolution_seed=1" / "log.jsonl"
     kinds = [json.loads(line)["kind"] for line in log.read_text().splitlines()]
     assert kinds.count("trial") == 2 and "warning" in kinds
+    other = log.parent.with_name("name=random_seed=1") / "log.jsonl"
+    assert dropped in other.read_text() and dropped not in log.read_text()
     assert main(few) == 0
     assert capsys.readouterr().out.count("complete before") == 4
 
@@ -130,6 +136,9 @@ def test_a_grown_budget_goes_on_and_another_one_is_refused(
     capsys.readouterr()
     assert main(["ablate", str(spec), *few]) == 2
     assert "has had a budget of trials = 4" in capsys.readouterr().err
+    timed = ["--set", "budget.trials=5", "--set", "budget.seconds=60"]
+    assert main(["ablate", str(spec), *few, *timed]) == 2
+    assert "now trials = 5, seconds = 60.0 is asked" in capsys.readouterr().err
 
 
 def test_each_cell_is_checked_by_its_own_costs(
@@ -378,6 +387,8 @@ def test_searches_that_want_something_else_share_what_was_measured_of_references
 
 
 RISING = """
+from pathlib import Path
+
 from nasengine import EstimationFailed, Estimator, Measurement, Metric
 
 measured = []
@@ -385,60 +396,89 @@ measured = []
 class Rising(Estimator):
     '''Measures of each network more than of the one before, as on a machine that gets warm.'''
 
-    fails: bool = False
-
     def metrics(self, search):
         return (Metric("q", "", "min"),)
 
     def measure(self, candidate):
         measured.append(candidate.label)
-        if self.fails and candidate.label.startswith("reference"):
+        if Path("busy").exists() and candidate.label.startswith("reference"):
             raise EstimationFailed("the machine is busy")
         return {"q": Measurement(float(len(measured)))}
 """
 
 
-def limited_by_a_reference(spec: Path, **settings: bool) -> None:
+def limited_by_a_reference(spec: Path) -> None:
     (spec.parent / "own.py").write_text(RISING)
     table = {**tables(), "objectives": {"q": {"goal": "min", "at_most": "900% of big"}}}
-    table["estimators"] = {"q": {"name": "own.py:Rising", **settings}}
+    table["estimators"] = {"q": {"name": "own.py:Rising"}}
     spec.write_text(tomli_w.dumps({**table, "budget": {"trials": 1}}))
+
+
+def limits_under(seed: int) -> set[float]:
+    """Return what the searches of a seed were held to, and so much of the reference."""
+    parent = Path("runs/tiny-ablation")
+    measured = Storage(parent / f"references_seed={seed}" / "history.sqlite").references()
+    cells = [f"name={strategy}_seed={seed}" for strategy in ("local_search", "random")]
+    objectives = [json.loads((parent / cell / "objectives.json").read_text()) for cell in cells]
+    return {9 * measured["big"].value("q"), *(limited["at_most"] for (limited,) in objectives)}
 
 
 def test_searches_under_one_seed_are_held_to_one_limit(spec: Path) -> None:
     """A reference that each measured for itself would give each another limit, and cost more."""
     limited_by_a_reference(spec)
     assert main(["ablate", str(spec), *VARY, "--quiet"]) == 0
-    parent = spec.parent / "runs" / "tiny-ablation"
-    for seed in range(3):
-        cells = [f"name={strategy}_seed={seed}" for strategy in ("local_search", "random")]
-        (limit,) = {(parent / cell / "objectives.json").read_text() for cell in cells}
-        measured = Storage(parent / f"references_seed={seed}" / "history.sqlite").references()
-        assert json.loads(limit)[0]["at_most"] == 9 * measured["big"].value("q") == 9 * (seed + 1)
+    assert [limits_under(seed) for seed in range(3)] == [{9.0}, {18.0}, {27.0}]
 
 
-def test_a_search_whose_limit_could_not_be_measured_is_told_beside_the_others(
+def test_a_limit_that_could_not_be_measured_is_told_and_measured_by_the_same_command(
     spec: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     limited_by_a_reference(spec)
-    vary = ["--vary", "estimators.q.fails=false,true", "--vary", "seed=0", "--quiet"]
-    assert main(["ablate", str(spec), *vary]) == 0
+    ablate = ["ablate", str(spec), "--vary", "strategy.name=local_search", "--quiet"]
+    assert main([*ablate, "--vary", "seed=0"]) == 0
+    Path("busy").touch()
+    assert main([*ablate, "--vary", "seed=1,0"]) == 0
     told = capsys.readouterr().out
-    assert "fails=True, random, seed 0: not measured in full" in told
     problem = "relative to big, which could not be measured: q: the machine is busy"
-    assert f"{spec}: objectives.q: {problem}" in told
+    assert f"random, seed 1: not measured in full: {spec}: objectives.q: {problem}" in told
+    Path("busy").unlink()
+    assert main([*ablate, "--vary", "seed=0..1"]) == 0
+    assert [len(limits_under(seed)) for seed in (0, 1)] == [1, 1]
 
 
 def test_limits_on_what_is_counted_need_no_measured_reference(spec: Path) -> None:
     def needed(**objectives: object) -> set[str]:
-        estimators = {"parameters": {}, "latency": {}}
-        table = {**tables(), "estimators": estimators, "objectives": objectives}
+        table = {**tables(), "objectives": objectives}
+        table["estimators"] = {"parameters": {}, "latency": {}}
         spec.write_text(tomli_w.dumps(table))
         return references_of_limits(Experiment.load(spec))
 
     counted = {"goal": "min", "at_most": "90% of big"}
     assert needed(parameters=counted) == set()
     assert needed(parameters=counted, latency={"at_least": "50% of big"}) == {"big"}
+
+
+def test_a_stop_is_heard_by_every_cell_and_the_same_ablation_goes_on(spec: Path) -> None:
+    stop = threading.Event()
+
+    class Stopping(Kept):
+        def note(self, text: str) -> None:
+            super().note(text)
+            if text.startswith("cell 1 of 4"):
+                stop.set()
+
+    def run(overview: Kept, stop: threading.Event) -> list[Summary]:
+        varied = parse_vary(["strategy.name=local_search", "seed=0..1"])
+        grid = ablation.Ablation.load(spec, [], varied, Path("here"))
+        return run_ablation(grid, lambda _: Reporter(), stop, overview=overview)
+
+    with pytest.raises(Interrupted):
+        run(Stopping(), stop)
+    assert len(list(Path("here").glob("name=*"))) == 2, "the second had begun"
+    told = Kept()
+    run(told, threading.Event())
+    cells = [text for text in told.notes if text.startswith("cell")]
+    assert [text.endswith("complete before") for text in cells] == [True, False, False, False]
 
 
 def test_a_full_disk_ends_an_ablation(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:

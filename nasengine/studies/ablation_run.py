@@ -174,11 +174,14 @@ def _share_references(
     Where each measures them for itself, each has limits of its own: a latency varies.
     """
     under = [one for one in measured if one.cell.seed == cell.seed and one.is_under(cell.setting)]
-    shared = {name: trial for one in under for name, trial in one.trials.items()}
-    own = folder.storage.references()
+    shared = {name: trial for one in under for name, trial in _complete(one.trials).items()}
+    own = _complete(folder.storage.references())
     for name in references_of_limits(experiment) & shared.keys() - own.keys():
-        if shared[name].status is Status.COMPLETE:
-            folder.storage.set_reference(shared[name])
+        folder.storage.set_reference(shared[name])
+
+
+def _complete(references: Mapping[str, Trial]) -> dict[str, Trial]:
+    return {name: t for name, t in references.items() if t.status is Status.COMPLETE}
 
 
 def _time_left(took: Sequence[tuple[Cell, float]], cells: Sequence[Cell]) -> float:
