@@ -67,6 +67,12 @@ class Node:
 
 Source = Node | str
 
+_ONE: Mapping[str, str] = {
+    "input": "what belongs together (an image, its depth) is one, whose channels operations split",
+    "output": "what is to come out together is one by graph.concat, which the task's loss splits",
+}
+"""What to do in place of several inputs or outputs."""
+
 
 class SpaceGraph:
     """What `SearchSpace.define` wires.
@@ -222,8 +228,10 @@ class SpaceGraph:
         if node.name in self.dag:
             raise SpaceError(f"node {node.name!r} is defined twice")
         if node.out is not None and not isinstance(node.out, SupportsIndex):
+            inside = "; candidates may differ in their channels inside" * (node.kind == "slot")
             raise SpaceError(
-                f"node {node.name!r}: channels are a whole number; got {_described(node.out)}"
+                f"node {node.name!r}: channels are a whole number; "
+                f"got {_described(node.out)}{inside}"
             )
         if node.out is not None and node.out < 1:
             raise SpaceError(f"node {node.name!r}: {node.out} channels out; at least 1 is needed")
@@ -271,7 +279,8 @@ class SpaceGraph:
         for kind in ("input", "output"):
             found = [node.name for node in self.nodes if node.kind == kind]
             if len(found) != 1:
-                listed = f": {', '.join(found)}" if found else f"; graph.{kind}(...) wires it"
+                several = f": {', '.join(found)}; {_ONE[kind]}"
+                listed = several if found else f"; graph.{kind}(...) wires it"
                 raise SpaceError(f"a space has one {kind}, this one has {len(found)}{listed}")
         start, end = self.order[0], next(n.name for n in self.nodes if n.kind == "output")
         alive = nx.ancestors(self.dag, end) | {end}

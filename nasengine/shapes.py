@@ -213,9 +213,12 @@ def _applied(
             f"work on a copy, such as nn.ReLU() in place of nn.ReLU(inplace=True)"
         )
     if value.ndim < 2 or value.shape[0] != _BATCH or value.shape[1] != channels[-1]:
+        kept = "; nn.Identity is for slots that keep their channels" * (
+            meaning_of(module) == "identity"
+        )
         raise SpaceError(
             f"{where}: gives {_text(value.shape[1:])} from {into}, "
-            f"and {channels[-1]} channels out are declared"
+            f"and {channels[-1]} channels out are declared{kept}"
         )
     seen[what] = value
     return value
@@ -227,6 +230,11 @@ def _check_new(where: str, module: nn.Module, other: nn.Module) -> None:
         raise SpaceError(
             f"{where}: makes a lazy module, and its channels are needed before it runs; "
             f"a factory is given them, as in nn.Conv2d(channels_in, channels_out, 1)"
+        )
+    if any(weight.is_complex() for weight in module.parameters()):
+        raise SpaceError(
+            f"{where}: has complex weights, and optimisers here take real ones: keep them as "
+            f"(..., 2), and call torch.view_as_complex in forward"
         )
     if module is other:
         raise SpaceError(

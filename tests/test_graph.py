@@ -125,7 +125,7 @@ WIRINGS = [
     ),
     (unequal_channels, "add 'merge' sums unequal channels: input has 3, wide has 8", []),
     (other_choices, "slots 'one' and 'two' share the decision 'both'", ["conv; wide"]),
-    (two_outputs, "a space has one output, this one has 2: ", []),
+    (two_outputs, "a space has one output, this one has 2: ", ["one by graph.concat"]),
     (
         lambda graph: graph.slot("block", graph.input(3), {"conv": conv}),
         "a space has one output, this one has 0; graph.output(...) wires it",
@@ -226,6 +226,15 @@ SHAPES = [
         slot_of({"shared": of_shared(nn.Conv2d(3, 8, 1))}),
         "slot 'block', candidate 'shared': the modules that its factory makes share 0.weight, "
         "0.bias, and so would all that they fill",
+    ),
+    (
+        slot_of({"complex": lambda i, o: nn.Conv2d(i, o, 1, dtype=torch.complex64)}),
+        "slot 'block', candidate 'complex': has complex weights",
+    ),
+    (
+        slot_of({"none": nn.Identity}),
+        "slot 'block', candidate 'none': gives 3x6x6 from 3x6x6, and 8 channels out are declared; "
+        "nn.Identity is for slots that keep their channels",
     ),
     (
         slot_of({"lazy": lambda i, o: nn.LazyConv2d(o, 1)}),
