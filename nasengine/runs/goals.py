@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from nasengine.errors import SpecError, did_you_mean
 from nasengine.estimator import by_effort
@@ -79,15 +79,8 @@ def objectives_of(
         If there is no such metric or reference, one is of the test split, or a limit is none of
         its metric.
     """
-    metrics, reference_value = known_metrics(search), _reference_values(search, given)
-    items = []
-    for name, wanted in asked.items():
-        if name not in metrics:
-            near = nearest_metric(name, metrics)
-            raise SpecError(f"objectives.{name}: no such metric; {near}")
-        _refuse_test(name, metrics)
-        table = wanted if isinstance(wanted, GoalTable) else GoalTable(goal=wanted)
-        items.append(_objective(name, table, metrics[name], search, reference_value))
+    asking = _Asking(search, known_metrics(search), _reference_values(search, given))
+    items = [asking.objective(name, wanted) for name, wanted in asked.items()]
     # Nothing is asked by a relative limit before its reference is measured, and by a share of 100%.
     objectives = Objectives(tuple(item for item in items if item != Objective(item.metric)))
     if not objectives.goals:
@@ -95,79 +88,85 @@ def objectives_of(
     return objectives
 
 
-def _objective(
-    name: str, table: GoalTable, metric: Metric, search: Search, reference_value: ReferenceValue
-) -> Objective:
-    where = f"objectives.{name}"
-    if not table.model_dump(exclude_none=True):
-        raise SpecError(f"{where}: a goal, at_most, at_least or among_best is needed")
-    most, least = (
-        _limit(limit, f"{where}.{key}", name, metric.unit, search, reference_value)
-        for key, limit in (("at_most", table.at_most), ("at_least", table.at_least))
-    )
-    if most is not None and least is not None and least > most:
-        raise SpecError(f"{where}: at_least {table.at_least} is above at_most {table.at_most}")
-    share = _share(table.among_best, f"{where}.among_best", name, search)
-    # What a search is asked for goes before what a metric usually is better for.
-    screen = None if share == 1 else Screen(share, table.goal or metric.direction)
-    return Objective(name, table.goal, most, least, screen)
+@dataclass(frozen=True)
+class _Asking:
+    """What a spec's objectives are read by."""
 
+    search: Search
+    metrics: Mapping[str, Metric]
+    reference_value: ReferenceValue
 
-def _refuse_test(name: str, metrics: Mapping[str, Metric]) -> None:
-    """Refuse to choose networks by what is kept for judging them."""
-    if of := metrics[name].test_of:
-        key = estimator_of(name)
-        raise SpecError(
-            f"objectives.{name}: networks are chosen by validation, and the test split is for the "
-            f"last word; take {full_name(key, of, metrics[key].name)!r}"
-        )
+    def objective(self, name: str, wanted: Direction | GoalTable) -> Objective:
+        """Return an objective in its metric's unit."""
+        where = f"objectives.{name}"
+        if name not in self.metrics:
+            raise SpecError(f"{where}: no such metric; {nearest_metric(name, self.metrics)}")
+        self._refuse_test(name)
+        table = wanted if isinstance(wanted, GoalTable) else GoalTable(goal=wanted)
+        if not table.model_dump(exclude_none=True):
+            raise SpecError(f"{where}: a goal, at_most, at_least or among_best is needed")
+        most = self._limit(table.at_most, name, f"{where}.at_most")
+        least = self._limit(table.at_least, name, f"{where}.at_least")
+        if most is not None and least is not None and least > most:
+            raise SpecError(f"{where}: at_least {table.at_least} is above at_most {table.at_most}")
+        share = self._share(table.among_best, name, f"{where}.among_best")
+        # What a search is asked for goes before what a metric usually is better for.
+        screen = Screen(share, table.goal or self.metrics[name].direction) if share < 1 else None
+        return Objective(name, table.goal, most, least, screen)
 
+    def _refuse_test(self, name: str) -> None:
+        """Refuse to choose networks by what is kept for judging them."""
+        if of := self.metrics[name].test_of:
+            key = estimator_of(name)
+            own = full_name(key, of, self.metrics[key].name)
+            raise SpecError(
+                f"objectives.{name}: networks are chosen by validation, and the test split is for "
+                f"the last word; take {own!r}"
+            )
 
-def _limit(
-    given: float | str | None,
-    where: str,
-    metric: str,
-    unit: str,
-    search: Search,
-    reference_value: ReferenceValue,
-) -> float | None:
-    """Return a limit in its metric's unit; None without one, or before its reference is known."""
-    if given is None:
-        return None
-    quantity = parse_quantity(given, where=where, unit=unit)
-    if not quantity.reference:
-        return quantity.to(unit, where=where, references=search.space.references())
-    known = search.space.references()
-    if quantity.reference not in known:
-        near = nearest_reference(quantity.reference, known)
-        raise SpecError(f"{where}: no reference network {quantity.reference!r}; {near}")
-    value = reference_value(quantity.reference, metric)
-    return None if value is None else quantity.to(unit, where=where, reference_value=value)
+    def _limit(self, given: float | str | None, metric: str, where: str) -> float | None:
+        """Return a limit in its metric's unit; None without one, or before its reference is known.
 
+        Raises
+        ------
+        SpecError
+            If it is of another dimension, or relative to what is no reference.
+        """
+        if given is None:
+            return None
+        unit, known = self.metrics[metric].unit, self.search.space.references()
+        quantity = parse_quantity(given, where=where, unit=unit)
+        if not quantity.reference:
+            return quantity.to(unit, where=where, references=known)
+        if quantity.reference not in known:
+            near = nearest_reference(quantity.reference, known)
+            raise SpecError(f"{where}: no reference network {quantity.reference!r}; {near}")
+        value = self.reference_value(quantity.reference, metric)
+        return None if value is None else quantity.to(unit, where=where, reference_value=value)
 
-def _share(given: float | str | None, where: str, name: str, search: Search) -> float:
-    """Return which share of the trials goes on from a metric: all without a screen.
+    def _share(self, given: float | str | None, metric: str, where: str) -> float:
+        """Return which share of the trials goes on from a metric: all without a screen.
 
-    Raises
-    ------
-    SpecError
-        If it is no share, or nothing is measured after it that it could spare.
-    """
-    if given is None:
-        return 1.0
-    share = _number(given, where)
-    if not 0 < share <= 1:
-        raise SpecError(
-            f"{where}: {given!r} is no share of the trials; one above 0 and up to 1 is, such as "
-            f'0.33 or "33%"'
-        )
-    order = [key for key, _ in by_effort(search.estimators)]
-    if estimator_of(name) == order[-1]:
-        raise SpecError(
-            f"{where}: nothing is measured after {name}, so it spares nothing; estimators run in "
-            f"this order: {', '.join(order)} (cheap ones first, then as in the spec)"
-        )
-    return share
+        Raises
+        ------
+        SpecError
+            If it is no share, or nothing is measured after it that it could spare.
+        """
+        if given is None:
+            return 1.0
+        share = _number(given, where)
+        if not 0 < share <= 1:
+            raise SpecError(
+                f"{where}: {given!r} is no share of the trials; one above 0 and up to 1 is, such "
+                f'as 0.33 or "33%"'
+            )
+        order = [key for key, _ in by_effort(self.search.estimators)]
+        if estimator_of(metric) == order[-1]:
+            raise SpecError(
+                f"{where}: nothing is measured after {metric}, so it spares nothing; estimators "
+                f"run in this order: {', '.join(order)} (cheap ones first, then as in the spec)"
+            )
+        return share
 
 
 def _number(given: float | str, where: str) -> float:
