@@ -64,7 +64,7 @@ _PAIRS = "__pairs__"
 _TUPLE = "__tuple__"
 
 
-def save_checkpoint(path: Path, state: Any, *, keep_previous: bool = True) -> None:
+def save_checkpoint(path: Path, state: Any) -> None:
     """Write nested state atomically.
 
     Parameters
@@ -85,7 +85,7 @@ def save_checkpoint(path: Path, state: Any, *, keep_previous: bool = True) -> No
     facts = json.dumps(_flatten(state, "", tensors))
     data = save(tensors, {"facts": facts, "checksum": _checksum(facts, tensors)})
     try:
-        if keep_previous and path.exists():
+        if path.exists():
             path.replace(_previous(path))
             sync_folder(path.parent)
     except OSError as error:
