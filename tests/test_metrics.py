@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nasengine.task import IGNORED
 from nasengine.tasks.classification import Classification
 from nasengine.tasks.confusion import confusion, intersection_over_union, precision_recall_f1
 from nasengine.tasks.segmentation import Segmentation
@@ -56,6 +57,19 @@ def test_a_clean_image_counts_as_one_per_image() -> None:
     found = evaluate(BINARY, masks("1100", "0000"), masks("0011", "0000"))
     assert found["iou"] == 0
     assert found["iou_per_image"] == 0.5
+
+
+def test_images_are_found_by_any_pixel_of_a_defect_and_right_where_nothing_is_marked() -> None:
+    # Found, missed, beside it; good, a false alarm.
+    targets = masks("1100", "1100", "1100", "0000", "0000")
+    predicted = masks("0110", "0000", "0011", "0000", "0001")
+    found = evaluate(BINARY, predicted, targets)
+    assert found["image_recall"] == pytest.approx(1 / 3)
+    assert found["image_accuracy"] == pytest.approx(2 / 5)
+    # A defect that is taken for another is found; what is ignored is neither found nor marked.
+    assert evaluate(SEVERAL, masks("0220"), masks("0110"))["image_recall"] == 1
+    ignored = torch.where(masks("0330") == 3, IGNORED, 0)
+    assert evaluate(SEVERAL, masks("0110"), ignored)["image_accuracy"] == 1
 
 
 def test_several_classes_each_have_an_iou_and_absent_ones_do_not_count() -> None:

@@ -77,6 +77,31 @@ def precision_recall_f1(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return precision, recall, _ratio(2 * true, predicted + actual, empty=1.0)
 
 
+def image_recall_accuracy(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the share of the images with a defect in which it is found, and of all judged right.
+
+    A defect is found where any of its pixels is; an image without one is judged right where
+    nothing is marked. The recall is 1 or 0 where no image has a defect, as that of pixels.
+
+    Parameters
+    ----------
+    counts
+        (N, K, K) of N images, as `confusion` gives them; class 0 is no defect.
+
+    Examples
+    --------
+    >>> hit, missed, alarm = [[7, 1], [1, 1]], [[8, 0], [2, 0]], [[9, 1], [0, 0]]
+    >>> [float(share) for share in image_recall_accuracy(torch.tensor([hit, missed, alarm, alarm]))]
+    [0.5, 0.25]
+    """
+    defective = counts[:, 1:].sum((1, 2)) > 0
+    marked = counts[:, :, 1:].sum((1, 2)) > 0
+    found = counts[:, 1:, 1:].sum((1, 2)) > 0
+    right = torch.where(defective, found, ~marked).double()
+    empty = float(not marked.any())
+    return _ratio(found.double().sum(), defective.double().sum(), empty=empty), right.mean()
+
+
 def occurring(counts: Tensor) -> Tensor:
     """Return which classes occur, in the targets or in the predictions: (..., K), bool."""
     return (counts.sum(-1) + counts.sum(-2)) > 0

@@ -30,8 +30,11 @@ class Segmentation(SourcedTask):
     With one foreground class a network has one output (sigmoid), with several it has one a
     class, background included (soft-max). The metrics are over the whole split, of the
     foreground: with several classes the mean over those that occur. `iou_per_image` is the mean
-    of each image's own, 1 for an image without defect in which none was found. What the data
-    mark as ignored counts for nothing, in loss and metrics alike.
+    of each image's own, 1 for an image without defect in which none was found. By image,
+    `image_recall` is the share of those with a defect in which some of it was found, of whatever
+    class, and `image_accuracy` the share of all that were judged right: something found, or
+    nothing marked where nothing is. What the data mark as ignored counts for nothing, in loss and
+    metrics alike.
 
     Examples
     --------
@@ -75,6 +78,7 @@ class Segmentation(SourcedTask):
     def metrics(self) -> tuple[Metric, ...]:
         """IoU first; for several classes each class's own at the end."""
         names = ["iou", "iou_per_image", "precision", "recall", "f1"]
+        names += ["image_recall", "image_accuracy"]
         if self.outputs > 1:
             names += [f"iou_{_identifier(name)}" for name in self.data.classes[1:]]
         return tuple(Metric(name, "", "max") for name in names)
@@ -110,6 +114,7 @@ class Segmentation(SourcedTask):
         """
         from .confusion import (
             confusion,
+            image_recall_accuracy,
             intersection_over_union,
             mean_where,
             occurring,
@@ -122,7 +127,8 @@ class Segmentation(SourcedTask):
         iou = intersection_over_union(whole)[1:]
         by_image = mean_where(intersection_over_union(each)[:, 1:], occurring(each)[:, 1:])
         others = (mean_where(value[1:], present) for value in precision_recall_f1(whole))
-        values = [mean_where(iou, present), by_image.mean(), *others, *iou]
+        images = image_recall_accuracy(each)
+        values = [mean_where(iou, present), by_image.mean(), *others, *images, *iou]
         # A binary problem has no metric a class: the last value is then the first again.
         return {metric.name: float(v) for metric, v in zip(self.metrics, values, strict=False)}
 
