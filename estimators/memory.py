@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class Memory(Estimator):
     """Bytes at the peak: weights and live activations, of inference and of a training step.
 
+    `memory.weights` is the weights alone, and within some kilobytes the size of a file of them.
+
     Found on the meta device from the lifetimes of tensors, in fp32, eager. Memory that
     allocators round up to, and scratch memory of libraries, come on top.
     """
@@ -34,7 +36,7 @@ class Memory(Estimator):
 
     def metrics(self, search: Search) -> tuple[Metric, ...]:  # noqa: ARG002
         """Return the total of inference first."""
-        names = ("memory", "activations", "training", "training_activations")
+        names = ("memory", "weights", "activations", "training", "training_activations")
         return tuple(Metric(name, "bytes", "min") for name in names)
 
     def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:
@@ -54,6 +56,7 @@ class Memory(Estimator):
         states = self.optimiser_states * trainable
         values = {
             "memory": weights + inference,
+            "weights": weights,
             "activations": inference,
             "training": weights + states + training,
             "training_activations": training,

@@ -121,6 +121,7 @@ def test_the_estimator_adds_weights_and_states():
     candidate = tiny_candidate(search)
     found = {name: m.value for name, m in Memory().measure(candidate).items()}
     weights, trainable = weight_bytes(candidate.network())
+    assert found["weights"] == weights
     assert found["memory"] == weights + found["activations"]
     assert found["training"] == weights + 2 * trainable + found["training_activations"]
     larger = Memory(batch=4).measure(candidate)
