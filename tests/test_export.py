@@ -449,6 +449,8 @@ def test_the_python_file_predicts_what_the_engine_does(
     torch.testing.assert_close(grey, torch.full((1, *task.input_shape), 0.2))
     deep = model["prepare"](numpy.full((5, 7), 51 * 257, numpy.uint16))
     torch.testing.assert_close(deep, grey)
+    mirrored = numpy.arange(105, dtype=numpy.uint8).reshape(5, 7, 3)[:, ::-1, ::-1]
+    assert torch.equal(model["prepare"](mirrored), model["prepare"](mirrored.copy()))
     call = "image = numpy.asarray(ImageOps.exif_transpose(Image.open(path)).convert('RGB'))"
     assert call in model["__doc__"]
     assert ("as high and wide as the image" in model["__doc__"]) == (name != "labels")

@@ -167,7 +167,8 @@ def prepare(image):
     """
     if not hasattr(image, "shape"):
         raise TypeError("an array is needed; numpy.asarray(image) makes one of Pillow's image")
-    pixels = torch.tensor(image)
+    # A copy, for torch takes no mirrored view, such as OpenCV's image[..., ::-1].
+    pixels = torch.tensor(image.copy() if hasattr(image, "copy") else image)
     if pixels.ndim != 2 and (pixels.ndim != 3 or pixels.shape[2] != 3):
         raise ValueError(f"an image is needed as (H, W, 3) or (H, W); got {{tuple(pixels.shape)}}")
     if pixels.dtype == torch.uint16 and pixels.ndim == 2:
