@@ -1,10 +1,25 @@
-"""The machine's cores: how many torch runs on, and what else they have to do."""
+"""The machine's cores: what they are, how many torch runs on, and what else they have to do."""
 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the processor's name, so that a latency is told with what it was measured on.
+
+    On Linux ``platform`` knows the architecture alone.
+    """
+    with suppress(OSError):
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, name = line.partition(":")
+            if key.strip() == "model name" and name.strip():
+                return f"{name.strip()} ({platform.machine()})"
+    return platform.processor() or platform.machine()
 
 
 @contextmanager

@@ -40,6 +40,7 @@ from nasengine.files import (
     write_atomically,
     write_json,
 )
+from nasengine.machine import processor
 from nasengine.reporter import Reporter
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.identity import changes_since, identity, packages
@@ -295,7 +296,7 @@ def _description(experiment: Experiment, command: Sequence[str]) -> _Description
         "python": platform.python_version(),
         "packages": packages(),
         "system": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "host": socket.gethostname(),
         "device": device,
         "device_name": torch.cuda.get_device_name(device) if device != "cpu" else "",

@@ -154,7 +154,8 @@ def _ended(history: History) -> Mapping[str, int]:
 def _machine(folder: Path) -> str:
     about = read_environment(folder)
     device = about.device_name or about.processor or "?"
-    return f"{about.host or '?'} ({device}, {about.threads or '?'} threads)"
+    threads = f"{about.threads or '?'} thread{'s' * (about.threads != 1)}"
+    return f"{about.host or '?'} ({device}, {threads})"
 
 
 def _tables(folder: Path) -> dict[str, Any]:
