@@ -133,7 +133,8 @@ def _value(
         if shape[0] != channels[-1]:
             raise SpaceError(
                 f"input {node.name!r} has {channels[-1]} channels in the space, "
-                f"and the task's images have {shape[0]}"
+                f"and the task's images have {shape[0]}; set space.channels (or its like) to "
+                f"{shape[0]}"
             )
         return torch.empty((_BATCH, *shape), device="meta")
     if node.kind == "output":

@@ -196,7 +196,9 @@ def test_check_tells_what_every_limited_metric_comes_to_or_why_it_cannot(
     }
     load(table, tmp_path)
     assert main(["check", "spec.toml"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert "met by no network" not in told.err
     assert "iou: known only once networks are trained" in lines
     (pace,) = [line for line in lines if line.startswith("pace: ")]
     assert pace == (
@@ -205,6 +207,15 @@ def test_check_tells_what_every_limited_metric_comes_to_or_why_it_cannot(
     )
     (p90,) = [line for line in lines if line.startswith("pace.p90: ")]
     assert "16.00 ms to 36.00 ms" in p90 and "within" not in p90
+    for key, asked, nearest in (("at_most", 5, 8), ("at_least", 20, 18)):
+        assert (
+            main(["check", "spec.toml", "--set", f'objectives.pace={{ {key} = "{asked} ms" }}'])
+            == 0
+        )
+        assert (
+            f"warning: objectives.pace.{key}: {asked}.00 ms is met by no network that was looked "
+            f"at; the nearest has {nearest}.00 ms"
+        ) in capsys.readouterr().err
 
 
 def test_run_refuses_before_there_is_a_folder(

@@ -87,6 +87,8 @@ def check(options: argparse.Namespace, stop: threading.Event) -> int:
         notes = [*experiment.notes, *limits, *not_writable(search.space.graph)]
         search.pause_point()
         facts = tables.check_facts(experiment, search)
+        for text in tables.beyond(facts, search):
+            reporter.warn(text)
         search.pause_point()
         if options.data:
             facts["data"] = tables.data_facts(search)

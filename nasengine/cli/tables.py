@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -265,6 +266,29 @@ def _few_facts(search: Search, metric: str, few: Few) -> dict[str, Any]:
         "references": {name: held[own] for name, held in few.references.items() if own in held},
         "how": f"{_networks(len(values))}, measured here{busy()}{within}{failed}",
     }
+
+
+def beyond(facts: Mapping[str, Any], search: Search) -> list[str]:
+    """Say which limits none of the networks that were timed or predicted meets.
+
+    What is counted is held to its limits before; what is measured may come out otherwise.
+    """
+    said = []
+    for limit in search.objectives.limits:
+        found = {**facts["costs"], **facts["limited"]}.get(limit.metric, {})
+        if not found.get("how"):
+            continue
+        for key, asked, nearest, is_beyond in (
+            ("at_most", limit.at_most, found["smallest"], operator.gt),
+            ("at_least", limit.at_least, found["largest"], operator.lt),
+        ):
+            if asked is not None and is_beyond(nearest, asked):
+                value, near = (format_quantity(v, found["unit"]) for v in (asked, nearest))
+                said.append(
+                    f"objectives.{limit.metric}.{key}: {value} is met by no network that was "
+                    f"looked at; the nearest has {near}"
+                )
+    return said
 
 
 def _networks(count: int) -> str:
