@@ -145,19 +145,49 @@ class CostTable(_Costs):
                 cut -= self.zeros.get(slot, 0.0)
         return cut
 
-    def scaled(self, factor: float) -> CostTable:
-        """Return the table with every cost so many times as large."""
+    def scaled(self, factor: float, unit: str | None = None) -> CostTable:
+        """Return the table with every cost so many times as large, in another unit where given."""
 
         def of(row: Mapping[str, float]) -> dict[str, float]:
             return {name: factor * cost for name, cost in row.items()}
 
         return replace(
             self,
+            unit=self.unit if unit is None else unit,
             fixed=factor * self.fixed,
             costs={slot: of(row) for slot, row in self.costs.items()},
             operations=of(self.operations),
             sums=of(self.sums),
             zeros=of(self.zeros),
+        )
+
+    def __add__(self, other: CostTable) -> CostTable:
+        """Return the costs of both, of one space, together: what a cut leaves out, too.
+
+        Examples
+        --------
+        >>> macs = CostTable("MACs", 5.0, {"stem": {"a": 2.0, "b": 3.0}}, {"stem": "stem"})
+        >>> bytes_read = CostTable("bytes", 8.0, {"stem": {"a": 1.0, "b": 0.0}}, {"stem": "stem"})
+        >>> (macs.scaled(4.6, "pJ") + bytes_read.scaled(160, "pJ")).predict({"stem": "b"})
+        1316.8
+
+        Raises
+        ------
+        ValueError
+            If they are of other units, slots or candidates.
+        """
+        if self.unit != other.unit:
+            raise ValueError(f"costs in {self.unit} and in {other.unit} have no sum; scale them")
+        rows, others = ({s: set(row) for s, row in t.costs.items()} for t in (self, other))
+        if rows != others:
+            raise ValueError("costs of other slots or candidates have no sum")
+        return replace(
+            self,
+            fixed=self.fixed + other.fixed,
+            costs={slot: _summed(row, other.costs[slot]) for slot, row in self.costs.items()},
+            operations=_summed(self.operations, other.operations),
+            sums=_summed(self.sums, other.sums),
+            zeros=_summed(self.zeros, other.zeros),
         )
 
     def per_decision(self) -> dict[str, dict[str, float]]:
@@ -182,6 +212,10 @@ class CostTable(_Costs):
                 if (found := getattr(self, name))
             },
         }
+
+
+def _summed(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in {**one, **other}}
 
 
 def read_cost_table(path: Path) -> CostTable:

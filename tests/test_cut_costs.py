@@ -160,3 +160,21 @@ def test_a_target_that_only_cut_connections_meet_is_met() -> None:
     beyond = {"flops": {"target": costs[0] * 0.99}}
     with pytest.raises(SpecError, match="is below every architecture"):
         Darts.model_validate({**settings.model_dump(), "cost": beyond}).check(search)
+
+
+def test_costs_made_of_others_know_what_a_cut_leaves_out() -> None:
+    search = search_of(Gated())
+    macs, weights = search.cost_table("flops"), search.cost_table("parameters")
+    energy = macs.scaled(0.5, "nJ") + weights.scaled(3, "nJ")
+    assert energy.unit == "nJ"
+    for architecture in enumerate_all(search.space.decisions):
+        expected = 0.5 * macs.predict(architecture) + 3 * weights.predict(architecture)
+        assert energy.predict(architecture) == pytest.approx(expected)
+
+
+def test_costs_that_do_not_belong_together_have_no_sum() -> None:
+    macs = search_of(Gated()).cost_table("flops")
+    with pytest.raises(ValueError, match="MACs and in nJ have no sum; scale them"):
+        macs + macs.scaled(0.5, "nJ")
+    with pytest.raises(ValueError, match="other slots or candidates"):
+        macs + search_of(Gated(length=2)).cost_table("flops")
