@@ -181,7 +181,6 @@ def read(
     fault = ""
     for _ in range(ATTEMPTS):
         warm_up(run, now, max(seconds, 1.0))
-        repeats = max(repeats, 2)
         if yardstick is None:
             reading = Reading(tuple(sample(run, now, repeats, seconds)))
         else:

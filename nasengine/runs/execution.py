@@ -126,6 +126,8 @@ class Executor(ABC):
             If a signal asked the run to stop.
         InputError, StorageError
             What is nobody's fault but the user's or the disk's.
+        SearchFailed
+            If nothing can be measured: no worker starts.
         """
 
     def close(self) -> None:  # noqa: B027 most hold nothing
