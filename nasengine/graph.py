@@ -228,10 +228,9 @@ class SpaceGraph:
         if node.name in self.dag:
             raise SpaceError(f"node {node.name!r} is defined twice")
         if node.out is not None and not isinstance(node.out, SupportsIndex):
-            inside = "; candidates may differ in their channels inside" * (node.kind == "slot")
             raise SpaceError(
-                f"node {node.name!r}: channels are a whole number; "
-                f"got {_described(node.out)}{inside}"
+                f"node {node.name!r}: channels are a whole number; got {_described(node.out)}"
+                + "; candidates may differ in their channels inside" * (node.kind == "slot")
             )
         if node.out is not None and node.out < 1:
             raise SpaceError(f"node {node.name!r}: {node.out} channels out; at least 1 is needed")
