@@ -78,6 +78,7 @@ class OpenTrials(Copyable):
     def _had_ended(self, trial: Trial) -> bool:
         """Say whether every neighbour of the top was proposed before a trial."""
         top, history = self.entries[0][2].architecture, self.history()
+        # Most are neighbours themselves, and need no look at the others.
         if history is None or trial.number < self.initial or are_near(trial.architecture, top):
             return False
         space = self.search.space

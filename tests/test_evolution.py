@@ -170,8 +170,10 @@ def test_what_ended_out_of_turn_is_read_for_one_proposal(space: SearchSpace) -> 
     first = history[2]
     history.record(Trial(2, first.architecture, first.key))
     measured = [trial for trial in history if trial.number != 2]
-    for _ in range(2):
-        assert survivors(history, 7, search) == fittest(measured, 7, search.objectives)
+    for population in (7, 9):
+        for _ in range(2):
+            found = survivors(history, population, search)
+            assert found == fittest(measured, population, search.objectives)
 
 
 @pytest.mark.parametrize("goals", [1, 2])

@@ -9,6 +9,7 @@ import pytest
 from nasengine.architecture import Architecture
 from nasengine.history import History
 from nasengine.moves import neighbours
+from nasengine.objectives import Objective, Objectives
 from nasengine.search import Search
 from nasengine.space import SearchSpace
 from nasengine.spaces.nas_bench_macro import NASBenchMacro
@@ -16,6 +17,7 @@ from nasengine.strategies.local_search import LocalSearch
 from nasengine.strategies.open_trials import open_trials
 from nasengine.strategies.random import Random
 from nasengine.testing.strategies import complete, play, search_for
+from nasengine.testing.stubs import AdditiveEstimator
 from nasengine.trial import Measurement, Trial
 
 
@@ -39,8 +41,14 @@ def test_it_tries_neighbours_of_the_best_until_one_is_better(space: SearchSpace)
         assert distance(history[-1].architecture, top.architecture) == 1
 
 
-def test_after_a_local_optimum_another_climb_begins(space: SearchSpace) -> None:
+@pytest.mark.parametrize("limited", [False, True])
+def test_after_a_local_optimum_another_climb_begins(space: SearchSpace, limited: bool) -> None:
+    """Neighbours that are known to break a limit are never proposed, and not waited for."""
     search = search_for(space)
+    if limited:
+        items = (Objective("x", "max"), Objective("cost", at_most=6.0))
+        tabled = {"cost": AdditiveEstimator()}
+        search = replace(search, objectives=Objectives(items), estimators=tabled)
     history = play(LocalSearch(initial=1), search, 120)
     tops = [top_of(History(history[:n]), search) for n in range(1, 121)]
     starts = [
@@ -49,7 +57,7 @@ def test_after_a_local_optimum_another_climb_begins(space: SearchSpace) -> None:
     starts = [(top, at) for top, at in starts if history[at].value("x") <= top.value("x")]
     assert starts
     for top, at in starts:
-        assert around(top, space) <= {trial.key for trial in history[:at]}
+        assert around(top, search) <= {trial.key for trial in history[:at]}
 
 
 def test_a_plateau_is_crossed(space: SearchSpace) -> None:
@@ -78,7 +86,7 @@ def test_no_climb_is_lost_while_several_are_measured_at_once(space: SearchSpace,
         history.record(complete(running.pop(order.randrange(len(running)))))
         before, top = top, top_of(history, search)
         if before and top.number != before.number and top.value("x") <= before.value("x"):
-            assert around(before, space) <= history.keys
+            assert around(before, search) <= history.keys
 
 
 def top_of(history: History, search: Search) -> Trial:
@@ -86,8 +94,35 @@ def top_of(history: History, search: Search) -> Trial:
     return top
 
 
-def around(trial: Trial, space: SearchSpace) -> set[str]:
-    return {space.key(near) for near in neighbours(trial.architecture, space.decisions)}
+def around(trial: Trial, search: Search) -> set[str]:
+    near = neighbours(trial.architecture, search.space.decisions)
+    return {search.space.key(one) for one in near if not search.excess(one)}
+
+
+def test_neighbours_are_tried_in_an_order_of_the_seed_and_each_trials_own(
+    space: SearchSpace,
+) -> None:
+    changed = set()
+    for seed in range(10):
+        search = search_for(space, seed=seed)
+        first, second = play(LocalSearch(initial=1), search, 2)
+        changed |= {
+            n for n, choice in first.architecture.items() if second.architecture[n] != choice
+        }
+    assert len(changed) >= 4
+
+
+def test_of_a_front_any_trial_is_gone_on_from_and_of_equal_ones_one(space: SearchSpace) -> None:
+    search = search_for(space, goals=2)
+    history = play(Random(), search, 6)
+    for number, x in enumerate((0.1, 0.5, 0.5, 0.9, 0.2, 0.3)):
+        # More of x is better, less of y: but for the last two, one front.
+        measured = {"x": Measurement(x), "y": Measurement(x if number < 4 else 1.0)}
+        history.record(replace(history[number], measurements=measured))
+    trials = open_trials(history, search, 6)
+    found = [[trial.number for trial in trials.centres(random.Random(seed))] for seed in range(20)]
+    assert all(sorted(numbers) == [0, 1, 3] for numbers in found)
+    assert {numbers[0] for numbers in found} == {0, 1, 3}
 
 
 def test_several_goals_go_on_from_the_front(space: SearchSpace) -> None:
