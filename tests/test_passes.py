@@ -707,10 +707,25 @@ class Averaging(nn.Module):
         return x / self.size
 
 
-def test_looking_at_a_block_leaves_its_buffers():
-    block = Averaging().train()
+class Assigning(Averaging):
+    """Makes the mean anew, and counts its calls."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls, self.last = self.calls + 1, x
+        self.size = self.size * 0.9 + 0.1
+        return self.conv(x) / self.size
+
+
+@pytest.mark.parametrize("kind", [Averaging, Assigning])
+def test_looking_at_a_block_leaves_what_it_keeps(kind):
+    block = kind().train()
+    kept = block.size
     prepare(block)
-    assert torch.equal(block.size, torch.ones(1, 4, 1, 1))
+    assert block.size is kept
+    assert torch.equal(kept, torch.ones(1, 4, 1, 1))
+    assert not {"calls", "last"} & set(vars(block))
 
 
 def test_one_block_that_cannot_be_traced_leaves_the_others_their_passes():

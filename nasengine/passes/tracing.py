@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from torch import fx, nn
@@ -50,9 +51,23 @@ def traced(module: nn.Module) -> fx.Graph | None:
     if has_hooks(module):
         return None
     try:
-        return _Tracer().trace(module)
+        with _restored(module):
+            return _Tracer().trace(module)
     except Exception:  # noqa: BLE001 - a third party's forward raises anything on a proxy
         return None
+
+
+@contextmanager
+def _restored(module: nn.Module) -> Iterator[None]:
+    """Take back what a forward assigned to its module: a count of its calls, or a proxy."""
+    kept = [(part, dict(vars(part)), dict(part._buffers)) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, attributes, buffers in kept:
+            for now, before in ((vars(part), attributes), (part._buffers, buffers)):
+                now.clear()
+                now.update(before)
 
 
 def has_hooks(module: nn.Module) -> bool:
