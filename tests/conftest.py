@@ -12,6 +12,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+# What a test writes need not outlive the machine, and a disk takes 8 ms to promise that it does: a
+# run asks for that forty times. Which files are synced, and when, test_files.py holds.
+os.fsync = lambda _: None
+
 settings.register_profile(
     "default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
 )
