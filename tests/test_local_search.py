@@ -18,7 +18,7 @@ from nasengine.strategies.open_trials import open_trials
 from nasengine.strategies.random import Random
 from nasengine.testing.strategies import complete, play, search_for
 from nasengine.testing.stubs import AdditiveEstimator
-from nasengine.trial import Measurement, Trial
+from nasengine.trial import Measurement, Status, Trial
 
 
 def distance(one: Architecture, other: Architecture) -> int:
@@ -89,6 +89,28 @@ def test_no_climb_is_lost_while_several_are_measured_at_once(space: SearchSpace,
             assert around(before, search) <= history.keys
 
 
+def test_what_was_begun_before_a_late_neighbour_was_better_does_not_end_its_climb(
+    space: SearchSpace,
+) -> None:
+    """Several workers: something random was proposed when all neighbours of the top had been."""
+    search = search_for(space)
+    (start,) = Random().propose(History(), 1, search)
+    near = list(neighbours(start, space.decisions))
+    better = near[0]
+    far = next(
+        a
+        for a in play(Random(), search_for(space, seed=1), 20)
+        if distance(a.architecture, better) > 2 and distance(a.architecture, start) > 2
+    )
+    values = {start: 0.5, better: 0.9, far.architecture: 0.2}
+    history = History()
+    for architecture in [start, *near, far.architecture, *neighbours(better, space.decisions)]:
+        trial = Trial(len(history), architecture, space.key(architecture))
+        x = Measurement(values.get(architecture, 0.3))
+        history.record(replace(trial, status=Status.COMPLETE, measurements={"x": x}))
+    assert top_of(history, search).architecture == better
+
+
 def top_of(history: History, search: Search) -> Trial:
     ((_, _, top),) = open_trials(history, search, 1).entries
     return top
@@ -123,6 +145,8 @@ def test_of_a_front_any_trial_is_gone_on_from_and_of_equal_ones_one(space: Searc
     found = [[trial.number for trial in trials.centres(random.Random(seed))] for seed in range(20)]
     assert all(sorted(numbers) == [0, 1, 3] for numbers in found)
     assert {numbers[0] for numbers in found} == {0, 1, 3}
+    # As many as are asked for, though no trial has so many neighbours.
+    assert len(LocalSearch(initial=6).propose(history, 20, search)) == 20
 
 
 def test_several_goals_go_on_from_the_front(space: SearchSpace) -> None:
