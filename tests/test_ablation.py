@@ -119,7 +119,8 @@ def test_complete_cells_are_skipped_and_a_changed_spec_is_refused(
     assert main(["ablate", str(spec), *VARY, "--quiet"]) == 0
     assert {p: p.read_bytes() for p in parent.rglob("history.sqlite")} == before
     assert main(["ablate", str(spec), *VARY, "--quiet", "--set", "space.width=5"]) == 2
-    assert "spec.space.width: was 4, is 5" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "spec.space.width: was 4, is 5" in told and "another folder, by --into" in told
 
 
 def test_a_grown_budget_goes_on_and_another_one_is_refused(

@@ -18,7 +18,8 @@ from nasengine.errors import InputError, StorageError
 from nasengine.studies.comparison import Row, baseline_of, confidence_of, gain, rows
 from nasengine.studies.comparison_notes import notes
 from nasengine.studies.comparison_table import header, lines, write_comparison
-from nasengine.studies.summary import Summary, settings_of
+from nasengine.studies.settings import settings_of
+from nasengine.studies.summary import Summary
 from nasengine.trial import Metric
 
 METRICS = {

@@ -20,7 +20,8 @@ from nasengine.studies.comparison import Baseline, Row, baseline_of, rows
 from nasengine.studies.comparison_notes import notes
 from nasengine.studies.comparison_table import FILES, SPARE, header, lines, write_comparison
 from nasengine.studies.grid import parse_vary
-from nasengine.studies.summary import settings_of, summarise
+from nasengine.studies.settings import settings_of
+from nasengine.studies.summary import summarise
 
 
 def ablate(options: argparse.Namespace, stop: threading.Event) -> int:

@@ -30,9 +30,9 @@ def held(path: Path, experiment: Experiment) -> RunFolder:
     folder = RunFolder(path)
     try:
         folder.check_identity(experiment)
-    except BaseException:
+    except RunFolderError as error:
         folder.close()
-        raise
+        raise RunFolderError(f"{error}\nto begin anew: another folder, by --into") from error
     return folder
 
 

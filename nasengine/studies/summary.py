@@ -1,4 +1,4 @@
-"""What finished runs found, each with the settings that make it different from the others."""
+"""What finished runs found, references and failed searches among them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from nasengine.errors import RunFolderError, SpecError
+from nasengine.errors import RunFolderError
 from nasengine.history import History
-from nasengine.runs.run_files import read_environment, read_identity, read_result, read_spec
-from nasengine.runs.spec import read_toml
+from nasengine.runs.run_files import read_environment, read_result, read_spec
 from nasengine.runs.storage import Storage
 from nasengine.trial import Metric, Status, Trial
 
@@ -23,9 +21,6 @@ UNMEASURED = tuple(
     status.value for status in (Status.INFEASIBLE, Status.SCREENED, Status.FAILED, Status.LOST)
 )
 """How a trial ends that is not measured in full."""
-
-NO_SETTING = frozenset({"seed", "name", "references", "execution.isolate"})
-"""Keys of a spec that change nothing of what a search finds, and the seed, which makes no row."""
 
 
 @dataclass(frozen=True)
@@ -158,13 +153,6 @@ def _machine(folder: Path) -> str:
     return f"{about.host or '?'} ({device}, {threads})"
 
 
-def _tables(folder: Path) -> dict[str, Any]:
-    try:
-        return read_toml(folder / "spec.toml")
-    except SpecError as error:
-        raise RunFolderError(f"{folder}: not a run's folder: {error}") from error
-
-
 def summarise_references(
     folder: Path,
     trials: Mapping[str, Trial],
@@ -202,50 +190,3 @@ def summarise_references(
         )
         for name, trial in trials.items()
     ]
-
-
-def settings_of(folders: Sequence[Path]) -> list[dict[str, str]]:
-    """Say of each run what makes it different from the others, seed and name apart.
-
-    The budget is such a setting, and so are the files of own code.
-
-    Raises
-    ------
-    RunFolderError
-        If a folder holds no run.
-    """
-    specs = [{**_flat(_tables(folder)), **_code(folder)} for folder in folders]
-    keys = {key for spec in specs for key in spec} - NO_SETTING
-    differing = sorted(k for k in keys if len({repr(spec.get(k)) for spec in specs}) > 1)
-    shown = [k for k in differing if all(k in spec for spec in specs)]
-    # What not all have (a strategy's own settings, an estimator) mostly follows from a name:
-    # it is shown where it tells apart what else would look the same.
-    rest = [k for k in differing if k not in shown]
-    for key in sorted(rest, key=lambda k: not k.endswith(".name")):
-        if _kinds(specs, [*shown, key]) > _kinds(specs, shown):
-            shown.append(key)
-    return [{key: _value_text(spec, key) for key in shown or ["strategy.name"]} for spec in specs]
-
-
-def _kinds(specs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> int:
-    return len({tuple(repr(spec.get(key, ABSENT)) for key in keys) for spec in specs})
-
-
-def _value_text(spec: Mapping[str, Any], key: str) -> str:
-    return ABSENT if key not in spec else str(spec[key]) or "''"
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {path: value}
-    return {
-        k: v
-        for key, item in value.items()
-        for k, v in _flat(item, f"{path}.{key}".lstrip(".")).items()
-    }
-
-
-def _code(folder: Path) -> dict[str, str]:
-    """Return the digests of own code by the key of what it is: it may change, its name kept."""
-    kept = read_identity(folder)["code"] if (folder / "identity.json").is_file() else {}
-    return {f"{key}.code": str(digest)[:8] for key, digest in _flat(kept).items() if key}
