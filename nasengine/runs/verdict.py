@@ -163,17 +163,13 @@ class Judged:
         return Standing(
             reference,
             word,
-            self.metric,
-            mine.value,
-            other.value,
-            self.split,
-            self.chosen_among,
-            self.goals,
-            self.exact,
-            noise,
-            interval,
-            ratios,
-            count,
+            mine=mine.value,
+            other=other.value,
+            noise=noise,
+            interval=interval,
+            ratios=ratios,
+            count=count,
+            **vars(self),
         )
 
     def _interval(self, mine: Measurement, other: Measurement) -> _Interval:
