@@ -300,8 +300,8 @@ def _model(
 ) -> tuple[Model, list[Trial], list[Trial]]:
     """Return the model of the last refresh, the trials with values, and all that ended.
 
-    The model is kept until there is a refresh, or one of the trials before the last changes; its
-    own trials come first among those with values.
+    The model is kept until there is a refresh, or one of the trials before the last ends or
+    changes; its own trials come first among those with values.
     """
     refreshed = last_refresh(len(history))
     ended = [trial for trial in history if trial.status in _ENDED]
@@ -309,23 +309,14 @@ def _model(
     early = [trial for trial in measured if trial.number < refreshed] or measured
     before = [trial for trial in ended if trial.number < refreshed] or ended
     state = (
-        refreshed,
-        len(early),
-        len(before),
-        search.objectives,
-        search.space,
-        search.seed,
-        anywhere,
+        *(history.rewrites, refreshed, len(early), len(before)),
+        *(search.objectives, search.space, search.seed, anywhere),
     )
     kept = _models.get(history)
-    if kept is None or kept[0][0] is not measured or kept[0][1:] != state:
-        model = Model(
-            fitted(early, search.objectives),
-            before[-FITTED:],
-            search,
-            _anywhere(search.space.graph, search.seed, anywhere),
-        )
-        kept = _models[history] = ((measured, *state), model)
+    if kept is None or kept[0] != state:
+        everywhere = _anywhere(search.space.graph, search.seed, anywhere)
+        model = Model(fitted(early, search.objectives), before[-FITTED:], search, everywhere)
+        kept = _models[history] = (state, model)
     return kept[1], [*kept[1].known, *measured[len(early) :]], ended
 
 

@@ -281,6 +281,19 @@ def test_targets_put_the_infeasible_last(scale: Scale) -> None:
     assert (np.diff(values[order]) <= 0).all()
 
 
+def test_a_model_stands_while_several_workers_end_out_of_turn() -> None:
+    search = search_for(NASBenchMacro())
+    history = play(Random(), search, 30)
+    for architecture in Predictor().propose(history, 3, search):
+        history.record(Trial(len(history), architecture, search.space.key(architecture)))
+    model = Belief(history, search, 1000)._model
+    for number in (32, 30, 31):
+        history.record(complete(history[number]))
+        assert Belief(history, search, 1000)._model is model
+    history.record(history[5])
+    assert Belief(history, search, 1000)._model is not model
+
+
 def test_of_very_many_trials_the_best_and_the_latest_are_fitted() -> None:
     search = search_for(NASBenchMacro())
     history = play(Random(), search, FITTED + 50)
