@@ -157,6 +157,9 @@ class Darts(Strategy):
             raise ValueError("memory needs order 1")
         if self.iterations < self.arch_every:
             raise ValueError("no step of the alphas in so few iterations; lower arch_every")
+        steps = self.iterations // self.arch_every
+        if self.stop_when_stable > steps:
+            raise ValueError(f"stop_when_stable: there are {steps} steps of the alphas in all")
         limited = [
             key for key, goal in self.cost.items() if goal.target is not None or goal.targets
         ]
@@ -168,6 +171,8 @@ class Darts(Strategy):
 
     def check(self, search: Search) -> None:
         """Refuse costs that the search cannot have or read, and a precision the device lacks.
+
+        And an early end that could never come.
 
         Raises
         ------
@@ -181,6 +186,9 @@ class Darts(Strategy):
                 reading="no cost is in the loss (a beta or a target in strategy.cost, or a limit "
                 "at_most of the objectives on what has a cost table)",
             )
+        decisions = len(search.space.decisions)
+        if self.stop_when_collapsed > decisions:
+            raise SpecError(f"strategy.stop_when_collapsed: the space has {decisions} decisions")
         self._check_partial(search)
         from .memory_plan import choose, plan_memory
 

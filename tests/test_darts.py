@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from nasengine.errors import SearchFailed, SpecError
@@ -267,6 +268,14 @@ def test_ends_early_when_collapsed_or_stable():
     assert result.iterations < 20
     assert "no arg-max changed in 3 steps" in result.reason
     assert any("ended after" in text for text in search.reporter.notes)
+
+
+def test_an_early_end_that_could_never_come_is_refused():
+    strategy(stop_when_stable=10, stop_when_collapsed=2).check(make_search())
+    with pytest.raises(SpecError, match=r"stop_when_collapsed: the space has 2 decisions"):
+        strategy(stop_when_collapsed=3).check(make_search())
+    with pytest.raises(ValidationError, match="there are 10 steps of the alphas"):
+        strategy(stop_when_stable=11)
 
 
 def test_ends_when_the_budget_of_seconds_is_spent():
