@@ -292,6 +292,34 @@ def test_a_final_estimator_can_be_measured_by(
     assert set(json.loads(capsys.readouterr().out)["measurements"]) == {"late"}
 
 
+FAILS = """
+from nasengine import EstimationFailed, Estimator, Metric
+class Fails(Estimator):
+    def metrics(self, search):
+        return (Metric("late", "s", "min"),)
+    def measure(self, candidate):
+        raise EstimationFailed("the machine is busy")
+"""
+
+
+def test_measure_tells_what_it_could_measure_where_an_estimator_fails(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (spec.parent / "own.py").write_text(FAILS)
+    table = tables()
+    table["estimators"]["late"] = {"name": "own.py:Fails"}
+    spec.write_text(tomli_w.dumps(table))
+    words = ["measure", str(spec), "--architecture", "big", "--estimators", "parameters,late"]
+    assert main(words) == 1
+    told = capsys.readouterr()
+    assert "parameters" in told.out and "big: late: the machine is busy" in told.err
+    assert main([*words, "--json"]) == 1
+    told = capsys.readouterr()
+    facts = json.loads(told.out)
+    assert list(facts["measurements"]) == ["parameters"]
+    assert facts["failed"] == {"late": "the machine is busy"}
+
+
 def test_measure_names_what_it_cannot_find(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["measure", str(spec), "--architecture", "bigg"]) == 2
     assert "did you mean 'big'?" in capsys.readouterr().err

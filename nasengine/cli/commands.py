@@ -123,13 +123,14 @@ def measure(options: argparse.Namespace, stop: threading.Event) -> int:
         job = Job("measured", architecture, stop_early=False)
         measured = measure_architecture(search, job)
         units = {name: metric.unit for name, metric in known_metrics(search).items()}
-    if measured.status is not Status.COMPLETE:
-        raise EstimationFailed(f"{options.architecture}: {measured.reason}")
     found = measured.measurements
     if options.json:
-        print(json.dumps(_as_json(architecture, found, units), indent=2))
-    else:
+        facts = {**_as_json(architecture, found, units), "failed": measured.failed}
+        print(json.dumps(facts, indent=2))
+    elif found:
         tables.show_measured(PlainConsole(), options.architecture, found, units)
+    if measured.status is not Status.COMPLETE:
+        raise EstimationFailed(f"{options.architecture}: {measured.reason}")
     return 0
 
 
