@@ -234,6 +234,12 @@ LEVEL = {"level": 4, "of": 4, "metric": "firsts", "value": 1.0, "alone": True}
             "Behind a and b by x",
         ),
         (
+            [standing("a", "better", other=0, noise="samples", interval=[1, 3])],
+            None,
+            "nothing learned",
+            "Better than a by x",
+        ),
+        (
             [standing("a", "level")],
             LEVEL,
             "trials level",

@@ -78,6 +78,19 @@ def test_samples_give_an_interval_that_knows_of_how_many_it_is_the_best() -> Non
     assert large.startswith("better than big") and "over 32 samples, one training each" in large
 
 
+def test_a_network_that_learned_nothing_is_no_proof_of_the_other() -> None:
+    some, none = measured(0.281, per_sample=answers(9)), measured(0.0, per_sample=answers(0))
+    (line,) = said(some, none)
+    assert line.startswith("better than big") and line.endswith(
+        "; big learned nothing: train longer"
+    )
+    (line,) = said(none, some)
+    assert line.startswith("worse than big") and "; the searched network learned nothing" in line
+    assert "learned" not in said(some, measured(0.156, per_sample=answers(5)))[0]
+    # Nothing is known of its noise: 0 may be as good a value as any.
+    assert "learned" not in said(measured(0.2), measured(0.0))[0]
+
+
 def test_samples_of_the_test_split_give_an_interval_without_the_choice() -> None:
     networks = [measured(0.9, test=test) for test in (0.906, 0.156)]
     for found, right in zip(networks, (29, 5), strict=True):

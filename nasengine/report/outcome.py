@@ -34,7 +34,7 @@ def headline(record: Record) -> Html:
     if not found and not equal:
         said = "Finished; not compared with a reference"
         return _header(record, "open", "finished", "; ".join(record.verdict) or said)
-    badges = {_BADGES[standing.word] for standing in found}
+    badges = {"nothing learned" if s.unlearned else _BADGES[s.word] for s in found}
     badge = "trials level" if equal else badges.pop() if len(badges) == 1 else "mixed"
     kind = {"the search won": "won", "the search lost": "lost"}.get(badge, "level")
     metrics = dict.fromkeys(standing.metric for standing in found)

@@ -85,7 +85,20 @@ class Standing:
         values += " on the test split" if self.split == "test" else ""
         costs = "".join(f", {ratio:.2f}x the {name}" for name, ratio in self.ratios.items())
         said = f"{WORDS[self.word]} {self.reference}: {values}{self._how_sure()}"
-        return said + costs.replace(",", ";", 1)
+        nothing = f"; {self.unlearned} learned nothing: train longer" if self.unlearned else ""
+        return said + nothing + costs.replace(",", ";", 1)
+
+    @property
+    def unlearned(self) -> str:
+        """Which network has 0 of a quality, so that the other's lead shows nothing; else empty.
+
+        Of what is better when less, the worse network has no 0.
+        """
+        if self.word == "better" and self.noise and self.other == 0:
+            return self.reference
+        return (
+            "the searched network" if self.word == "worse" and self.noise and not self.mine else ""
+        )
 
     def _how_sure(self) -> str:
         if self.exact or self.mine == self.other:
