@@ -2,7 +2,11 @@
 
 import os
 import random
+import re
+import sqlite3
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported: two test processes on two cores, and results that do not depend on it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,9 +16,18 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+
+class Unsynced(sqlite3.Connection):
+    """Leaves what it writes to the system."""
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        return super().execute(re.sub(r"(?<=PRAGMA synchronous = )\w+", "OFF", sql), *values)
+
+
 # What a test writes need not outlive the machine, and a disk takes 8 ms to promise that it does: a
-# run asks for that forty times. Which files are synced, and when, test_files.py holds.
+# run asks for that forty times. What is synced, and when, test_files.py and test_storage.py hold.
 os.fsync = lambda _: None
+sqlite3.connect = partial(sqlite3.connect, factory=Unsynced)
 
 settings.register_profile(
     "default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]

@@ -88,7 +88,11 @@ def test_a_disk_that_refuses_is_named_and_never_swallowed(tmp_path: Path) -> Non
         storage.finish(big)
 
 
-def test_every_write_that_is_announced_was_synchronised(tmp_path: Path) -> None:
+def test_every_write_that_is_announced_was_synchronised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As it is outside of tests, which wait for no disk: conftest.py.
+    monkeypatch.setattr(sqlite3, "connect", sqlite3.connect.func)  # type: ignore[attr-defined]
     storage = Storage(tmp_path / "history.sqlite")
     statements: list[str] = []
     storage._connection.set_trace_callback(statements.append)
