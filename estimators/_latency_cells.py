@@ -21,7 +21,7 @@ from .latency_table import PROBES, Cell, LatencyTable
 
 if TYPE_CHECKING:
     from nasengine.architecture import Architecture
-    from nasengine.graph import Factory
+    from nasengine.factories import Factory
     from nasengine.search import Search
 
 Same = tuple["Factory", tuple[int, ...], tuple[Shape, ...]]

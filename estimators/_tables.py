@@ -19,7 +19,8 @@ from nasengine.operations import Zero
 from nasengine.shapes import Shape, make_module
 
 if TYPE_CHECKING:
-    from nasengine.graph import Factory, Node, SpaceGraph
+    from nasengine.factories import Factory
+    from nasengine.graph import Node, SpaceGraph
     from nasengine.search import Search
     from nasengine.space import SearchSpace
 

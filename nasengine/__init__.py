@@ -26,7 +26,8 @@ if TYPE_CHECKING:
         StorageError,
     )
     from nasengine.estimator import Candidate, CostTable, Estimator
-    from nasengine.graph import Factory, Node, SpaceGraph
+    from nasengine.factories import Factory
+    from nasengine.graph import Node, SpaceGraph
     from nasengine.history import History
     from nasengine.network import build_network
     from nasengine.objectives import Objective, Objectives
@@ -122,7 +123,8 @@ _MODULES = {
     "runs.experiment": ("Experiment",),
     "runs.run": ("Outcome",),
     "runs.session": ("export", "resume", "run"),
-    "graph": ("Factory", "Node", "SpaceGraph"),
+    "factories": ("Factory",),
+    "graph": ("Node", "SpaceGraph"),
     "history": ("History",),
     "network": ("build_network",),
     "objectives": ("Objective", "Objectives"),

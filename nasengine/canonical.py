@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from functools import partial
 from weakref import WeakKeyDictionary
 
-from nasengine.graph import Factory, SpaceGraph
+from nasengine.factories import Factory
+from nasengine.graph import SpaceGraph
 from nasengine.meta_shapes import made_cheaply
 from nasengine.operations import Meaning, meaning_of
 from nasengine.shapes import make_module

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from nasengine.canonical import meanings
-from nasengine.graph import Factory, Kind, Node, SpaceGraph
+from nasengine.factories import Factory
+from nasengine.graph import Kind, Node, SpaceGraph
 from nasengine.operations import Meaning
 
 _LIMIT = 65_536  # certificates kept for one region

@@ -8,22 +8,16 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from keyword import iskeyword
-from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 from nasengine.errors import SpaceError, did_you_mean
+from nasengine.factories import Factories, Factory, check_bound, described
 
 if TYPE_CHECKING:
     import networkx as nx
-    from torch import nn
-
-Factory = Callable[..., "nn.Module"]
-"""Makes a module from the channels of each tensor that the module is called with, then those out:
-(channels in, channels out) where one node is read."""
 
 Kind = Literal["input", "operation", "slot", "add", "concat", "output"]
 
@@ -127,6 +121,7 @@ class SpaceGraph:
         self.decisions: dict[str, tuple[str, ...]] = {}
         self.channels: dict[str, tuple[int, ...]] = {}
         self.order: tuple[str, ...] = ()
+        self._factories = Factories()
 
     def __getitem__(self, name: str) -> Node:
         node: Node = self.dag.nodes[name]["node"]
@@ -234,9 +229,21 @@ class SpaceGraph:
             )
         if node.out is not None and node.out < 1:
             raise SpaceError(f"node {node.name!r}: {node.out} channels out; at least 1 is needed")
-        _check_factories(node)
+        node = self._with_known_factories(node)
         self.dag.add_node(node.name, node=node)
         return node
+
+    def _with_known_factories(self, node: Node) -> Node:
+        """Return a node whose factories are those of earlier nodes where they make the same."""
+        where, known = f"{node.kind} {node.name!r}", self._factories.known
+        if node.kind == "operation":
+            return replace(node, factory=known(where, node.factory))  # type: ignore[arg-type]
+        candidates, baselines = (
+            {name: known(f"{where}, candidate {name!r}", each) for name, each in blocks.items()}
+            for blocks in (node.candidates, node.baselines)
+        )
+        check_bound(where, {**node.candidates, **node.baselines})
+        return replace(node, candidates=candidates, baselines=baselines)
 
     def finish(self) -> None:
         """Check the wiring and infer the channels; called once, by the engine.
@@ -246,8 +253,10 @@ class SpaceGraph:
         SpaceError
             If a source is unknown, a name is missing, there is a cycle, a node reaches no output
             or is reached by no input, a slot has no candidates, slots that share a decision offer
-            different choices, or a sum is of unequal channels.
+            different choices, a sum is of unequal channels, or a factory reads a variable that has
+            changed since it was wired.
         """
+        self._factories.check_unchanged()
         self._connect()
         self._check_ends()
         self._infer_channels()
@@ -319,71 +328,6 @@ class SpaceGraph:
                 raise SpaceError(f"slot {slot.name!r}: {sorted(twice)} both candidate and baseline")
 
 
-def _check_factories(node: Node) -> None:
-    """Refuse what cannot be told from another: blocks are equal where their factories are."""
-    every: dict[str, Factory | None] = {
-        f"{node.kind} {node.name!r}": node.factory,
-        **{
-            f"slot {node.name!r}, candidate {name!r}": factory
-            for name, factory in {**node.candidates, **node.baselines}.items()
-        },
-    }
-    for where, factory in every.items():
-        if factory is None and node.kind != "operation":
-            continue
-        _check_callable(where, factory)
-        try:
-            hash(factory)
-        except TypeError as error:
-            raise SpaceError(
-                f"{where}: its factory cannot be hashed ({error}); make {type(factory).__name__} "
-                f"a frozen dataclass, @dataclass(frozen=True), of hashable fields"
-            ) from error
-    _check_bound(node)
-
-
-def _check_bound(slot: Node) -> None:
-    """Refuse candidates that a loop made of one function, whose settings are the last round's."""
-    seen: dict[object, tuple[str, Factory]] = {}
-    for name, factory in {**slot.candidates, **slot.baselines}.items():
-        if not isinstance(factory, FunctionType) or not (reads := _variables(factory)):
-            continue
-        held = (
-            *(factory.__closure__ or ()),
-            *(factory.__defaults__ or ()),
-            *(factory.__kwdefaults__ or {}).values(),
-        )
-        other, same = seen.setdefault((factory.__code__, *map(id, held)), (name, factory))
-        if same is not factory:
-            raise SpaceError(
-                f"slot {slot.name!r}: the candidates {other!r} and {name!r} are the same function, "
-                f"which reads {', '.join(reads)} when it is called, after the loop; bind it in "
-                f"each, such as lambda i, o, k=k: ..., or make the factory a frozen dataclass"
-            )
-
-
-def _variables(function: FunctionType) -> list[str]:
-    """Return the variables from outside that a function reads; modules and callables are none."""
-    code, outside = function.__code__, function.__globals__
-    values = {n: outside[n] for n in code.co_names if n in outside}
-    return [
-        *code.co_freevars,
-        *(n for n, v in values.items() if not (callable(v) or isinstance(v, ModuleType))),
-    ]
-
-
-def _check_callable(where: str, factory: object) -> None:
-    torch = sys.modules.get("torch")  # Where nobody imported it, there is no module of it.
-    built = torch is not None and isinstance(factory, torch.nn.Module)
-    if built or not callable(factory):
-        kind = type(factory).__name__
-        raise SpaceError(
-            f"{where}: a factory is needed, which makes a new module from (channels in, channels "
-            f"out); got {f'a {kind} that is built' if built else _described(factory)}; "
-            f"such as lambda i, o: {f'nn.{kind}(...)' if built else 'nn.Conv2d(i, o, 1)'}"
-        )
-
-
 def _by_name(choices: object, where: str) -> dict[str, Factory]:
     if not isinstance(choices, Mapping):
         listed = "; several nodes are read as a list" if isinstance(choices, Node) else ""
@@ -411,10 +355,4 @@ def _names(sources: Source | Iterable[Source]) -> tuple[str, ...]:
 
 
 def _described(got: object) -> str:
-    if isinstance(got, Node):
-        return f"the node {got.name!r}"
-    return (
-        f"{type(got).__name__} {got!r:.60}"
-        if isinstance(got, (str, int, float))
-        else ("None" if got is None else f"a {type(got).__name__}")
-    )
+    return f"the node {got.name!r}" if isinstance(got, Node) else described(got)

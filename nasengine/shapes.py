@@ -11,7 +11,8 @@ from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
 from nasengine.errors import SpaceError
-from nasengine.graph import Factory, Node, SpaceGraph
+from nasengine.factories import Factory
+from nasengine.graph import Node, SpaceGraph
 from nasengine.meta_shapes import MetaShapes, made_cheaply
 from nasengine.operations import meaning_of
 from nasengine.randomness import kept_generators

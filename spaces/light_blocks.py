@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from nasengine.graph import Factory
+from nasengine.factories import Factory
 
 _DILATION = 2
 

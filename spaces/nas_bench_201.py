@@ -14,7 +14,8 @@ from pydantic import Field
 
 from nasengine.architecture import Architecture
 from nasengine.errors import ArchitectureError
-from nasengine.graph import Factory, Node, SpaceGraph
+from nasengine.factories import Factory
+from nasengine.graph import Node, SpaceGraph
 from nasengine.space import SearchSpace
 
 _NODES = 4

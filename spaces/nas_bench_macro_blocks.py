@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from nasengine.graph import Factory
+from nasengine.factories import Factory
 
 
 class InvertedResidual(nn.Module):

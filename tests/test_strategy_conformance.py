@@ -5,7 +5,8 @@ import random
 import pytest
 
 from nasengine.architecture import Architecture
-from nasengine.graph import Factory, SpaceGraph
+from nasengine.factories import Factory
+from nasengine.graph import SpaceGraph
 from nasengine.history import History
 from nasengine.moves import mutate
 from nasengine.plugin import installed, load_class

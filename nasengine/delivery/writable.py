@@ -9,7 +9,8 @@ from torch import nn
 
 from nasengine.delivery.checked import ExportFailed
 from nasengine.delivery.source import Source, rebuilt
-from nasengine.graph import Factory, SpaceGraph
+from nasengine.factories import Factory
+from nasengine.graph import SpaceGraph
 from nasengine.meta_shapes import made_on_meta, on_meta
 from nasengine.network import calling
 from nasengine.shapes import make_module
