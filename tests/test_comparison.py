@@ -400,7 +400,9 @@ def test_fronts_of_three_goals_are_compared_by_their_volume() -> None:
         return rows(replace(r, goals=goals, front=[r.values]) for r in runs)
 
     # Of the box of 1.1 to each side, one has a tenth by all of two goals, the other the reverse.
-    worse, better = sorted(row.mean(VOLUME) for row in table("iou", "flops", "latency"))
+    three = table("iou", "flops", "latency")
+    assert "iou, flops and latency over all" in notes(three, baseline_of(three, "random"))[0]
+    worse, better = sorted(row.mean(VOLUME) for row in three)
     assert better == pytest.approx(0.1 * 1.1**2 / 1.1**3)
     assert worse == pytest.approx(1.1 * 0.1**2 / 1.1**3)
 

@@ -120,7 +120,7 @@ class _Running:
             with held(path, experiment) as folder:
                 trials = measure_references(experiment, folder, self.reporter_for(path), self.stop)
             measured.append(_Measured(cell, path, trials))
-            self.overview.note(f"{cell.name}: {', '.join(map(_measured, trials.values()))}")
+            self.overview.note(f"{cell.name}: {', '.join(map(_told, trials.values()))}")
             self.progress.advance()
         return measured
 
@@ -190,7 +190,7 @@ def _time_left(took: Sequence[tuple[Cell, float]], cells: Sequence[Cell]) -> flo
     return sum(mean(seconds or [s for _, s in took]) for seconds in alike)
 
 
-def _measured(reference: Trial) -> str:
+def _told(reference: Trial) -> str:
     return f"{reference.reference} {'not measured in full' if reference.reason else 'measured'}"
 
 

@@ -50,11 +50,12 @@ def _judged(table: Sequence[Row]) -> str:
 
 def _fronts(table: Sequence[Row]) -> str:
     runs = [run for row in table for run in row.runs.values()]
-    columns = " and ".join(columns_of(runs).values())
+    *others, last = columns_of(runs).values()
     return (
         f"{VOLUME}: mean and standard deviation over seeds, of the share of a box that each "
-        f"search's front dominates; the box is the range of {columns} over all fronts compared "
-        "here, and a tenth beyond the worst; the other columns tell of each front's knee"
+        f"search's front dominates; the box is the range of {', '.join(others)} and {last} over "
+        "all fronts compared here, and a tenth beyond the worst; the other columns tell of each "
+        "front's knee"
     )
 
 

@@ -194,20 +194,17 @@ def _is_number(text: str) -> bool:
 
 
 def plot(table: Sequence[Row], path: Path) -> None:
-    """Draw every run's judged metric by setting, with means and standard deviations."""
+    """Draw the judged metric of every run that has it, with means and standard deviations."""
     from matplotlib.figure import Figure
 
     name = judged(table)
     unit = metric_of(table, name).unit
-    ordered = ranked(table)[::-1]
+    ordered = [row for row in ranked(table)[::-1] if row.values(name)]
     names = ["\n".join(textwrap.wrap(row.name, 36)) for row in ordered]
     figure = Figure(figsize=(8, 1.2 + 0.55 * len(ordered)), layout="constrained")
     axes = figure.add_subplot()
     for place, row in enumerate(ordered):
-        values = row.values(name)
-        if not values:
-            continue
-        spread = row.deviation(name)
+        values, spread = row.values(name), row.deviation(name)
         # One above the other, so that equal values are seen to be several.
         heights = [place + 0.4 * ((n + 0.5) / len(values) - 0.5) for n in range(len(values))]
         axes.plot(values, heights, "o", color="#9db4c8", markersize=5)
