@@ -354,9 +354,35 @@ class OfOneSize(nn.Module):
 
 def test_onnx_is_of_one_size_where_the_network_is(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
-    facts = write_onnx(OfOneSize().eval(), (3, 8, 8), tmp_path / "model.onnx", FACTS)
+    onnx = pytest.importorskip("onnx")
+    told = usage_facts(Usage(), (3, 8, 8), (2,), sides=1)
+    facts = write_onnx(OfOneSize().eval(), (3, 8, 8), tmp_path / "model.onnx", told)
     assert not facts["any_size"]
     assert free_axes(tmp_path / "model.onnx") == ["batch", "", "", ""]
+    props = {p.key for p in onnx.load(tmp_path / "model.onnx").metadata_props}
+    assert "size" in props and "sides_divisible_by" not in props
+
+
+class Rows(nn.Module):
+    """A GRU over each row of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.permute(0, 2, 3, 1).flatten(0, 1)
+        return self.gru(rows)[0].unflatten(0, (-1, x.shape[2])).permute(0, 3, 1, 2)
+
+
+def test_nothing_is_printed_while_recurrent_layers_are_written(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    pytest.importorskip("onnxscript")
+    write_onnx(Rows().eval(), (3, 8, 8), tmp_path / "model.onnx", FACTS)
+    said = capfd.readouterr()
+    assert said.out == said.err == ""
+    assert not recwarn.list
 
 
 def test_onnx_says_which_extra_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
