@@ -506,6 +506,7 @@ def test_a_search_that_failed_is_told_with_its_reason(
     assert main(["ablate", str(spec), "--vary", "seed=0..2", "--quiet"]) == 0
     told = capsys.readouterr().out
     assert "2 of 3" in told and "random, seed 1: not measured in full: no network" in told
+    assert "none of 1 trials is complete; 1 x failed: q: no row" in told
     assert "trials not measured in full: random 1 failed of 3" in told
     runs = spec.parent / "runs" / "tiny-ablation" / "runs.csv"
     _, failed, _ = csv.DictReader(runs.read_text().splitlines())

@@ -134,7 +134,7 @@ def summarise_failed(folder: Path, setting: Mapping[str, str], problem: str) -> 
         ended=_ended(history),
         budget=spec.get("budget", {}),
         machine=_machine(folder),
-        problem=" ".join(problem.split()),
+        problem="; ".join(" ".join(line.split()) for line in problem.splitlines()),
     )
 
 
