@@ -111,6 +111,7 @@ def test_check_reads_the_data_counts_and_draws(
     assert f"8 training samples are drawn in {picture}" in told.out
     assert "15 of 32 x 32; brought to 16 x 16, masks by mask_resize = 'nearest'" in told.out
     assert "warning: 1 of 15 masks lose all of a class" in told.err
+    assert told.out.endswith("the spec can be run, with a warning to look into\n")
 
     (tmp_path / "images" / "plate_3.png").write_bytes(b"no image")
     assert main(["check", spec, *given, "--data", "look.jpg"]) == 2

@@ -103,7 +103,7 @@ def check(options: argparse.Namespace, stop: threading.Event) -> int:
     if options.json:
         print(json.dumps(facts, indent=2))
     else:
-        tables.show_check(PlainConsole(), facts, notes)
+        tables.show_check(PlainConsole(), facts, notes, reporter.warned)
     return 0
 
 

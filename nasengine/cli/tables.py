@@ -311,8 +311,10 @@ def _range_line(name: str, found: Mapping[str, Any]) -> str:
     return f"{name}: {spread}{beside}{how}"
 
 
-def show_check(console: Console, facts: Mapping[str, Any], notes: Sequence[str]) -> None:
-    """Print what a check found."""
+def show_check(
+    console: Console, facts: Mapping[str, Any], notes: Sequence[str], warned: int = 0
+) -> None:
+    """Print what a check found, and whether there were warnings."""
     space = facts["space"]
     into, out = ("x".join(str(size) for size in space[key]) for key in ("input", "output"))
     lines = [
@@ -351,4 +353,8 @@ def show_check(console: Console, facts: Mapping[str, Any], notes: Sequence[str])
         lines.append(f"{drawn['samples']} training samples are drawn in {drawn['path']}")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
-    console.print("the spec is sound", style="green")
+    if warned:
+        told = "a warning" if warned == 1 else f"{warned} warnings"
+        console.print(f"the spec can be run, with {told} to look into", style="yellow")
+    else:
+        console.print("the spec is sound", style="green")

@@ -122,6 +122,11 @@ class TerminalReporter(LogReporter):
         """Show the metrics of trials in their units from now on."""
         self.units = {name: metric.unit for name, metric in metrics.items()}
 
+    @property
+    def warned(self) -> int:
+        """How many warnings were shown."""
+        return len(self._warned)
+
     def note(self, text: str) -> None:
         """Show a line."""
         self._say(text)
