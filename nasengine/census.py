@@ -50,8 +50,9 @@ def census(
 
 
 def census_of(task: Task, splits: Splits) -> dict[str, dict[str, Any]]:
-    """Count a task's samples, by the names that the task has for its classes."""
-    return census(splits, task.usage.classes, values=task.targets == "values")
+    """Count a task's samples, by the names that the task, or else its data, has for its classes."""
+    names = task.usage.classes or getattr(getattr(task, "data", None), "classes", ())
+    return census(splits, names, values=task.targets == "values")
 
 
 def _range(samples: Samples) -> dict[str, Any]:

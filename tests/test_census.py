@@ -7,13 +7,28 @@ import pytest
 import torch
 from PIL import Image
 
-from nasengine.census import census, lacking, telling
+from nasengine.census import census, census_of, lacking, telling
 from nasengine.cli import main
-from nasengine.task import IGNORED, Samples, Splits
+from nasengine.task import IGNORED, Samples, Splits, Usage
 from nasengine.tasks.folder import Folder
 from nasengine.tasks.segmentation import Segmentation
+from nasengine.tasks.surface_defects import SurfaceDefects
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+class OwnSegmentation(Segmentation):
+    """A task that says nothing of how its networks are used."""
+
+    @property
+    def usage(self) -> Usage:
+        return Usage()
+
+
+def test_classes_are_called_as_the_data_call_them_where_the_task_does_not() -> None:
+    task = OwnSegmentation(data=SurfaceDefects(size=16, train=2, validation=2))
+    found = census_of(task, task.load(0))
+    assert list(found["train"]["classes"]) == ["background", "defect"]
 
 
 def test_labels_are_counted_and_a_class_without_a_name_has_its_index() -> None:
