@@ -218,6 +218,17 @@ def test_check_tells_what_every_limited_metric_comes_to_or_why_it_cannot(
         ) in capsys.readouterr().err
 
 
+def test_a_goal_against_its_metric_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    load(tables(), tmp_path)
+    for goal, told in (("min", False), ("max", True)):
+        assert main(["check", "spec.toml", "--set", f"objectives.parameters={goal}"]) == 0
+        said = "parameters: 'max', and of parameters less is better: the worst is searched for"
+        assert (said in capsys.readouterr().out) == told
+
+
 def test_run_refuses_before_there_is_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -325,6 +325,12 @@ class Experiment:
         with in_file(self.source):
             metrics = known_metrics(search)
             notes = check_limits(search, metrics, given) + check_together(search, metrics)
+        notes += [
+            f"objectives.{goal.metric}: {goal.goal!r}, and of {goal.metric} "
+            f"{'more' if goal.goal == 'min' else 'less'} is better: the worst is searched for"
+            for goal in search.objectives.goals
+            if goal.goal != metrics[goal.metric].direction
+        ]
         if self.searches and self.space.size == 1:
             name = type(self.space).__name__
             notes = [f"space: {name} holds one architecture: there is nothing to choose", *notes]
