@@ -52,7 +52,7 @@ class Timed(Firsts):
 
 def limited(folder: Path, **limits: Any) -> list[str]:
     table = tables()
-    table["objectives"] = {"firsts": "max", "parameters": limits}
+    table["objectives"] = {"firsts": "min", "parameters": limits}
     experiment = load(table, folder)
     return experiment.check_ahead(experiment.search(folder))
 
