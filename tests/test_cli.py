@@ -6,6 +6,8 @@ import json
 import shlex
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -468,3 +470,21 @@ def test_an_example_overwrites_nothing_and_its_nearest_name_is_told(
     assert [path.name for path in tmp_path.iterdir()] == ["my_space.py"]
     assert main(["example", "my_spac"]) == 2
     assert "no example 'my_spac'; did you mean 'my_space'?" in capsys.readouterr().err
+
+
+def test_a_word_that_is_no_command_is_told_with_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["rn", "spec.toml"])
+    assert ended.value.code == 2
+    assert "COMMAND: 'rn': did you mean 'run'? Allowed: ablate, check" in capsys.readouterr().err
+
+
+def test_the_package_runs_as_its_command_does() -> None:
+    command = [sys.executable, "-m", "nasengine"]
+    done = subprocess.run(
+        [*command, "list", "nothing"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "nothing" in done.stderr

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from nasengine.errors import did_you_mean
+
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction["Parser"]
 
@@ -20,6 +22,13 @@ class Parser(argparse.ArgumentParser):
         """Print how the command is used, and what is wrong."""
         self.print_usage(sys.stderr)
         self.exit(BAD_INPUT, f"error: {message}\n")
+
+    def _check_value(self, action: argparse.Action, value: str) -> None:
+        """Refuse a word that is none of those allowed, with the nearest that is."""
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(
+                action, f"{value!r}: {did_you_mean(value, action.choices)}"
+            )
 
 
 def make_parser() -> Parser:
