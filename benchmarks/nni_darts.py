@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from supernet_cases import CASES, OPTIMISERS
+from supernet_cases import CASES
 from supernet_step import make_search
 
 CASE = CASES["light_sdi_16"]
@@ -34,7 +34,7 @@ def ours(search: Any, precision: str) -> Any:
     from nasengine.strategies.draws import make_draws
     from nasengine.strategies.search_steps import SearchSteps
 
-    settings = Darts(precision=precision, batch=CASE.batch, **OPTIMISERS)
+    settings = Darts(precision=precision, batch=CASE.batch)
     steps = SearchSteps(settings, search, ArchitectureLoss([], "expected", "cpu"))
     weights, alphas = make_draws(settings, search)
 
@@ -72,8 +72,7 @@ def measure(repeats: int, folder: Path) -> dict[str, list[float]]:
             self.last = time.perf_counter()
             return ends
 
-    weights = OPTIMISERS["weights"]
-    Timed(NniDarts(iterations=repeats + 1, batch=CASE.batch, weights=weights), search).run()
+    Timed(NniDarts(iterations=repeats + 1, batch=CASE.batch), search).run()
     return {name: taken[1:] for name, taken in seconds.items()}
 
 

@@ -51,8 +51,7 @@ def search_once(given: Any, seed: int, precision: str, folder: Path) -> tuple[An
         iterations=given.iterations,
         arch_every=2,
         precision=precision,
-        weights={"optimiser": "sgd", "learning_rate": 0.01, "schedule": "constant"},
-        alphas={"optimiser": "sgd", "learning_rate": 0.1},
+        weights={"learning_rate": 0.01},
     )
     found = GradientSearch(settings, search).run()
     architecture = derive(found.alphas, space.decisions)

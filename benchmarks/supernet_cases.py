@@ -23,11 +23,6 @@ class Case:
         return f"{self.space} ({settings}), {self.batch} x {self.size}x{self.size}"
 
 
-OPTIMISERS = {
-    "weights": {"optimiser": "sgd", "learning_rate": 3e-4, "schedule": "constant"},
-    "alphas": {"optimiser": "sgd", "learning_rate": 0.1},
-}
-"""The paper's, which the plain way has too."""
 CASES = {
     "light_sdi_16": Case("light_sdi", {"width": 16}, 96, 4, 7),
     "light_sdi_64": Case("light_sdi", {"width": 64}, 96, 4, 3),

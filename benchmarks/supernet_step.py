@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from supernet_cases import CASES, GROWTH, OPTIMISERS, QUICK, Case, own_space
+from supernet_cases import CASES, GROWTH, QUICK, Case, own_space
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -72,7 +72,7 @@ def make_steps(search: Any, batch: int, variant: str, without: tuple[str, ...] =
     from nasengine.strategies.darts import Darts
     from nasengine.strategies.search_steps import SearchSteps
 
-    settings = Darts(precision=variant.partition(" ")[0], batch=batch, **OPTIMISERS)
+    settings = Darts(precision=variant.partition(" ")[0], batch=batch)
     loss = ArchitectureLoss([], "expected", search.device)
     steps = SearchSteps(settings, search, loss, without)
     if variant.endswith("recomputed"):

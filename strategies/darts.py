@@ -1,15 +1,12 @@
 """DARTS: differentiable architecture search, with its relatives as settings.
 
-Liu, Simonyan, Yang: DARTS: Differentiable Architecture Search (ICLR 2019). The defaults train a
-supernet within a few hundred steps; the recipe of Chen et al. (2023), Light SDI-NAS, stands in
-examples/light_sdi_paper.toml, and both are compared in benchmarks/search_quality.py.
-
-Relatives: ``relaxation = "gumbel", paths = 1`` is GDAS (Dong and Yang 2019), ``paths = 2`` samples
-as ProxylessNAS does (Cai, Zhu, Han 2019; what a step of two alphas does to the chances of the
-others is left at that), ``perturbation`` is SmoothDARTS by random noise (Chen and Hsieh 2020),
-``stop_when_collapsed`` the first criterion of DARTS+ (Liang et al. 2019) with the cheapest
-candidates in place of its skips, ``partial_channels = 4`` PC-DARTS (Xu et al. 2020), without its
-weights of edges: a space's sums are its own.
+Liu, Simonyan, Yang: DARTS: Differentiable Architecture Search (ICLR 2019). The defaults are the
+recipe of Chen et al. (2023), Light SDI-NAS. Relatives: ``relaxation = "gumbel", paths = 1`` is
+GDAS (Dong and Yang 2019), ``paths = 2`` samples as ProxylessNAS does (Cai, Zhu, Han 2019; what a
+step of two alphas does to the chances of the others is left at that), ``perturbation`` is
+SmoothDARTS by random noise (Chen and Hsieh 2020), ``stop_when_collapsed`` the first criterion of
+DARTS+ (Liang et al. 2019) with the cheapest candidates in place of its skips, ``partial_channels =
+4`` PC-DARTS (Xu et al. 2020), without its weights of edges: a space's sums are its own.
 """
 
 from __future__ import annotations
@@ -42,9 +39,9 @@ class Optimiser(BaseModel):
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
 
-    optimiser: Literal["sgd", "adam", "adamw"] = "adamw"
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
     """Which one."""
-    learning_rate: float = Field(0.001, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(3e-4, gt=0, allow_inf_nan=False)
     """Its learning rate."""
     momentum: float | None = Field(None, ge=0, lt=1)
     """SGD's momentum, Adam's beta 1; by default 0.9 for weights, 0 (Adam: 0.5) for alphas."""
@@ -58,9 +55,12 @@ class Optimiser(BaseModel):
 
 
 class WeightOptimiser(Optimiser):
-    """What trains the weights: AdamW, whose rate falls from 0.001 to zero."""
+    """What trains the weights: SGD at 0.0003.
 
-    schedule: Literal["constant", "cosine"] = "cosine"
+    The paper leaves momentum and weight decay of its search open; these are its training's.
+    """
+
+    schedule: Literal["constant", "cosine"] = "constant"
     """How the learning rate goes on; cosine falls to zero, as in DARTS."""
 
     def rate(self, iteration: int, iterations: int) -> float:
@@ -71,11 +71,9 @@ class WeightOptimiser(Optimiser):
 
 
 class AlphaOptimiser(Optimiser):
-    """What trains the alphas: Adam at 0.02."""
+    """What trains the alphas: plain SGD at 0.1."""
 
-    optimiser: Literal["sgd", "adam", "adamw"] = "adam"
-    """Which one."""
-    learning_rate: float = Field(0.02, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(0.1, gt=0, allow_inf_nan=False)
     """Its learning rate."""
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
     """L2 for sgd and adam, decoupled for adamw."""
@@ -94,7 +92,7 @@ class Darts(Strategy):
     """Steps of the weights."""
     batch: int = Field(4, gt=0)
     """Samples in a step, of the weights as of the alphas."""
-    arch_every: int = Field(2, gt=0)
+    arch_every: int = Field(10, gt=0)
     """Iterations from one step of the alphas to the next."""
     weights: WeightOptimiser = WeightOptimiser()
     """What trains the weights."""
@@ -104,8 +102,7 @@ class Darts(Strategy):
     """Share of the training samples, drawn by the seed, on which the alphas alone are trained;
     0 trains alphas and weights on the same samples."""
     order: Literal[1, 2] = 1
-    """2 takes the gradient of the alphas through a step of the weights (by SGD), at four times the
-    cost."""
+    """2 takes the gradient of the alphas through a step of the weights, at four times the cost."""
     relaxation: Literal["softmax", "none", "gumbel"] = "softmax"
     """How alphas become the weights of the candidates."""
     temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
@@ -154,10 +151,10 @@ class Darts(Strategy):
             raise ValueError("perturbation needs all candidates to run (paths = 0)")
         if self.order == 2 and self.paths:
             raise ValueError("order 2 needs all candidates to run (paths = 0)")
-        if self.order == 2 and self.memory is not None:
-            raise ValueError("memory needs order 1")
         if self.order == 2 and self.weights.optimiser != "sgd":
             raise ValueError("order 2 unrolls a step of SGD; set weights.optimiser to sgd")
+        if self.order == 2 and self.memory is not None:
+            raise ValueError("memory needs order 1")
         if self.iterations < self.arch_every:
             raise ValueError("no step of the alphas in so few iterations; lower arch_every")
         steps = self.iterations // self.arch_every

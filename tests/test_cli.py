@@ -354,7 +354,7 @@ def test_list_of_a_name_has_its_settings_nested_ones_too(
     assert "iterations = " not in everything
     assert main(["list", "darts"]) == 0
     told = capsys.readouterr().out
-    assert '    weights.optimiser = "adamw"  ' in told
+    assert '    weights.optimiser = "sgd"  ' in told
     assert "evolution" not in told
     assert main(["list", "strategies"]) == 0
     assert "    population = " in capsys.readouterr().out

@@ -88,7 +88,7 @@ def find(search, **settings):
     "settings",
     [
         {},
-        {"order": 2, "weights": {"optimiser": "sgd", "learning_rate": 0.2, "schedule": "constant"}},
+        {"order": 2, "weights": {"learning_rate": 0.2}},
         {"relaxation": "none"},
         {"relaxation": "gumbel", "temperature": 2.0, "final_temperature": 0.5},
         {"paths": 2, "iterations": 100},
@@ -285,11 +285,8 @@ def test_ends_when_the_budget_of_seconds_is_spent():
     assert "budget" in result.reason
 
 
-SGD = {"optimiser": "sgd", "learning_rate": 0.1, "schedule": "constant"}
-
-
 def test_second_order_takes_the_step_that_sgd_takes():
-    search = GradientSearch(strategy(order=2, weights=SGD), make_search())
+    search = GradientSearch(strategy(order=2, weights={"learning_rate": 0.1}), make_search())
     search._prepare()
     steps = search.steps
     batch = search._weight_batches.draw(0)
@@ -301,7 +298,7 @@ def test_second_order_takes_the_step_that_sgd_takes():
         torch.zeros_like(w) if w.grad is None else w.grad.clone() for w in steps._weights.values()
     ]
     after = [w.detach().clone() for w in steps._weights.values()]
-    again = GradientSearch(strategy(order=2, weights=SGD), make_search())
+    again = GradientSearch(strategy(order=2, weights={"learning_rate": 0.1}), make_search())
     again._prepare()
     again.steps.step_weights(again._weight_batches.draw(0), 0)
     changes = again.steps._virtual_step(gradients)
@@ -312,7 +309,7 @@ def test_second_order_takes_the_step_that_sgd_takes():
 def test_second_order_differentiates_the_loss_on_one_share_through_a_step_on_the_other():
     """DARTS, equation 6, by autograd through the step, in place of the finite difference."""
     rate, decay = 0.5, 0.01
-    settings = {"order": 2, "weights": SGD | {"learning_rate": rate, "weight_decay": decay}}
+    settings = {"order": 2, "weights": {"learning_rate": rate, "weight_decay": decay}}
     search = GradientSearch(strategy(**settings, cost={"parameters": 0.3}), make_search())
     search._prepare()
     steps = search.steps
@@ -352,15 +349,14 @@ def test_what_changes_with_the_iterations_goes_from_its_start_to_its_end():
         assert 0.8 * most < float(torch.cat(moved).abs().max()) <= most
     # The alphas' own step is not perturbed: SmoothDARTS, Algorithm 1.
     assert not steps._given(10, "alphas").shifts
-    cosine = strategy(weights={"learning_rate": 0.4}).weights
+    cosine = strategy(weights={"learning_rate": 0.4, "schedule": "cosine"}).weights
     assert [cosine.rate(t, 12) for t in (0, 4, 6, 12)] == pytest.approx([0.4, 0.3, 0.2, 0.0])
-    constant = strategy(weights={"learning_rate": 0.4, "schedule": "constant"}).weights
-    assert constant.rate(11, 12) == 0.4
+    assert strategy(weights={"learning_rate": 0.4}).weights.rate(11, 12) == 0.4
 
 
 @pytest.mark.parametrize(
     ("settings", "steps"),
-    [({}, 110), ({"order": 2, "weights": SGD}, 140), ({"paths": 1}, 110), ({"paths": 2}, 120)],
+    [({}, 110), ({"order": 2}, 140), ({"paths": 1}, 110), ({"paths": 2}, 120)],
 )
 def test_a_search_is_as_much_work_as_its_passes(settings, steps):
     search = make_search()

@@ -67,12 +67,12 @@ def strategy(**settings):
 
 VARIANTS = {
     "first order": {"cost": {"parameters": 0.3}},
-    "sgd": {"weights": {"optimiser": "sgd"}, "alphas": {"optimiser": "sgd"}},
-    "second order": {"order": 2, "weights": {"optimiser": "sgd"}},
+    "adam": {"weights": {"optimiser": "adamw"}, "alphas": {"optimiser": "adam"}},
+    "second order": {"order": 2},
     "target": {"cost": {"parameters": {"target": 120}}},
     "sampled": {"relaxation": "gumbel", "paths": 1, "final_temperature": 0.5},
     "two paths": {"paths": 2},
-    "perturbed": {"perturbation": 0.2, "weights": {"schedule": "constant"}},
+    "perturbed": {"perturbation": 0.2, "weights": {"schedule": "cosine"}},
 }
 
 

@@ -160,7 +160,7 @@ def _least(settings, search):
         lambda: Supernet(search.space.graph),
         (settings.batch, *search.task.input_shape),
         Precision("fp32", "cpu", sparing=True),
-        optimiser_states=2,
+        optimiser_states=1,
     )
     return memory.peak(tuple(memory.slots))
 
