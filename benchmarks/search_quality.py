@@ -135,6 +135,8 @@ def table(rows: Sequence[Row], given: argparse.Namespace) -> str:
         f"NEU_Seg {given.defect}, {given.size}x{given.size}, Light SDI width {given.width}, every "
         f"network trained 3 times for {given.training} steps; IoU in percent",
         f"torch {torch.__version__}, Python {platform.python_version()}, one thread",
+        f"python benchmarks/search_quality.py --data NEU_SEG --defect {given.defect} "
+        f"--seeds {given.seeds} --random {given.random}",
         "",
         f"{'':28}{'networks':>9}{'IoU':>7}{'+-':>6}{'least':>7}{'most':>7}{'parameters':>12}"
         f"{'above random':>14}{'search, CPU-s':>15}",
