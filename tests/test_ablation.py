@@ -17,10 +17,12 @@ from nasengine.cli import main
 from nasengine.errors import Interrupted, SpecError, StorageError
 from nasengine.reporter import Reporter
 from nasengine.runs.experiment import Experiment
+from nasengine.runs.run_folder import RunFolder
 from nasengine.runs.storage import Storage
 from nasengine.statistics import difference
 from nasengine.studies import ablation, ablation_run
 from nasengine.studies.ablation_run import _time_left, run_ablation
+from nasengine.studies.cell_folder import held
 from nasengine.studies.cell_spec import load_cell, references_of_limits
 from nasengine.studies.grid import Cell, cells, parse_vary
 from nasengine.studies.summary import Summary
@@ -677,3 +679,20 @@ def test_a_cell_is_expected_to_take_what_its_setting_took() -> None:
     took = [(quick, 1.0), (slow, 101.0)]
     assert _time_left(took, [replace(quick, seed=1), replace(slow, seed=1)]) == 102
     assert _time_left(took, [new]) == 51
+
+
+def test_whatever_stops_a_cell_from_being_held_lets_its_folder_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = Experiment.from_table(tables(), tmp_path)
+    held(tmp_path / "cell", experiment).close()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "check_identity", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        held(tmp_path / "cell", experiment)
+    # While the traceback is kept, so that nothing is let go by being collected.
+    RunFolder(tmp_path / "cell").close()
+    assert caught.tb

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,13 @@ def held(path: Path, experiment: Experiment) -> RunFolder:
     """
     if not has_begun(path):
         return RunFolder.create_at(path, experiment, ["nasengine", "ablate"])
-    folder = RunFolder(path)
-    try:
-        folder.check_identity(experiment)
-    except RunFolderError as error:
-        folder.close()
-        raise RunFolderError(f"{error}\nto begin anew: another folder, by --into") from error
+    with ExitStack() as opened:
+        folder = opened.enter_context(RunFolder(path))
+        try:
+            folder.check_identity(experiment)
+        except RunFolderError as error:
+            raise RunFolderError(f"{error}\nto begin anew: another folder, by --into") from error
+        opened.pop_all()
     return folder
 
 
