@@ -90,18 +90,12 @@ def table(rows: list[dict[str, object]], command: str) -> str:
     """Write the results beside the calibration."""
     import torch
 
-    processor = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
+    from nasengine.machine import model_name
+
     lines = [
         "IoU in percent over the held-out images of one NEU defect, Light SDI, recipe adamw",
         f"command: {command}",
-        f"processor: {processor}, one thread a process",
+        f"processor: {model_name() or platform.processor()}, one thread a process",
         f"python {platform.python_version()}, torch {torch.__version__}",
         "calibration: the figures that the recipe was chosen by, with 247 to 249 images to train",
         "on and another 50 held out. Here the held-out images are among those 247 to 249, and no",

@@ -390,14 +390,11 @@ def machine(threads: int, clock: str) -> list[str]:
     """Return lines on where it was measured."""
     import torch
 
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
+    from nasengine.machine import model_name
+
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return [
-        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores (load {load}), "
+        f"{model_name() or platform.processor()}, {os.cpu_count()} cores (load {load}), "
         f"{threads} threads, {'seconds of the processor' if clock == 'cpu' else 'wall time'}",
         f"Python {platform.python_version()}, torch {torch.__version__}",
     ]

@@ -11,7 +11,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -20,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nasengine.errors import EstimationFailed, PluginError, origin
 from nasengine.files import machine_folder
-from nasengine.machine import threads
+from nasengine.machine import model_name, threads
 from nasengine.network import calling
 from nasengine.randomness import torch_seed
 
@@ -258,8 +257,4 @@ def device_name(device: str) -> str:
     """Name the processor, as a table of latencies should."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    with contextlib.suppress(OSError, UnicodeError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return model_name() or platform.processor() or platform.machine()

@@ -8,18 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_CPUINFO = Path("/proc/cpuinfo")
 
-def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return the processor's name, so that a latency is told with what it was measured on.
 
-    On Linux ``platform`` knows the architecture alone.
-    """
+def model_name(cpuinfo: Path = _CPUINFO) -> str:
+    """Return the processor's name as Linux tells it, of which ``platform`` knows nothing; or ""."""
     with suppress(OSError):
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, name = line.partition(":")
             if key.strip() == "model name" and name.strip():
-                return f"{name.strip()} ({platform.machine()})"
-    return platform.processor() or platform.machine()
+                return name.strip()
+    return ""
+
+
+def processor(cpuinfo: Path = _CPUINFO) -> str:
+    """Return the processor's name, so that a latency is told with what it was measured on."""
+    name = model_name(cpuinfo)
+    return f"{name} ({platform.machine()})" if name else platform.processor() or platform.machine()
 
 
 @contextmanager
