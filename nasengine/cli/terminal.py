@@ -280,7 +280,6 @@ def trial_line(trial: Trial, units: Mapping[str, str]) -> str:
     >>> trial_line(trial, {"parameters": "parameters"})
     'trial 3  iou 0.712  parameters 980.00k  1.2 min'
     """
-    name = f"reference {trial.reference}" if trial.reference else f"trial {trial.number}"
     values = [
         f"{metric} {_value(found.value, units.get(metric))}"
         for metric, found in trial.measurements.items()
@@ -289,7 +288,7 @@ def trial_line(trial: Trial, units: Mapping[str, str]) -> str:
     status = "" if trial.status is Status.COMPLETE else trial.status.value
     status = ": ".join(filter(None, [status, trial.reason]))
     took = format_duration(trial.seconds) if trial.seconds >= 0.1 else ""
-    return "  ".join(filter(None, [name, *values, status, took]))
+    return "  ".join(filter(None, [trial.said, *values, status, took]))
 
 
 def _value(value: float, unit: str | None) -> str:

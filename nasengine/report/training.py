@@ -19,9 +19,9 @@ def training(record: Record) -> Html | None:
 
     An estimator for the search and one for the end train by recipes of their own: charts each.
     """
-    names = {f"reference-{name}": name for name in record.references}
+    names = {trial.label: name for name, trial in record.references.items()}
     if record.winner is not None:
-        names[f"trial-{record.winner.number}"] = "searched"
+        names[record.winner.label] = "searched"
     found: dict[str, dict[str, dict[int, Step]]] = {}
     for event in record.log.steps:
         if event.what.partition("/")[0] in names:

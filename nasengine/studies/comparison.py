@@ -220,7 +220,7 @@ def gain(row: Row, baseline: Row, metric: str, confidence: float = 0.95) -> Gain
     mine, other = row.values(metric), baseline.values(metric)
     if not mine or not other:
         return None
-    sign = 1.0 if row.metric(metric).direction == "max" else -1.0
+    sign = row.metric(metric).sign
     pairs = [(sign * a, sign * b) for a, b in row.pairs(baseline, metric)]
     paired = len(pairs) > 1
     first, second = (
@@ -273,10 +273,10 @@ def metric_of(table: Sequence[Row], name: str) -> Metric:
 def ranked(table: Sequence[Row]) -> list[Row]:
     """Return the rows in order of their means, the best first, the unmeasured last."""
     metric = judged(table)
-    sign = -1.0 if metric_of(table, metric).direction == "max" else 1.0
+    sign = metric_of(table, metric).sign
 
     def rank(row: Row) -> tuple[bool, float]:
         value = row.mean(metric)
-        return (True, 0.0) if math.isnan(value) else (False, sign * value)
+        return (True, 0.0) if math.isnan(value) else (False, -sign * value)
 
     return sorted(table, key=rank)

@@ -70,7 +70,7 @@ def columns_of(runs: Sequence[Summary]) -> dict[str, str]:
 
 def _points(run: Summary, columns: dict[str, str]) -> list[list[float]]:
     """Return a front as losses: lower is better."""
-    signs = [-1 if run.metrics[goal].direction == "max" else 1 for goal in columns if run.front]
+    signs = [-run.metrics[goal].sign for goal in columns if run.front]
     return [
         [sign * network[name] for sign, name in zip(signs, columns.values(), strict=True)]
         for network in run.front

@@ -246,9 +246,8 @@ class TaskContract:
     def test_perfect_outputs_are_best(self, task: Task, samples: Samples) -> None:
         """No outputs beat those that say the targets, in the primary metric."""
         primary = task.metrics[0]
-        sign = 1 if primary.direction == "max" else -1
         right, wrong = (
-            sign
+            primary.sign
             * task.evaluate(self.outputs_for(task, samples.targets, s), samples.targets)[
                 primary.name
             ]
