@@ -19,19 +19,24 @@ _meanings: WeakKeyDictionary[SpaceGraph, dict[tuple[str, str], Meaning]] = WeakK
 
 
 def meanings(graph: SpaceGraph) -> Mapping[tuple[str, str], Meaning]:
-    """Say of each (slot, candidate) whether it is a `Zero`, an `nn.Identity` or a real module."""
+    """Say of each (slot, candidate) whether it is a `Zero`, an `nn.Identity` or a real module.
+
+    One that is a `Zero` or an `nn.Identity` at some widths alone counts as a real module.
+    """
     found = _meanings.get(graph)
     if found is None:
         found = {}
         seen: dict[tuple[Factory, tuple[int, ...]], Meaning] = {}
         for slot in graph.slots:
-            channels = graph.channels[slot.name]
+            every = {graph.channels_of(slot.name, chosen) for chosen in graph.variants(slot.name)}
             for name, factory in {**slot.candidates, **slot.baselines}.items():
-                if (factory, channels) not in seen:
-                    where = f"slot {slot.name!r}, candidate {name!r}"
-                    make = partial(make_module, where, factory, *channels)
-                    seen[factory, channels] = meaning_of(made_cheaply(make))
-                found[slot.name, name] = seen[factory, channels]
+                where = f"slot {slot.name!r}, candidate {name!r}"
+                for channels in every:
+                    if (factory, channels) not in seen:
+                        make = partial(make_module, where, factory, *channels)
+                        seen[factory, channels] = meaning_of(made_cheaply(make))
+                meant = {seen[factory, channels] for channels in every}
+                found[slot.name, name] = meant.pop() if len(meant) == 1 else "module"
         _meanings[graph] = found
     return found
 

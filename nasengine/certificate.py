@@ -22,6 +22,7 @@ from nasengine.canonical import meanings
 from nasengine.factories import Factory
 from nasengine.graph import Kind, Node, SpaceGraph
 from nasengine.operations import Meaning
+from nasengine.widths import Channels, chosen
 
 _LIMIT = 65_536  # certificates kept for one region
 _LEAVES = 512  # orders tried for one region before giving up on recognising its symmetries
@@ -54,12 +55,27 @@ class Part:
         By choice; a node that is no slot has one, under the empty name.
     slot
         The position of its choice among the region's, or -1.
+    channels
+        Where they are searched: those of each input, then those out.
+    widths
+        The widths in these, with the positions of their choices among the region's.
     """
 
     kind: Kind
     inputs: tuple[int, ...]
     fillings: Mapping[str, Filling]
     slot: int
+    channels: tuple[Channels, ...] = ()
+    widths: tuple[tuple[str, int], ...] = ()
+
+    def filling(self, choices: Sequence[str]) -> Filling:
+        """Return what stands here under the region's choices."""
+        found = self.fillings[choices[self.slot] if self.slot >= 0 else ""]
+        if not self.channels:
+            return found
+        label, meaning = found
+        widths = {name: choices[place] for name, place in self.widths}
+        return f"{label}@{[chosen(part, widths) for part in self.channels]}", meaning
 
 
 class Plan:
@@ -154,10 +170,8 @@ class Region:
         return known
 
     def _as_chosen(self, choices: tuple[str, ...]) -> str:
-        slots = (part for part in self._parts if part.slot >= 0)
-        return ";".join(
-            [part.fillings[choice][0] for part, choice in zip(slots, choices, strict=True)]
-        )
+        decided = (part for part in self._parts if part.slot >= 0 or part.channels)
+        return ";".join([part.filling(choices)[0] for part in decided])
 
 
 @dataclass
@@ -201,8 +215,7 @@ def reduce_parts(parts: Sequence[Part], choices: Sequence[str], zero: bool) -> t
             passes = len(inputs) == 1
             labels[number] = "+"
         else:
-            choice = choices[part.slot] if part.slot >= 0 else ""
-            labels[number], meaning = part.fillings[choice]
+            labels[number], meaning = part.filling(choices)
             passes = meaning == "identity"
             if meaning == "zero" or (passes and zeros[inputs[0]]):
                 zeros[number] = True
@@ -377,7 +390,8 @@ def _fillings(graph: SpaceGraph) -> dict[str, dict[str, Filling]]:
             continue
         found[node.name] = row = {}
         for name, factory in {**node.candidates, **node.baselines}.items():
-            what = (factory, graph.channels[node.name])
+            # Searched channels are told by each network's own.
+            what = (factory, () if graph.widths_of(node.name) else graph.channels[node.name])
             label = str(numbers.setdefault(what, len(numbers)))
             row[name] = (label, meaning[node.name, name])
     return found
@@ -395,8 +409,12 @@ def _region(
         if node.kind == "slot":
             slot = len(decisions)
             decisions.append(node.decision)
+        widths = graph.widths_of(name) if node.kind in ("operation", "slot") else ()
+        decisions += [width for width in widths if width not in decisions]
+        places = tuple((width, decisions.index(width)) for width in widths)
+        channels = graph.called_with(name) if widths else ()
         inputs = tuple(number[source] for source in node.inputs)
-        parts.append(Part(node.kind, inputs, fillings[name], slot))
+        parts.append(Part(node.kind, inputs, fillings[name], slot, channels, places))
     return tuple(parts), tuple(decisions)
 
 
@@ -409,7 +427,7 @@ def _shape(parts: Sequence[Part], decisions: tuple[str, ...]) -> object:
             (name, numbers.setdefault(label, len(numbers)), meaning)
             for name, (label, meaning) in part.fillings.items()
         )
-        rows.append((part.kind, part.inputs, row, part.slot))
+        rows.append((part.kind, part.inputs, row, part.slot, part.channels))
     return tuple(rows), decisions
 
 

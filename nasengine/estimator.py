@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -74,11 +74,15 @@ class _Costs:
     operations: Mapping[str, float] = field(default_factory=dict)
     sums: Mapping[str, float] = field(default_factory=dict)
     zeros: Mapping[str, float] = field(default_factory=dict)
+    widths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class CostTable(_Costs):
     """An additive cost: what each candidate costs in each slot, and the rest of the network.
+
+    Where channels are searched, a slot's cost depends on their widths too, and so does that of
+    operations and sums, which have rows of their own then.
 
     Parameters
     ----------
@@ -87,7 +91,8 @@ class CostTable(_Costs):
     fixed
         The cost of all that is not searched.
     costs
-        Slot to candidate (choices and baselines) to its cost there.
+        Slot to candidate (choices and baselines) to its cost there; of a node whose cost depends
+        on widths, its `row_key` to that.
     decisions
         Slot to the decision that fills it.
     operations
@@ -96,6 +101,8 @@ class CostTable(_Costs):
         Sums that a cut connection may shorten, and what one addition is of `fixed`.
     zeros
         Slot to the cost of a `Zero` that is built after all: where nothing else is to sum.
+    widths
+        Node to the widths (decisions) on which its cost depends; none where channels are fixed.
     graph
         The space's, by which `predict` knows what a cut leaves without use; without it, nothing
         is taken off.
@@ -106,9 +113,25 @@ class CostTable(_Costs):
     def predict(self, architecture: Mapping[str, str]) -> float:
         """Return the cost of a whole network, of what `nasengine.canonical.simplify` leaves."""
         total = self.fixed + sum(
-            choices[architecture[self.decisions[slot]]] for slot, choices in self.costs.items()
+            row[self.key(name, architecture)] for name, row in self.costs.items()
         )
         return total if self.graph is None else total - self._cut(self.graph, architecture)
+
+    def depends(self, name: str) -> tuple[str, ...]:
+        """Return the decisions on which the cost of a node in `costs` depends: its own first."""
+        own = (self.decisions[name],) if name in self.decisions else ()
+        return (*own, *self.widths.get(name, ()))
+
+    def key(self, name: str, architecture: Mapping[str, str]) -> str:
+        """Return the key of a network's cost in the row of a node."""
+        if name not in self.widths:
+            return architecture[self.decisions[name]]
+        return row_key(architecture[decision] for decision in self.depends(name))
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether a network's cost is a sum of one cost a decision: no cuts, no searched widths."""
+        return not self.widths and not self.cuts
 
     @property
     def cuts(self) -> bool:
@@ -121,8 +144,7 @@ class CostTable(_Costs):
     def least(self) -> float:
         """A bound that no network is below: what no cut leaves without use."""
         if self.graph is None or not self.cuts:
-            rows = self.per_decision().values()
-            return self.fixed + sum(min(row.values()) for row in rows)
+            return self.fixed + sum(min(row.values()) for row in self.terms().values())
         shortened = sum(c * (len(self.graph[n].inputs) - 1) for n, c in self.sums.items())
         return max(0.0, self.fixed - sum(self.operations.values()) - shortened)
 
@@ -137,12 +159,15 @@ class CostTable(_Costs):
         cut = sum(cost for name, cost in self.operations.items() if name not in left)
         for name, cost in self.sums.items():
             cut += cost * (len(graph[name].inputs) - max(1, len(left.get(name, ()))))
-        for slot, row in self.costs.items():
-            choice = architecture[self.decisions[slot]]
-            if slot not in left:
-                cut += row[choice]
-            elif meaning[slot, choice] == "zero":
-                cut -= self.zeros.get(slot, 0.0)
+        for name, row in self.costs.items():
+            cost = row[self.key(name, architecture)]
+            if name not in left:
+                cut += cost
+            elif graph[name].kind == "add":
+                terms = len(graph[name].inputs)
+                cut += cost * (terms - max(1, len(left[name]))) / (terms - 1)
+            elif name in self.zeros and meaning[name, architecture[self.decisions[name]]] == "zero":
+                cut -= self.zeros[name]
         return cut
 
     def scaled(self, factor: float, unit: str | None = None) -> CostTable:
@@ -191,12 +216,22 @@ class CostTable(_Costs):
         )
 
     def per_decision(self) -> dict[str, dict[str, float]]:
-        """Return decision to choice to its cost in all slots that share the decision."""
-        total: dict[str, dict[str, float]] = {}
-        for slot, choices in self.costs.items():
-            row = total.setdefault(self.decisions[slot], dict.fromkeys(choices, 0.0))
-            for choice, cost in choices.items():
-                row[choice] = row.get(choice, 0.0) + cost
+        """Return decision to choice to its cost in all slots that share the decision.
+
+        Of the slots whose cost depends on nothing else: see `terms`.
+        """
+        return {names[0]: row for names, row in self.terms().items() if len(names) == 1}
+
+    def terms(self) -> dict[tuple[str, ...], dict[str, float]]:
+        """Return decisions to the costs that depend on just these, by `row_key` of their choices.
+
+        Where nothing cuts, a network's cost is `fixed` and one cost of each term.
+        """
+        total: dict[tuple[str, ...], dict[str, float]] = {}
+        for name, row in self.costs.items():
+            found = total.setdefault(self.depends(name), {})
+            for key, cost in row.items():
+                found[key] = found.get(key, 0.0) + cost
         return total
 
     def to_json(self) -> dict[str, Any]:
@@ -211,7 +246,19 @@ class CostTable(_Costs):
                 for name in ("operations", "sums", "zeros")
                 if (found := getattr(self, name))
             },
+            **({"widths": {n: list(w) for n, w in self.widths.items()}} if self.widths else {}),
         }
+
+
+def row_key(choices: Iterable[str]) -> str:
+    """Return the key of a cost that depends on several choices: a candidate's, then widths'.
+
+    Examples
+    --------
+    >>> row_key(["conv", "16", "32"])
+    'conv@16@32'
+    """
+    return "@".join(choices)
 
 
 def _summed(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
@@ -228,7 +275,7 @@ def read_cost_table(path: Path) -> CostTable:
     """
     found = read_json(path, _Costs)
     empty = [slot for slot, row in found.costs.items() if not row]
-    if empty or found.costs.keys() != found.decisions.keys():
+    if empty or found.costs.keys() != {*found.decisions, *found.widths}:
         raise RunFolderError(f"{path}: damaged: costs and decisions are not of the same slots")
     return CostTable(**vars(found))
 

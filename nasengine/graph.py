@@ -11,10 +11,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from keyword import iskeyword
+from operator import index
 from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 from nasengine.errors import SpaceError, did_you_mean
 from nasengine.factories import Factories, Factory, check_bound, described
+from nasengine.widths import (
+    Channels,
+    Width,
+    chosen,
+    joined,
+    searched,
+    searched_width,
+    widest,
+    written,
+)
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -35,7 +46,7 @@ class Node:
     inputs
         Names of the nodes it reads, in order.
     out
-        Channels out; None means as many as the first input has.
+        Channels out, or the width that says how many; None means as many as the first input has.
     factory
         The module of an operation.
     candidates
@@ -49,7 +60,7 @@ class Node:
     name: str
     kind: Kind
     inputs: tuple[str, ...] = ()
-    out: int | None = None
+    out: int | Width | None = None
     factory: Factory | None = None
     candidates: Mapping[str, Factory] = field(default_factory=dict)
     baselines: Mapping[str, Factory] = field(default_factory=dict)
@@ -78,10 +89,13 @@ class SpaceGraph:
     decisions
         Decision to its choices.
     channels
-        Node to the channels of each input, then those out: what its factories are called with.
-        A sum or concatenation has those of its result alone, twice.
+        Node to the channels of each input, then those out: what its factories are called with, at
+        the widest where they are searched (see `channels_of`). A sum or concatenation has those of
+        its result alone, twice.
     order
         The nodes' names in topological order, once finished.
+    out
+        Node to what its channels out are made of.
 
     Examples
     --------
@@ -111,6 +125,17 @@ class SpaceGraph:
     >>> graph.finish()
     >>> graph.channels["fuse"]
     (8, 3, 4)
+
+    Channels are searched where they are a width in place of a number:
+
+    >>> graph = SpaceGraph()
+    >>> width = graph.width("width", (8, 16))
+    >>> x = graph.operation("stem", graph.input(3), lambda i, o: nn.Conv2d(i, o, 1), out=width)
+    >>> x = graph.slot("body", x, {"conv": lambda i, o: nn.Conv2d(i, o, 1)}, out=2 * width)
+    >>> _ = graph.output(graph.operation("head", x, lambda i, o: nn.Conv2d(i, o, 1), out=1))
+    >>> graph.finish()
+    >>> graph.decisions, graph.channels["body"], graph.channels_of("body", {"width": "8"})
+    ({'width': ('8', '16'), 'body': ('conv',)}, (16, 32), (8, 16))
     """
 
     def __init__(self) -> None:
@@ -121,6 +146,9 @@ class SpaceGraph:
         self.decisions: dict[str, tuple[str, ...]] = {}
         self.channels: dict[str, tuple[int, ...]] = {}
         self.order: tuple[str, ...] = ()
+        self.out: dict[str, Channels] = {}
+        self._widths: dict[str, Width] = {}
+        self._widths_of: dict[str, tuple[str, ...]] = {}
         self._factories = Factories()
 
     def __getitem__(self, name: str) -> Node:
@@ -137,16 +165,69 @@ class SpaceGraph:
         """The slots, in topological order once finished."""
         return [node for node in self.nodes if node.kind == "slot"]
 
+    def channels_of(self, name: str, choices: Mapping[str, str]) -> tuple[int, ...]:
+        """Return a node's channels in a network: those of each input, then those out.
+
+        Parameters
+        ----------
+        name
+            The node.
+        choices
+            A choice for every width that it depends on (see `widths_of`), or for all decisions.
+        """
+        if not self.widths_of(name):
+            return self.channels[name]
+        return tuple(chosen(channels, choices) for channels in self.called_with(name))
+
+    def called_with(self, name: str) -> tuple[Channels, ...]:
+        """Return what a node's channels are made of: each input's, then those out.
+
+        A sum or concatenation has those of its result alone, twice.
+        """
+        node, out = self[name], self.out[name]
+        into = [self.out[source] for source in node.inputs]
+        return (out, out) if node.kind in ("add", "concat") or not into else (*into, out)
+
+    def widths_of(self, name: str) -> tuple[str, ...]:
+        """Return the widths (decisions) on which a node's channels depend, in or out."""
+        return self._widths_of[name]
+
+    def variants(self, name: str) -> list[dict[str, str]]:
+        """Return choices of a node's widths: all widest, then each other one by itself."""
+        widths = [self._widths[width] for width in self.widths_of(name)]
+        full = {width.decision: width.choices[-1] for width in widths}
+        others = [{**full, w.decision: choice} for w in widths for choice in w.choices[:-1]]
+        return [full, *others]
+
     def input(self, channels: int, name: str = "input") -> Node:
         """Add the network's input of so many channels: (N, channels, H, W)."""
         return self._add(Node(name, "input", out=channels))
+
+    def width(self, name: str, options: Iterable[int] | Mapping[str, int]) -> Width:
+        """Add a decision on a number of channels, and return what stands for it as ``out``.
+
+        ``2 * width`` is twice as many by the same decision. What reads a node of searched channels
+        and says no ``out`` of its own has as many.
+
+        Parameters
+        ----------
+        name
+            The decision's name.
+        options
+            The numbers to choose from, increasing; or these by the names of the choices.
+        """
+        width = searched_width(name, options)
+        if name in self._widths:
+            raise SpaceError(f"width {name!r} is defined twice; keep what graph.width returned")
+        self._widths[name] = width
+        return width
 
     def operation(
         self,
         name: str,
         sources: Source | Sequence[Source],
         factory: Factory,
-        out: int | None = None,
+        out: int | Width | None = None,
     ) -> Node:
         """Add a fixed module; with several sources it is called with several tensors.
 
@@ -160,7 +241,7 @@ class SpaceGraph:
         name: str,
         sources: Source | Sequence[Source],
         choices: Mapping[str, Factory],
-        out: int | None = None,
+        out: int | Width | None = None,
         *,
         shares: str | None = None,
         baselines: Mapping[str, Factory] | None = None,
@@ -177,7 +258,7 @@ class SpaceGraph:
         choices
             The candidates by name; every one must give the same output shape.
         out
-            Channels out; by default as many as the first source has.
+            Channels out, or a width (`width`); by default as many as the first source has.
         shares
             The name of a decision that several slots follow, such as a repeated cell's edge; by
             default the slot decides for itself.
@@ -222,16 +303,28 @@ class SpaceGraph:
             raise SpaceError(f"slot {node.name!r}: shares must be a Python identifier")
         if node.name in self.dag:
             raise SpaceError(f"node {node.name!r} is defined twice")
-        if node.out is not None and not isinstance(node.out, SupportsIndex):
-            raise SpaceError(
-                f"node {node.name!r}: channels are a whole number; got {_described(node.out)}"
-                + "; candidates may differ in their channels inside" * (node.kind == "slot")
-            )
-        if node.out is not None and node.out < 1:
-            raise SpaceError(f"node {node.name!r}: {node.out} channels out; at least 1 is needed")
+        self._check_out(node)
         node = self._with_known_factories(node)
         self.dag.add_node(node.name, node=node)
         return node
+
+    def _check_out(self, node: Node) -> None:
+        out = node.out
+        if isinstance(out, Width):
+            if out.decision not in self._widths:
+                raise SpaceError(
+                    f"node {node.name!r}: the width {out.decision!r} is another graph's"
+                )
+            if node.kind == "input":
+                raise SpaceError(f"input {node.name!r}: an input's channels are the task's")
+            out = out.options[0][1]
+        if out is not None and not isinstance(out, SupportsIndex):
+            raise SpaceError(
+                f"node {node.name!r}: channels are a whole number, or a width by graph.width; got "
+                f"{_described(out)}"
+            )
+        if out is not None and out < 1:
+            raise SpaceError(f"node {node.name!r}: {node.out} channels out; at least 1 is needed")
 
     def _with_known_factories(self, node: Node) -> Node:
         """Return a node whose factories are those of earlier nodes where they make the same."""
@@ -253,8 +346,8 @@ class SpaceGraph:
         SpaceError
             If a source is unknown, a name is missing, there is a cycle, a node reaches no output
             or is reached by no input, a slot has no candidates, slots that share a decision offer
-            different choices, a sum is of unequal channels, or a factory reads a variable that has
-            changed since it was wired.
+            different choices, a sum is of unequal channels, a width is used nowhere or reaches the
+            output, or a factory reads a variable that has changed since it was wired.
         """
         self._factories.check_unchanged()
         self._connect()
@@ -304,17 +397,44 @@ class SpaceGraph:
 
     def _infer_channels(self) -> None:
         for node in self.nodes:
-            into = [self.channels[source][-1] for source in node.inputs] or [node.out or 0]
-            if node.kind == "add" and len(set(into)) > 1:
-                listed = ", ".join(f"{s} has {c}" for s, c in zip(node.inputs, into, strict=True))
-                raise SpaceError(f"add {node.name!r} sums unequal channels: {listed}")
-            if node.kind in ("add", "concat"):
-                into = into[:1] if node.kind == "add" else [sum(into)]
-            self.channels[node.name] = (*into, into[0] if node.out is None else node.out)
+            self.out[node.name] = self._channels_out(node)
+            self.channels[node.name] = tuple(map(widest, self.called_with(node.name)))
+        self._widths_of = {
+            node.name: tuple(
+                dict.fromkeys(w.decision for c in self.called_with(node.name) for w in searched(c))
+            )
+            for node in self.nodes
+        }
+        used = {width for widths in self._widths_of.values() for width in widths}
+        for name in self._widths:
+            if name not in used:
+                raise SpaceError(f"width {name!r} is no node's; it is given as out=...")
+        end = self.order[-1]
+        if self.widths_of(end):
+            raise SpaceError(
+                f"output {end!r} has {written(self.out[end])} channels, and a network's are not "
+                f"searched: an operation with a number for out=... makes them so many"
+            )
+
+    def _channels_out(self, node: Node) -> Channels:
+        into = [self.out[source] for source in node.inputs]
+        if node.kind == "concat":
+            return joined(into)
+        if node.kind == "add" and len(set(into)) > 1:
+            listed = ", ".join(
+                f"{s} has {written(c)}" for s, c in zip(node.inputs, into, strict=True)
+            )
+            raise SpaceError(f"add {node.name!r} sums unequal channels: {listed}")
+        if node.out is None:
+            return into[0]
+        return (node.out if isinstance(node.out, Width) else index(node.out),)
 
     def _collect_decisions(self) -> None:
         owner: dict[str, str] = {}
+        self.decisions.update((name, width.choices) for name, width in self._widths.items())
         for slot in self.slots:
+            if slot.decision in self._widths:
+                raise SpaceError(f"slot {slot.name!r}: {slot.decision!r} is the name of a width")
             choices = tuple(slot.candidates)
             if self.decisions.setdefault(slot.decision, choices) != choices:
                 raise SpaceError(

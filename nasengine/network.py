@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 
 import torch
 from torch import fx, nn
@@ -12,9 +12,13 @@ from torch import fx, nn
 from nasengine.canonical import simplify
 from nasengine.graph import Node, SpaceGraph
 from nasengine.shapes import make_module
+from nasengine.widths import searched
 
 Fill = Callable[[fx.Graph, Node, tuple[fx.Node, ...], Mapping[str, fx.Node]], fx.Node]
 """Puts what fills a slot into an fx graph, given what the slot reads and the further inputs."""
+
+Narrow = Callable[[fx.Graph, Node, fx.Node, Mapping[str, fx.Node]], fx.Node]
+"""Puts what follows a node of searched channels into an fx graph, given its value."""
 
 
 def build_network(graph: SpaceGraph, architecture: Mapping[str, str]) -> fx.GraphModule:
@@ -46,10 +50,12 @@ def build_network(graph: SpaceGraph, architecture: Mapping[str, str]) -> fx.Grap
         choice = architecture[slot.decision]
         factory = (slot.candidates if choice in slot.candidates else slot.baselines)[choice]
         where = f"slot {slot.name!r}, candidate {choice!r}"
-        modules[slot.name] = make_module(where, factory, *graph.channels[slot.name])
+        modules[slot.name] = make_module(
+            where, factory, *graph.channels_of(slot.name, architecture)
+        )
         return built.call_module(slot.name, inputs)
 
-    return assemble(graph, simplify(graph, architecture), fill, modules, "Network")
+    return assemble(graph, architecture, fill, modules, "Network")
 
 
 def calling(module: nn.Module, inputs: int) -> fx.GraphModule:
@@ -65,11 +71,12 @@ def calling(module: nn.Module, inputs: int) -> fx.GraphModule:
 
 def assemble(
     graph: SpaceGraph,
-    reads: Mapping[str, tuple[str, ...]],
+    architecture: Mapping[str, str] | None,
     fill: Fill,
     modules: dict[str, nn.Module],
     class_name: str,
     further_inputs: Sequence[str] = (),
+    narrow: Narrow | None = None,
 ) -> fx.GraphModule:
     """Assemble an `fx.GraphModule` from a space's graph; `fill` says what stands in a slot.
 
@@ -77,8 +84,9 @@ def assemble(
     ----------
     graph
         A finished graph.
-    reads
-        The nodes to build, in order, each with the nodes that it reads.
+    architecture
+        Whose network it is, without what cut connections leave without use and at its widths; None
+        for the whole graph at the widest.
     fill
         Called for every slot.
     modules
@@ -87,7 +95,14 @@ def assemble(
         The class name of the result.
     further_inputs
         Names of placeholders that follow the input.
+    narrow
+        Called for every operation and slot whose channels out are searched.
     """
+    reads = {node.name: node.inputs for node in graph.nodes}
+    channels: Callable[[str], tuple[int, ...]] = graph.channels.__getitem__
+    if architecture is not None:
+        reads = simplify(graph, architecture)
+        channels = partial(graph.channels_of, choices=architecture)
     built = fx.Graph()
     values: dict[str, fx.Node] = {}
     further: dict[str, fx.Node] = {}
@@ -100,7 +115,7 @@ def assemble(
         elif node.kind == "operation":
             assert node.factory is not None
             where = f"operation {node_name!r}"
-            modules[node_name] = make_module(where, node.factory, *graph.channels[node_name])
+            modules[node_name] = make_module(where, node.factory, *channels(node_name))
             values[node_name] = built.call_module(node_name, inputs)
         elif node.kind == "slot":
             values[node_name] = fill(built, node, inputs, further)
@@ -112,5 +127,8 @@ def assemble(
             )
         else:
             built.output(inputs[0])
+        modular = node.kind in ("operation", "slot")
+        if narrow is not None and modular and any(searched(graph.out[node_name])):
+            values[node_name] = narrow(built, node, values[node_name], further)
     built.lint()
     return fx.GraphModule(modules, built, class_name=class_name)

@@ -129,8 +129,8 @@ def _value(
     shape: Shape,
     seen: dict[object, Tensor],
 ) -> Tensor:
-    channels = graph.channels[node.name]
     if node.kind == "input":
+        channels = graph.channels[node.name]
         if shape[0] != channels[-1]:
             raise SpaceError(
                 f"input {node.name!r} has {channels[-1]} channels in the space, "
@@ -142,6 +142,27 @@ def _value(
         return inputs[0]
     if node.kind in ("add", "concat"):
         return _merged(node, inputs)
+    at_widest, *narrower = (graph.channels_of(node.name, v) for v in graph.variants(node.name))
+    value = _output(graph, node, at_widest, inputs, seen)
+    for channels in narrower:
+        less = [x[:, :count] for x, count in zip(inputs, channels, strict=False)]
+        other = _output(graph, node, channels, less, seen)
+        if other.shape[2:] != value.shape[2:]:
+            raise SpaceError(
+                f"{node.kind} {node.name!r}: gives {_text(value.shape[1:])} at the widest and "
+                f"{_text(other.shape[1:])} at a narrower width; channels alone may differ"
+            )
+    return value
+
+
+def _output(
+    graph: SpaceGraph,
+    node: Node,
+    channels: tuple[int, ...],
+    inputs: Sequence[Tensor],
+    seen: dict[object, Tensor],
+) -> Tensor:
+    """Return what an operation gives, or every candidate of a slot."""
     if node.kind == "operation":
         assert node.factory is not None
         where = f"operation {node.name!r}"

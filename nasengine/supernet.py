@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from nasengine.graph import Node, SpaceGraph
 from nasengine.network import assemble
 from nasengine.replay import side_by_side
 from nasengine.shapes import make_module
+from nasengine.widths import Channels, Width, searched
 
 
 class Mixture(NamedTuple):
@@ -159,6 +161,65 @@ class PartialOperation(MixedOperation):
         return torch.channel_shuffle(joined, self.part)
 
 
+class Narrowed(nn.Module):
+    """The channels of a node as the widths' mixtures have them: those beyond a width are zero.
+
+    A channel is multiplied by the weights of all widths that reach it, so that one width alone is
+    the network of that width, and a mixture goes from one to the other (Wan et al.: FBNetV2,
+    CVPR 2020, section 3.1).
+
+    Parameters
+    ----------
+    channels
+        What the node's channels are made of.
+    anew
+        Whether the node computes its channels anew. Else they come multiplied already (by a
+        pooling, say), and only what no active width reaches is set to zero.
+
+    Shape
+    -----
+    (N, C, ...) and a `Mixture` for each of the `decisions` to (N, C, ...).
+    """
+
+    def __init__(self, channels: Channels, *, anew: bool = True) -> None:
+        super().__init__()
+        self.channels = channels
+        self.anew = anew
+        self.decisions = tuple(dict.fromkeys(width.decision for width in searched(channels)))
+
+    def forward(self, x: Tensor, *mixtures: Mixture) -> Tensor:
+        """Return the tensor with each channel times the weight of the widths that reach it."""
+        if not self.anew and all(mixture.active is None for mixture in mixtures):
+            return x
+        weights = {
+            decision: _reaching(mixture, anew=self.anew)
+            for decision, mixture in zip(self.decisions, mixtures, strict=True)
+        }
+        mask = torch.cat([_part(part, weights, x) for part in self.channels])
+        return x * mask.to(x.dtype).view(1, -1, *(1,) * (x.ndim - 2))
+
+
+def _reaching(mixture: Mixture, *, anew: bool) -> Tensor:
+    """Return the sum of the active weights from each choice on, or whether any is: (choices,)."""
+    weights = mixture.weights if anew else torch.ones_like(mixture.weights)
+    if mixture.active is not None:
+        active = torch.zeros_like(weights)
+        active[list(mixture.active)] = 1
+        weights = weights * active
+    found = weights.flip(0).cumsum(0).flip(0)
+    return found if anew else found.clamp(max=1)
+
+
+def _part(part: int | Width, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """Return what each channel of a part is multiplied by."""
+    if isinstance(part, int):
+        return torch.ones(part, device=x.device)
+    counts = [0, *(count for _, count in part.options)]
+    steps = [count - before for before, count in pairwise(counts)]
+    reaching = weights[part.decision].unbind()
+    return torch.cat([w.expand(step) for w, step in zip(reaching, steps, strict=True)])
+
+
 class Supernet(nn.Module):
     """All networks of a space in one, as an `fx.GraphModule` with a mixture per decision.
 
@@ -200,9 +261,19 @@ class Supernet(nn.Module):
             mixture = mixtures[f"mix_{slot.decision}"]
             return built.call_module(slot.name, inputs, {"mixture": mixture})
 
+        def narrow(
+            built: fx.Graph, node: Node, value: fx.Node, mixtures: Mapping[str, fx.Node]
+        ) -> fx.Node:
+            name = f"{node.name}_narrowed"
+            while name in graph.dag:
+                name += "_"
+            anew = node.kind == "slot" or any(True for _ in modules[node.name].parameters())
+            module = modules[name] = Narrowed(graph.out[node.name], anew=anew)
+            given = (mixtures[f"mix_{decision}"] for decision in module.decisions)
+            return built.call_module(name, (value, *given))
+
         further = [f"mix_{decision}" for decision in self.decisions]
-        reads = {node.name: node.inputs for node in graph.nodes}
-        self.network = assemble(graph, reads, fill, modules, "Supernet", further)
+        self.network = assemble(graph, None, fill, modules, "Supernet", further, narrow)
 
     def forward(self, x: Tensor, mixtures: Mapping[str, Mixture]) -> Tensor:
         """Run the supernet on (N, C, H, W) under one mixture per decision."""

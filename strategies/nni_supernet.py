@@ -54,8 +54,7 @@ class NniSpace(ModelSpace):  # type: ignore[misc]
             modules[slot.name] = LayerChoice(candidates, label=slot.decision)
             return built.call_module(slot.name, inputs)
 
-        reads = {node.name: node.inputs for node in graph.nodes}
-        self.network = assemble(graph, reads, fill, modules, "NniNetwork")
+        self.network = assemble(graph, None, fill, modules, "NniNetwork")
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network on (N, C, H, W)."""

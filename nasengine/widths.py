@@ -1,0 +1,135 @@
+"""Numbers of channels that a search chooses, and what a node's channels are made of.
+
+The channels of a node are its `Channels`: whole numbers and widths in the order in which they lie
+there, several where tensors were concatenated. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from operator import index
+
+from nasengine.errors import SpaceError
+from nasengine.factories import described
+
+
+@dataclass(frozen=True)
+class Width:
+    """A number of channels that is a decision; ``2 * width`` is twice as many, by the same one.
+
+    Parameters
+    ----------
+    decision
+        Its name.
+    options
+        Each choice's name with its number of channels, from the narrowest to the widest.
+
+    Examples
+    --------
+    >>> width = Width("level", (("8", 8), ("16", 16)))
+    >>> width.of({"level": "8"}), (2 * width).of({"level": "8"}), width.widest
+    (8, 16, 16)
+    """
+
+    decision: str
+    options: tuple[tuple[str, int], ...]
+
+    def __mul__(self, factor: int) -> Width:
+        return Width(self.decision, tuple((name, count * factor) for name, count in self.options))
+
+    __rmul__ = __mul__
+
+    def __str__(self) -> str:
+        return "|".join(str(count) for _, count in self.options)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The names of the choices."""
+        return tuple(name for name, _ in self.options)
+
+    @property
+    def widest(self) -> int:
+        """The most channels."""
+        return self.options[-1][1]
+
+    def of(self, choices: Mapping[str, str]) -> int:
+        """Return the channels that were chosen."""
+        return dict(self.options)[choices[self.decision]]
+
+
+Channels = tuple[int | Width, ...]
+"""What lies beside one another in a node's channels."""
+
+
+def searched_width(name: str, options: Iterable[int] | Mapping[str, int]) -> Width:
+    """Check what a space gives for a width: numbers of channels, or these by name.
+
+    Raises
+    ------
+    SpaceError
+        If the decision's name is no identifier, or the numbers do not increase from 1 on.
+    """
+    where = f"width {name!r}"
+    if not isinstance(name, str) or not name.isidentifier():
+        raise SpaceError(f"{where}: a name must be a Python identifier")
+    if not isinstance(options, Iterable):
+        raise SpaceError(
+            f"{where}: several numbers of channels, such as (8, 16); got {described(options)}"
+        )
+    named = options if isinstance(options, Mapping) else {str(count): count for count in options}
+    try:
+        counts = [index(count) for count in named.values()]
+    except TypeError:
+        listed = ", ".join(map(str, named.values()))
+        raise SpaceError(f"{where}: channels are whole numbers; got {listed}") from None
+    if not counts or counts[0] < 1 or any(one >= other for one, other in pairwise(counts)):
+        listed = ", ".join(map(str, counts)) or "none"
+        raise SpaceError(f"{where}: numbers of channels increase, from 1 on; got {listed}")
+    if any("@" in str(choice) for choice in named):
+        raise SpaceError(f"{where}: the name of a choice must not have an @")
+    return Width(name, tuple(zip(map(str, named), counts, strict=True)))
+
+
+def joined(parts: Iterable[Channels]) -> Channels:
+    """Return the channels of a concatenation.
+
+    Examples
+    --------
+    >>> joined([(3,), (5,), (Width("a", (("2", 2),)),)])[0]
+    8
+    """
+    found: list[int | Width] = []
+    for part in (part for channels in parts for part in channels):
+        if found and isinstance(part, int) and isinstance(found[-1], int):
+            found[-1] += part
+        else:
+            found.append(part)
+    return tuple(found)
+
+
+def widest(channels: Channels) -> int:
+    """Return the most that channels come to."""
+    return sum(part.widest if isinstance(part, Width) else part for part in channels)
+
+
+def chosen(channels: Channels, choices: Mapping[str, str]) -> int:
+    """Return how many channels there are under a choice for every width."""
+    return sum(part.of(choices) if isinstance(part, Width) else part for part in channels)
+
+
+def searched(channels: Iterable[int | Width]) -> Iterator[Width]:
+    """Yield the parts that a search chooses."""
+    return (part for part in channels if isinstance(part, Width))
+
+
+def written(channels: Channels) -> str:
+    """Say channels, with what there is to choose from.
+
+    Examples
+    --------
+    >>> written((3, Width("a", (("2", 2), ("4", 4)))))
+    '3+2|4'
+    """
+    return "+".join(map(str, channels))
