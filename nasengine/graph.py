@@ -96,6 +96,8 @@ class SpaceGraph:
         The nodes' names in topological order, once finished.
     out
         Node to what its channels out are made of.
+    widths
+        The decisions on numbers of channels.
 
     Examples
     --------
@@ -147,7 +149,7 @@ class SpaceGraph:
         self.channels: dict[str, tuple[int, ...]] = {}
         self.order: tuple[str, ...] = ()
         self.out: dict[str, Channels] = {}
-        self._widths: dict[str, Width] = {}
+        self.widths: dict[str, Width] = {}
         self._widths_of: dict[str, tuple[str, ...]] = {}
         self._factories = Factories()
 
@@ -194,7 +196,7 @@ class SpaceGraph:
 
     def variants(self, name: str) -> list[dict[str, str]]:
         """Return choices of a node's widths: all widest, then each other one by itself."""
-        widths = [self._widths[width] for width in self.widths_of(name)]
+        widths = [self.widths[width] for width in self.widths_of(name)]
         full = {width.decision: width.choices[-1] for width in widths}
         others = [{**full, w.decision: choice} for w in widths for choice in w.choices[:-1]]
         return [full, *others]
@@ -217,9 +219,9 @@ class SpaceGraph:
             The numbers to choose from, increasing; or these by the names of the choices.
         """
         width = searched_width(name, options)
-        if name in self._widths:
+        if name in self.widths:
             raise SpaceError(f"width {name!r} is defined twice; keep what graph.width returned")
-        self._widths[name] = width
+        self.widths[name] = width
         return width
 
     def operation(
@@ -311,7 +313,7 @@ class SpaceGraph:
     def _check_out(self, node: Node) -> None:
         out = node.out
         if isinstance(out, Width):
-            if out.decision not in self._widths:
+            if out.decision not in self.widths:
                 raise SpaceError(
                     f"node {node.name!r}: the width {out.decision!r} is another graph's"
                 )
@@ -406,7 +408,7 @@ class SpaceGraph:
             for node in self.nodes
         }
         used = {width for widths in self._widths_of.values() for width in widths}
-        for name in self._widths:
+        for name in self.widths:
             if name not in used:
                 raise SpaceError(f"width {name!r} is no node's; it is given as out=...")
         end = self.order[-1]
@@ -431,9 +433,9 @@ class SpaceGraph:
 
     def _collect_decisions(self) -> None:
         owner: dict[str, str] = {}
-        self.decisions.update((name, width.choices) for name, width in self._widths.items())
+        self.decisions.update((name, width.choices) for name, width in self.widths.items())
         for slot in self.slots:
-            if slot.decision in self._widths:
+            if slot.decision in self.widths:
                 raise SpaceError(f"slot {slot.name!r}: {slot.decision!r} is the name of a width")
             choices = tuple(slot.candidates)
             if self.decisions.setdefault(slot.decision, choices) != choices:
