@@ -21,7 +21,7 @@ MAX_BYTES = 1_000_000
 class Architecture(Mapping[str, str]):
     """One choice for every decision of a search space: immutable, hashable, ordered.
 
-    A decision is what is chosen once: a slot, or a group of slots that share their choice.
+    A decision is what is chosen once: a slot, a group of slots that share their choice, or a width.
 
     Parameters
     ----------
@@ -95,7 +95,8 @@ def check_architecture(
     Parameters
     ----------
     choices
-        What was given: from JSON, from Python, from a library.
+        What was given: from JSON, from Python, from a library. A whole number stands for the choice
+        of that name, as a width's are named.
     decisions
         The space's decisions, each with the choices that are allowed.
     where
@@ -108,21 +109,35 @@ def check_architecture(
         problems at once.
     """
     problems = [
-        f"unknown slot {name!r:.80}; {did_you_mean(f'{name!s:.80}', decisions)}"
+        f"unknown decision {name!r:.80}; {did_you_mean(f'{name!s:.80}', decisions)}"
         for name in choices
         if name not in decisions
     ]
+    found: dict[str, str] = {}
     for name, allowed in decisions.items():
+        got = choices.get(name)
+        choice = named_choice(got)
         if name not in choices:
-            problems.append(f"slot {name!r} is missing; allowed: {', '.join(allowed)}")
-        elif not isinstance(choices[name], str) or choices[name] not in allowed:
-            got = choices[name]
-            problems.append(
-                f"slot {name!r}: {got!r:.80} is no choice; {did_you_mean(f'{got!s:.80}', allowed)}"
-            )
+            problems.append(f"decision {name!r} is missing; allowed: {', '.join(allowed)}")
+        elif isinstance(choice, str) and choice in allowed:
+            found[name] = choice
+        else:
+            near = did_you_mean(f"{got!s:.80}", allowed)
+            problems.append(f"decision {name!r}: {got!r:.80} is no choice; {near}")
     if problems:
         raise ArchitectureError(f"{where}: " + "; ".join(problems))
-    return Architecture({name: str(choices[name]) for name in decisions})
+    return Architecture(found)
+
+
+def named_choice(given: object) -> object:
+    """Return what was given as a choice, a whole number by its name.
+
+    Examples
+    --------
+    >>> named_choice(16), named_choice("conv"), named_choice(True)
+    ('16', 'conv', True)
+    """
+    return str(given) if type(given) is int else given
 
 
 def write_architecture(path: Path, architecture: Architecture, space: SearchSpace) -> None:
@@ -143,15 +158,15 @@ def read_architecture(path: Path, space: SearchSpace) -> Architecture:
     Parameters
     ----------
     path
-        A file of ``{"format": 1, "space": ..., "choices": {slot: choice}}``, or of the choices
-        alone, ``{slot: choice}``; they may be baselines.
+        A file of ``{"format": 1, "space": ..., "choices": {decision: choice}}``, or of the
+        choices alone, ``{decision: choice}``; they may be baselines.
     space
         The space that it must belong to.
 
     Raises
     ------
     ArchitectureError
-        Naming the file, and the key, slot or choice that is wrong.
+        Naming the file, and the key, decision or choice that is wrong.
     """
     content = _json_object(path)
     if not {"format", "choices"} - set(space.fillings) & set(content) and content:
@@ -172,7 +187,7 @@ def read_architecture(path: Path, space: SearchSpace) -> Architecture:
         )
     choices = content.get("choices")
     if not isinstance(choices, dict):
-        raise ArchitectureError(f"{path}: choices: an object of slots is needed")
+        raise ArchitectureError(f"{path}: choices: an object of decisions is needed")
     return check_architecture(choices, space.fillings, where=str(path))
 
 
@@ -192,14 +207,14 @@ def parse_choices(text: str, space: SearchSpace, *, where: str = "architecture")
     Raises
     ------
     ArchitectureError
-        If the text is no list of choices, or naming the slot or choice that is wrong.
+        If the text is no list of choices, or naming the decision or choice that is wrong.
     """
     parts = [re.split(r"\s*=\s*|\s+", part.strip(), maxsplit=1) for part in text.split(",")]
     if any(len(part) != 2 for part in parts):
-        raise ArchitectureError(f"{where}: {text!r:.80} is no list of slot=choice,slot=choice")
+        raise ArchitectureError(f"{where}: {text!r:.80} is no list of decision=choice,...")
     twice = {part[0] for part in parts if [p[0] for p in parts].count(part[0]) > 1}
     if twice:
-        raise ArchitectureError(f"{where}: slot {min(twice)!r:.80} stands twice")
+        raise ArchitectureError(f"{where}: decision {min(twice)!r:.80} stands twice")
     return check_architecture(dict(parts), space.fillings, where=where)
 
 
@@ -232,10 +247,10 @@ def given_architecture(
     try:
         return space.architecture(space.parse(given), where=where)
     except ArchitectureError as error:
-        # Meant as choices: an equals sign, or a slot as the first word.
+        # Meant as choices: an equals sign, or a decision as the first word.
         if "=" in given or given.partition(" ")[0] in space.decisions:
             return parse_choices(given, space, where=where)
-        raise ArchitectureError(f"{where}: {error}; or slot=choice,...") from error
+        raise ArchitectureError(f"{where}: {error}; or decision=choice,...") from error
 
 
 def _json_object(path: Path) -> dict[str, Any]:

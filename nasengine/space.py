@@ -57,8 +57,11 @@ class SearchSpace(Plugin):
     def define(self, graph: SpaceGraph) -> None:
         """Wire the space: input, operations, slots, output."""
 
-    def references(self) -> Mapping[str, Mapping[str, str]]:
-        """Return named networks to compare with: decision to choice (a candidate or baseline)."""
+    def references(self) -> Mapping[str, Mapping[str, str | int]]:
+        """Return named networks to compare with: decision to choice (a candidate or baseline).
+
+        A width's choice may be given as the number that names it.
+        """
         return {}
 
     def parse(self, text: str) -> Mapping[str, str]:
@@ -144,7 +147,7 @@ class SearchSpace(Plugin):
         Raises
         ------
         ArchitectureError
-            Naming every unknown or missing slot or choice.
+            Naming every unknown or missing decision or choice.
         """
         return check_architecture(choices, self.decisions, where=where)
 

@@ -45,9 +45,9 @@ def test_every_form_is_the_same_architecture(
         ("{first}=nothing,{rest}", "'nothing' is no choice"),
         ("{first}=x", "is missing"),
         ("{first}=x,{first}=y,{rest}", "stands twice"),
-        ("{first}=x,", "no list of slot=choice"),
-        ("nothing=x,{rest}", "unknown slot 'nothing'"),
-        ("nothing", "or slot=choice"),
+        ("{first}=x,", "no list of decision=choice"),
+        ("nothing=x,{rest}", "unknown decision 'nothing'"),
+        ("nothing", "or decision=choice"),
     ],
 )
 def test_what_is_wrong_is_named(
@@ -67,5 +67,5 @@ def test_a_plain_object_is_checked(spec: Path) -> None:
 
     path = spec.parent / "plain.json"
     path.write_text('{"first": 3}')
-    with pytest.raises(ArchitectureError, match=r"plain\.json: slot .first.: 3 is no choice"):
+    with pytest.raises(ArchitectureError, match=r"plain\.json: decision .first.: 3 is no choice"):
         read_architecture(path, Experiment.load(spec).space)

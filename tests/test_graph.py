@@ -292,11 +292,11 @@ SPACE = LightSDI(width=2)
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"encoder_6": "cutconnect"}, "unknown slot 'encoder_6'; did you mean 'encoder_"),
-        ({"encoder_1": None}, "slot 'encoder_1' is missing"),
-        ({"encoder_1": "cut"}, "slot 'encoder_1': 'cut' is no choice"),
-        ({"encoder_1": "double_conv"}, "slot 'encoder_1': 'double_conv' is no choice"),
-        ({"encoder_1": 3}, "slot 'encoder_1': 3 is no choice"),
+        ({"encoder_6": "cutconnect"}, "unknown decision 'encoder_6'; did you mean 'encoder_"),
+        ({"encoder_1": None}, "decision 'encoder_1' is missing"),
+        ({"encoder_1": "cut"}, "decision 'encoder_1': 'cut' is no choice"),
+        ({"encoder_1": "double_conv"}, "decision 'encoder_1': 'double_conv' is no choice"),
+        ({"encoder_1": 3}, "decision 'encoder_1': 3 is no choice"),
     ],
 )
 def test_a_wrong_architecture_is_refused(changes, said):
@@ -332,7 +332,7 @@ GOOD = {"format": 1, "space": "LightSDI", "choices": CHOICES}
         (json.dumps({**GOOD, "chioces": {}}), "unknown key 'chioces'; did you mean 'choices'?"),
         (json.dumps({**GOOD, "choices": [1]}), "choices"),
         (json.dumps({**GOOD, "choices": {**CHOICES, "encoder_1": ["cutconnect"]}}), "is no choice"),
-        (json.dumps({**GOOD, "choices": {}}), "slot 'decoder_4' is missing"),
+        (json.dumps({**GOOD, "choices": {}}), "decision 'decoder_4' is missing"),
         (" " * 20_000_000, "larger than"),
     ],
     ids=range(11),

@@ -87,7 +87,7 @@ def test_strings_are_read_back(cell):
         ("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|x", "no NAS-Bench-201 cell"),
         (
             "|none~0|+|none~0|none~1|+|none~0|none~1|nor_conv_3x2~2|",
-            "slot 'edge_2_3': 'nor_conv_3x2' is no choice; did you mean 'nor_conv_3x3'?",
+            "decision 'edge_2_3': 'nor_conv_3x2' is no choice; did you mean 'nor_conv_3x3'?",
         ),
     ],
 )

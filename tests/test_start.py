@@ -65,13 +65,14 @@ def load_path(folder: Path, *start: Any) -> Path:
     ("start", "told"),
     [
         (["all_conf"], "start.0: "),
-        ([{"first": "conf", "second": "conv"}], "start.0: slot 'first': 'conf' is no choice"),
-        ([{"first": "conv"}], "slot 'second' is missing"),
+        ([{"first": "conf", "second": "conv"}], "start.0: decision 'first': 'conf' is no choice"),
+        ([{"first": "conv"}], "decision 'second' is missing"),
         (["no.json"], "no.json: cannot be read"),
         (["first=conv,second=conv", FIRST, FIRST], "start.2: computes the same as start.1"),
-        (["big"], "start.0, 'big': slot"),
+        (["big"], "start.0, 'big': decision"),
         ([3], "start.0: input should be a valid string; got 3"),
-        ([{"first": 1}], "start.0.first: input should be a valid string; got 1"),
+        ([{"first": 1.5}], "start.0.first: input should be a valid string; got 1.5"),
+        ([{"first": 1, "second": "conv"}], "start.0: decision 'first': '1' is no choice"),
     ],
 )
 def test_what_cannot_begin_is_named(tmp_path: Path, start: list[Any], told: str) -> None:

@@ -87,7 +87,7 @@ def _add_runs(commands: Commands) -> None:
         "--architecture",
         required=True,
         metavar="ARCHITECTURE",
-        help="a reference network, choices (slot=choice,slot=choice), a JSON file of them, or the "
+        help="a reference network, choices (decision=choice,...), a JSON file of them, or the "
         "space's own architecture string",
     )
     measure.add_argument(

@@ -14,6 +14,7 @@ from nasengine.plugin_name import PluginName
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.run_files import FORMAT, read_identity
 from nasengine.runs.spec import read_toml
+from nasengine.widths import Channels, Width, searched
 
 PACKAGES = ("nasengine", "torch", "numpy", "networkx", "optuna", "nni", "scikit-learn", "ptflops")
 
@@ -78,11 +79,20 @@ def space_digest(experiment: Experiment) -> str:
     graph = experiment.space.graph
     text = json.dumps(
         [
-            [n.name, n.kind, n.inputs, graph.channels[n.name], [*n.candidates], n.decision]
+            [
+                *(n.name, n.kind, n.inputs, graph.channels[n.name], [*n.candidates], n.decision),
+                # Said of searched channels alone: runs that began without any go on.
+                *(_parts(graph.out[n.name]) if any(searched(graph.out[n.name])) else ()),
+            ]
             for n in graph.nodes
         ]
     )
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parts(channels: Channels) -> list[int | list[Any]]:
+    """Return what channels are made of, as JSON values."""
+    return [[part.decision, part.options] if isinstance(part, Width) else part for part in channels]
 
 
 def packages() -> dict[str, str]:

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from nasengine.architecture import named_choice
 from nasengine.errors import SpecError
 from nasengine.plugin import explain
 from nasengine.quantities import parse_quantity
@@ -123,8 +124,15 @@ def _form_of_start(given: Any) -> str:
     return "[choices]" if isinstance(given, Mapping) else "[text]"
 
 
+Choice = Annotated[
+    str,
+    BeforeValidator(named_choice),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]}),
+]
+"""A choice's name; of a width, the number that it is."""
+
 Start = Annotated[
-    Annotated[str, Tag("[text]")] | Annotated[Mapping[str, str], Tag("[choices]")],
+    Annotated[str, Tag("[text]")] | Annotated[Mapping[str, Choice], Tag("[choices]")],
     Discriminator(_form_of_start),
 ]
 
@@ -210,7 +218,7 @@ class Spec(_Strict):
     """Reference networks to measure beside the winner; by default the space's first two."""
     start: tuple[Start, ...] = ()
     """Architectures to begin with, before the strategy proposes any: names of references, choices
-    (`"slot=choice,..."`, or a table), JSON files, or the space's own architecture strings."""
+    (`"decision=choice,..."`, or a table), JSON files, or the space's own architecture strings."""
     space: Table
     """The search space: `name` and its settings."""
     task: Table

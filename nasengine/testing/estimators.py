@@ -178,18 +178,17 @@ def whole_architectures(search: Search, count: int = 3) -> list[Architecture]:
     """Draw architectures without cut connections, and add a reference network."""
     from nasengine.canonical import meanings
 
-    space, meaning = search.space, meanings(search.space.graph)
-    slot_of = {slot.decision: slot.name for slot in space.graph.slots}
+    space, graph = search.space, search.space.graph
+    cuts = {
+        (graph[slot].decision, choice)
+        for (slot, choice), meaning in meanings(graph).items()
+        if meaning == "zero"
+    }
     whole = {
-        decision: tuple(c for c in choices if meaning[slot_of[decision], c] != "zero") or choices
+        decision: tuple(c for c in choices if (decision, c) not in cuts) or choices
         for decision, choices in space.decisions.items()
     }
     drawn = [sample(whole, search.stream("conformance", index)) for index in range(count)]
-    full = [
-        name
-        for name, reference in space.references().items()
-        if not any(
-            meaning[slot_of[decision], choice] == "zero" for decision, choice in reference.items()
-        )
-    ]
-    return [*drawn, *(space.reference(name) for name in full[:1])]
+    references = (space.reference(name) for name in space.references())
+    full = [reference for reference in references if cuts.isdisjoint(reference.items())]
+    return [*drawn, *full[:1]]

@@ -1,0 +1,129 @@
+"""What a user sees and gets of a space whose channels are searched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+import tomli_w
+from torch import nn
+
+from nasengine.architecture import given_architecture
+from nasengine.errors import ArchitectureError
+from nasengine.graph import SpaceGraph
+from nasengine.runs.experiment import Experiment
+from nasengine.runs.identity import space_digest
+from nasengine.space import SearchSpace
+from nasengine.spaces.light_sdi import LightSDI
+
+
+class Conv(nn.Sequential):
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(nn.Conv2d(channels_in, channels_out, 3, padding=1), nn.ReLU())
+
+
+class Point(nn.Sequential):
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(nn.Conv2d(channels_in, channels_out, 1), nn.ReLU())
+
+
+def pooled(channels_in: int, channels_out: int) -> nn.Module:
+    return nn.MaxPool2d(2)
+
+
+def doubled(channels_in: int, channels_out: int) -> nn.Module:
+    return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(channels_in, channels_out, 1))
+
+
+class Levels(SearchSpace):
+    """A UNet of two levels, the channels of both searched."""
+
+    widths: ClassVar[tuple[str, ...]] = ("width",)
+
+    width: int = 4
+    least: int = 2
+    first: str = "outer"
+
+    def define(self, graph: SpaceGraph) -> None:
+        blocks = {"conv": Conv, "point": Point}
+        outer = graph.width(self.first, {"half": self.width // 2, "full": self.width})
+        inner = graph.width("inner", (self.least, 4))
+        x = graph.slot("down_1", graph.input(3), blocks, out=outer)
+        skip = graph.slot("down_2", x, {**blocks, "none": nn.Identity})
+        x = graph.operation("pool", skip, pooled)
+        x = graph.slot("deep_1", x, blocks, out=2 * inner, shares="deep")
+        x = graph.slot("deep_2", x, blocks, shares="deep")
+        x = graph.concat("both", [graph.operation("double", x, doubled, out=outer), skip])
+        x = graph.slot("up_1", x, blocks, out=outer)
+        graph.output(graph.operation("head", x, lambda i, o: nn.Conv2d(i, o, 1), out=1))
+
+    def references(self) -> Mapping[str, Mapping[str, str | int]]:
+        same = dict.fromkeys(("down_1", "down_2", "deep", "up_1"), "conv")
+        return {"widest": {self.first: "full", "inner": 4, **same}}
+
+
+NARROW = {
+    "outer": "half",
+    "inner": "2",
+    "down_1": "conv",
+    "down_2": "none",
+    "deep": "point",
+    "up_1": "conv",
+}
+GIVEN = ",".join(f"{decision}={choice}" for decision, choice in NARROW.items())
+
+
+def spec(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "wide",
+        "space": {"name": f"{__name__}:Levels"},
+        "task": {"name": "nasengine.testing.stubs:TinySegmentation", "size": 8},
+        "strategy": {"name": "random"},
+        "estimators": {"firsts": {"name": "nasengine.testing.stubs:CountingEstimator"}},
+        "objectives": {"firsts": "max"},
+        "budget": {"trials": 3},
+        **changes,
+    }
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    path = folder / "spec.toml"
+    path.write_text(tomli_w.dumps(spec(**changes)))
+    return path
+
+
+def test_an_architecture_is_given_in_any_form(tmp_path: Path) -> None:
+    space = Levels()
+    architecture = space.architecture(NARROW)
+    path = tmp_path / "narrow.json"
+    path.write_text(json.dumps({**NARROW, "inner": 2}))
+    as_shown = ", ".join(f"{decision} {choice}" for decision, choice in NARROW.items())
+    for given in (GIVEN, as_shown, str(path)):
+        assert given_architecture(given, space, where="it") == architecture
+    assert space.reference("widest")["inner"] == "4"
+    with pytest.raises(ArchitectureError, match=r"decision 'outer': 'hlaf' is no choice.*'half'"):
+        given_architecture(GIVEN.replace("half", "hlaf"), space, where="it")
+    with pytest.raises(ArchitectureError, match="decision 'inner' is missing; allowed: 2, 4"):
+        space.architecture(
+            {decision: NARROW[decision] for decision in NARROW if decision != "inner"}
+        )
+
+
+def test_a_search_starts_with_widths_by_their_numbers(tmp_path: Path) -> None:
+    path = written(tmp_path, start=[{**NARROW, "inner": 2}, "widest"])
+    assert [dict(each)["inner"] for each in Experiment.load(path).start] == ["2", "4"]
+
+
+def digest(space: SearchSpace) -> str:
+    return space_digest(SimpleNamespace(space=space))  # type: ignore[arg-type]
+
+
+def test_a_run_is_of_its_widths_and_goes_on_with_no_others() -> None:
+    others = (Levels(width=6), Levels(least=1), Levels(first="other"))
+    assert len({digest(space) for space in (Levels(), *others)}) == 4
+    # As earlier versions had it: their runs go on.
+    assert digest(LightSDI(width=2)).startswith("4f1aaf25eb029a505a22b0e8c66d1fed")
