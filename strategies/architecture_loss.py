@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from .costs import Cost
+from .costs import Cost, Terms
 
 Reading = Literal["expected", "straight_through", "as_printed"]
 
@@ -88,8 +88,8 @@ class ArchitectureLoss:
         self.reading = reading
         self.penalties = {c.key: Penalty(c.aim) for c in costs if c.aim is not None}
         self._device = device
-        self._rows = {cost.key: _tensors(cost.rows, device) for cost in costs}
-        self._shares = {cost.key: _tensors(cost.normalised, device) for cost in costs}
+        self._terms = {cost.key: _tensors(cost.terms, device) for cost in costs}
+        self._shares = {cost.key: _tensors(cost.shares, device) for cost in costs}
 
     def __call__(
         self,
@@ -114,7 +114,7 @@ class ArchitectureLoss:
             if cost.beta:
                 total = total + cost.beta * _sum(self._shares[cost.key], read)
             if cost.key in self.penalties:
-                expected = cost.fixed + _sum(self._rows[cost.key], read)
+                expected = cost.fixed + _sum(self._terms[cost.key], read)
                 excess = self.penalties[cost.key].excess(expected)
                 total = total + strengths[cost.key] * excess
         return total
@@ -139,7 +139,7 @@ class ArchitectureLoss:
             shares = self._shares[cost.key]
             found[cost.key] = {
                 "unit": cost.unit,
-                "expected": cost.fixed + float(_sum(self._rows[cost.key], p)),
+                "expected": cost.fixed + float(_sum(self._terms[cost.key], p)),
                 "loss": float(_sum(shares, {n: _read(v, self.reading) for n, v in p.items()})),
                 "as_printed": float(
                     _sum(shares, {n: _read(v, "as_printed") for n, v in p.items()})
@@ -161,14 +161,22 @@ class ArchitectureLoss:
                 penalty.load_state_dict(state[key])
 
 
-def _tensors(rows: Mapping[str, Sequence[float]], device: str) -> dict[str, Tensor]:
+def _tensors(terms: Terms, device: str) -> dict[tuple[str, ...], Tensor]:
     return {
-        name: torch.tensor(row, dtype=torch.float32, device=device) for name, row in rows.items()
+        names: torch.tensor(costs, dtype=torch.float32, device=device)
+        for names, costs in terms.items()
     }
 
 
-def _sum(rows: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack([(weights[name] * row).sum() for name, row in rows.items()]).sum()
+def _sum(terms: Mapping[tuple[str, ...], Tensor], weights: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum of the terms' means under independent weights of the decisions' choices."""
+    return torch.stack([_mean(costs, names, weights) for names, costs in terms.items()]).sum()
+
+
+def _mean(costs: Tensor, names: Sequence[str], weights: Mapping[str, Tensor]) -> Tensor:
+    for name in reversed(names[1:]):
+        costs = (costs * weights[name]).sum(-1)
+    return (weights[names[0]] * costs).sum()
 
 
 def _read(probability: Tensor, reading: Reading) -> Tensor:

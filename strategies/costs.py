@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from math import fsum
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from nasengine.errors import ArchitectureError, SpecError, did_you_mean
+from nasengine.estimator import row_key
 from nasengine.machine import busy
 from nasengine.plugin import changed
 from nasengine.quantities import format_quantity, parse_quantity
@@ -65,11 +69,13 @@ _FAR = 5.0
 """A measured table may read so many times too high, where the machine has other work: only limits
 further than that below every network are refused."""
 
-Rows = Mapping[str, tuple[float, ...]]
-"""Decision to the cost of each of its choices, in order."""
+Floats = npt.NDArray[np.float64]
+
+Terms = Mapping[tuple[str, ...], Floats]
+"""Decisions to the costs that depend on just these: an axis each, by the order of its choices."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cost:
     """One cost of a search, resolved against the space.
 
@@ -81,8 +87,9 @@ class Cost:
         Of the table.
     fixed
         The cost of all that is not searched.
-    rows
-        Decision to the cost of each choice, summed over the slots that share the decision.
+    terms
+        What networks cost besides: one decision's choices each, and where channels are searched,
+        those of several together.
     beta
         Its weight in equation (1).
     target
@@ -96,14 +103,14 @@ class Cost:
     counts
         Whether the table is exact, not measured.
     table
-        What costs are predicted by; without it, by the rows alone. Where a choice may cut a
-        connection, gradients go by the rows, and networks cost less than they say.
+        What costs are predicted by; without it, by the terms alone. Where a choice may cut a
+        connection, gradients go by the terms, and networks cost less than they say.
     """
 
     key: str
     unit: str
     fixed: float
-    rows: Rows
+    terms: Terms
     beta: float = 0.0
     target: float | None = None
     targets: tuple[float, ...] = ()
@@ -126,12 +133,13 @@ class Cost:
             if choices not in self._weighed:
                 self._weighed[choices] = self.table.predict(architecture)
             return self._weighed[choices]
-        parts = (row[decisions[n].index(architecture[n])] for n, row in self.rows.items())
-        return self.fixed + sum(parts)
+        chosen = {name: decisions[name].index(architecture[name]) for name in decisions}
+        parts = (costs[tuple(chosen[n] for n in names)] for names, costs in self.terms.items())
+        return self.fixed + float(sum(parts))
 
     @cached_property
     def cuts(self) -> bool:
-        """Whether a choice may cut a connection, so that the cost is no sum of the rows."""
+        """Whether a choice may cut a connection, so that the cost is no sum of the terms."""
         return self.table is not None and self.table.cuts
 
     @cached_property
@@ -142,14 +150,23 @@ class Cost:
     @property
     def range(self) -> tuple[float, float]:
         """The cheapest and the dearest network of the space by the table; bounds where it cuts."""
-        low = self.fixed + sum(min(row) for row in self.rows.values())
+        low = self._least
         if self.table is not None and self.cuts:
             low = self.table.least
-        return low, self.fixed + sum(max(row) for row in self.rows.values())
+        return low, self.fixed + float(sum(costs.max() for costs in self.terms.values()))
+
+    @property
+    def _least(self) -> float:
+        return self.fixed + float(sum(costs.min() for costs in self.terms.values()))
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether a term depends on several decisions, so that no network may cost the least."""
+        return any(len(names) > 1 for names in self.terms)
 
     def doubtful(self, limit: float) -> bool:
-        """Whether only networks with cut connections could be within a limit."""
-        return self.cuts and limit < self.fixed + sum(min(row) for row in self.rows.values())
+        """Whether it takes a search to say that networks are within a limit in the range."""
+        return self.is_joint or (self.cuts and limit < self._least)
 
     def within_reach(self, limit: float) -> float:
         """Return a limit, or what the cheapest network costs by a measured table above it.
@@ -159,16 +176,24 @@ class Cost:
         return limit if self.counts else max(limit, self.range[0])
 
     @property
-    def normalised(self) -> dict[str, tuple[float, ...]]:
-        """P_ij / sum_j P_ij of equation (4); zeros where a decision's choices all cost nothing."""
-        return {
-            name: tuple(cost / (sum(row) or 1.0) for cost in row) for name, row in self.rows.items()
-        }
+    def shares(self) -> Terms:
+        """P_ij / sum_j P_ij of equation (4), for each term; zeros where all cost nothing."""
+        return {names: costs / (costs.sum() or 1.0) for names, costs in self.terms.items()}
+
+    @cached_property
+    def rows(self) -> dict[str, Floats]:
+        """Decision to the cost of each choice, all told: at the mean of what it depends on."""
+        found: dict[str, Floats] = {}
+        for names, costs in self.terms.items():
+            for axis, name in enumerate(names):
+                others = tuple(other for other in range(len(names)) if other != axis)
+                found[name] = found.get(name, np.zeros(costs.shape[axis])) + costs.mean(others)
+        return found
 
     @property
     def free(self) -> tuple[str, ...]:
         """The decisions whose choices all cost nothing here."""
-        return tuple(name for name, row in self.rows.items() if not any(row))
+        return tuple(name for name, row in self.rows.items() if not row.any())
 
     def text(self, value: float) -> str:
         """Write a value with its unit."""
@@ -261,12 +286,6 @@ def resolve_costs(goals: Mapping[str, CostGoal], search: Search) -> tuple[Cost, 
 
 def _resolve(key: str, goal: CostGoal, search: Search, limit: float | None) -> Cost:
     table = search.cost_table(key)
-    decisions = search.space.decisions
-    found = table.per_decision()
-    rows = {
-        name: tuple(found[name][choice] for choice in choices)
-        for name, choices in decisions.items()
-    }
     where = f"strategy.cost.{key}.{'targets' if goal.targets else 'target'}"
     given = goal.targets or (() if goal.target is None else (goal.target,))
     targets = tuple(_target(text, where, key, search) for text in given)
@@ -275,7 +294,7 @@ def _resolve(key: str, goal: CostGoal, search: Search, limit: float | None) -> C
         key,
         table.unit,
         table.fixed,
-        rows,
+        _terms(table, search.space.decisions),
         goal.beta,
         target,
         targets,
@@ -289,6 +308,22 @@ def _resolve(key: str, goal: CostGoal, search: Search, limit: float | None) -> C
         asked.append((f"objectives.{key}.at_most", cost.text(limit), limit))
     _refuse_unreachable(cost, asked)
     return cost
+
+
+def _terms(table: CostTable, decisions: Mapping[str, Sequence[str]]) -> Terms:
+    """Return a table's terms as arrays; decisions on which no cost depends have zeros."""
+    given = {(name,): np.zeros(len(choices)) for name, choices in decisions.items()}
+    told = table.terms()
+    free = [names for names in given if not any(names[0] in others for others in told)]
+    return {
+        **{names: given[names] for names in free},
+        **{names: _array(row, [decisions[name] for name in names]) for names, row in told.items()},
+    }
+
+
+def _array(row: Mapping[str, float], choices: Sequence[Sequence[str]]) -> Floats:
+    every = [row[row_key(chosen)] for chosen in product(*choices)]
+    return np.array(every).reshape([len(each) for each in choices])
 
 
 def _refuse_unreachable(cost: Cost, asked: Sequence[tuple[str, str, float]]) -> None:

@@ -2,27 +2,31 @@
 
 A knapsack with one item of each group (multiple-choice knapsack), by dynamic programming over the
 decisions. Partial sums that fall into one cell of a grid over the costs compete; the costs
-themselves are never rounded, so that a limit that is met here is met exactly.
+themselves are never rounded, so that a limit that is met here is met exactly. A cost of several
+decisions together (of a block at searched channels) is added with the last of them; until then
+only partial architectures that agree in the others compete.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from .costs import Cost
+    from .costs import Cost, Floats
 
 _CELLS = 4096
 _STATES = 2**17
 """Partial architectures that are kept: where many are asked for, of fewer cells."""
+_JOINT_STATES = 2**15
+"""The same where costs depend on several decisions: most states differ in what is still open."""
+_LEAST_CELLS = 16
 _SLACK = 1e-12
 """Relative: sums in another order differ by rounding."""
-
-Floats = npt.NDArray[np.float64]
 
 
 class _Partial(NamedTuple):
@@ -72,49 +76,118 @@ def best_choices(
     limited = [cost for cost in costs if cost.key in limits]
     most = np.array([limits[cost.key] for cost in limited])
     least = np.array([floors.get(cost.key, -np.inf) for cost in limited])
-    found = _complete(scores, limited, most, count)
+    order = _order(list(scores), limited)
+    found = _complete([(name, scores[name]) for name in order], limited, most, count)
     above = np.flatnonzero((found.costs >= least).all(axis=1))
     if len(above):
         found = found.take(above)
-    ranked = found.take(_ranking(found)[:count])
-    return [tuple(row) for row in ranked.choices.tolist()]
+    in_order = found.choices[:, [order.index(name) for name in scores]]
+    ranked = np.lexsort((*in_order.T[::-1], -found.scores))[:count]
+    return [tuple(row) for row in in_order[ranked].tolist()]
+
+
+def _order(names: Sequence[str], limited: Sequence[Cost]) -> list[str]:
+    """Return the decisions, those that cost together near one another."""
+    if not any(cost.is_joint for cost in limited):
+        return list(names)
+    found: dict[str, None] = {}
+    together = sorted(
+        {tuple(sorted(map(names.index, term))) for cost in limited for term in cost.terms},
+        key=lambda places: places[-1],
+    )
+    for places in together:
+        found.update(dict.fromkeys(names[place] for place in places))
+    return [*found, *(name for name in names if name not in found)]
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """The terms of one cost, by the place in the order at which each is complete.
+
+    Parameters
+    ----------
+    closing
+        For every place: the other decisions' places, and the costs with the last one's axis last.
+    """
+
+    closing: Sequence[Sequence[tuple[tuple[int, ...], Floats]]]
+
+    @classmethod
+    def of(cls, cost: Cost, order: Sequence[str]) -> _Terms:
+        closing: list[list[tuple[tuple[int, ...], Floats]]] = [[] for _ in order]
+        for names, costs in cost.terms.items():
+            places = [order.index(name) for name in names]
+            axes = sorted(range(len(names)), key=places.__getitem__)
+            *before, last = sorted(places)
+            closing[last].append((tuple(before), costs.transpose(axes)))
+        return cls(closing)
+
+    def added(self, place: int, choices: npt.NDArray[np.int64]) -> Floats | float:
+        """Return what each choice at a place adds to partial architectures: (S or 1, choices)."""
+        added: Floats | float = 0.0
+        for before, costs in self.closing[place]:
+            added = added + costs[tuple(choices[:, other] for other in before)]
+        return added
+
+    def rest(self, place: int) -> float:
+        """Return what the terms that are complete after a place cost at least."""
+        later = self.closing[place + 1 :]
+        return float(sum(costs.min() for terms in later for _, costs in terms))
+
+    def open(self, place: int) -> set[int]:
+        """Return the places up to this one on which later costs depend."""
+        later = self.closing[place + 1 :]
+        return {p for terms in later for before, _ in terms for p in before if p <= place}
 
 
 def _complete(
-    scores: Mapping[str, Sequence[float]], limited: Sequence[Cost], most: Floats, count: int
+    scores: Sequence[tuple[str, Sequence[float]]],
+    limited: Sequence[Cost],
+    most: Floats,
+    count: int,
 ) -> _Partial:
-    names = list(scores)
+    terms = [_Terms.of(cost, [name for name, _ in scores]) for cost in limited]
     fixed = np.array([[cost.fixed for cost in limited]])
     states = _Partial(np.zeros(1), fixed, np.zeros((1, 0), dtype=np.int64))
-    for index, name in enumerate(names):
-        states = _grown(states, scores[name], [cost.rows[name] for cost in limited])
-        # What the decisions still open cost at least: what cannot end within the limits is dropped.
-        rest = [sum(min(cost.rows[later]) for later in names[index + 1 :]) for cost in limited]
-        possible = (states.costs + np.array(rest) <= most * (1 + _SLACK)).all(axis=1)
-        states = _pruned(states.take(np.flatnonzero(possible)), most, count)
+    for place, (_, own) in enumerate(scores):
+        states = _grown(states, own, [each.added(place, states.choices) for each in terms])
+        # What is still to come costs at least: what cannot end within the limits is dropped.
+        rest = np.array([each.rest(place) for each in terms])
+        possible = (states.costs + rest <= most * (1 + _SLACK)).all(axis=1)
+        kept_open = sorted({other for each in terms for other in each.open(place)})
+        states = _pruned(states.take(np.flatnonzero(possible)), most, count, kept_open)
     return states
 
 
-def _grown(states: _Partial, scores: Sequence[float], rows: Sequence[Sequence[float]]) -> _Partial:
+def _grown(states: _Partial, scores: Sequence[float], added: Sequence[Floats | float]) -> _Partial:
     """Extend every partial architecture by every choice of one decision."""
     size, choices = len(states.scores), len(scores)
-    added = np.array(rows, dtype=np.float64).reshape(len(rows), choices).T
+    costs = np.empty((size, choices, len(added)))
+    for index, each in enumerate(added):
+        costs[:, :, index] = states.costs[:, None, index] + each
     chosen = np.tile(np.arange(choices), size)[:, None]
     return _Partial(
         (states.scores[:, None] + np.array(scores)).reshape(-1),
-        (states.costs[:, None, :] + added).reshape(size * choices, len(rows)),
+        costs.reshape(size * choices, len(added)),
         np.hstack([np.repeat(states.choices, choices, axis=0), chosen]),
     )
 
 
-def _pruned(states: _Partial, most: Floats, count: int) -> _Partial:
-    """Keep the `count` best of every grid cell, and the cheapest of all by each cost."""
+def _pruned(states: _Partial, most: Floats, count: int, kept_open: Sequence[int]) -> _Partial:
+    """Keep the `count` best of every grid cell, and the cheapest by each cost.
+
+    Of those that agree in what later costs depend on.
+    """
     if not len(states.scores):
         return states
-    cells_at_most = min(_CELLS, _STATES // count)
+    groups = np.zeros(len(states.scores), dtype=np.int64)
+    if kept_open:
+        groups = np.unique(states.choices[:, kept_open], axis=0, return_inverse=True)[1].reshape(-1)
+    per_group = _STATES // count if not kept_open else _JOINT_STATES // count // (groups.max() + 1)
+    cells_at_most = min(_CELLS, max(_LEAST_CELLS, int(per_group)))
     side = max(2, int(cells_at_most ** (1 / max(1, len(most)))))
     shares = np.divide(states.costs, most, out=np.zeros_like(states.costs), where=most > 0)
-    cells = np.zeros(len(states.scores), dtype=np.int64)
+    cells = groups
     for column in (side * shares).astype(np.int64).T:
         cells = cells * (side + 1) + column
     order = _ranking(states)
@@ -122,8 +195,23 @@ def _pruned(states: _Partial, most: Floats, count: int) -> _Partial:
     starts = np.flatnonzero(np.diff(cells[order], prepend=-1))
     rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
     kept = order[rank < count]
-    cheapest = [np.lexsort((-states.scores, column))[0] for column in states.costs.T]
-    return states.take(np.unique(np.concatenate([kept, np.array(cheapest, dtype=kept.dtype)])))
+    cheapest = [_first_of(groups, (-states.scores, column)) for column in states.costs.T]
+    return _capped(states.take(np.unique(np.concatenate([kept, *cheapest]))), most)
+
+
+def _capped(states: _Partial, most: Floats) -> _Partial:
+    """Keep no more than there is room for: half the best, half the furthest below the limits."""
+    if len(states.scores) <= 2 * _STATES:
+        return states
+    spent = (states.costs / np.where(most > 0, most, 1.0)).max(axis=1)
+    cheapest = np.argsort(spent, kind="stable")[:_STATES]
+    return states.take(np.unique(np.concatenate([_ranking(states)[:_STATES], cheapest])))
+
+
+def _first_of(groups: npt.NDArray[np.int64], keys: tuple[Floats, ...]) -> npt.NDArray[np.intp]:
+    """Return the index of the first of each group, by keys of which the last counts most."""
+    order = np.lexsort((*keys, groups))
+    return order[np.flatnonzero(np.diff(groups[order], prepend=-1))]
 
 
 def _ranking(states: _Partial) -> npt.NDArray[np.intp]:

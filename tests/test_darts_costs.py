@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
@@ -198,11 +199,16 @@ def test_relative_targets_are_of_the_reference_network():
     assert resolve_costs(strategy(cost={"price": 0.1}).cost, first_is_free)[0].free == ()
 
 
+def terms(rows):
+    """Costs of one decision each, as terms."""
+    return {(name,): np.array(row) for name, row in rows.items()}
+
+
 def two_costs(beta=0.3):
     rows = {"first": (1.0, 3.0), "second": (0.0, 0.0)}
     return [
-        Cost("a", "ms", 2.0, rows, beta=beta),
-        Cost("b", "", 0.0, {**rows, "second": (1.0, 1.0)}),
+        Cost("a", "ms", 2.0, terms(rows), beta=beta),
+        Cost("b", "", 0.0, terms({**rows, "second": (1.0, 1.0)})),
     ]
 
 
@@ -248,7 +254,7 @@ def test_penalty_is_zero_within_the_target_and_grows_above_it():
 
 def test_a_missed_target_adds_its_strength_times_the_relative_excess_of_the_expected_cost():
     p = {"first": torch.tensor([0.5, 0.5]), "second": torch.tensor([0.2, 0.8])}
-    costs = [Cost("a", "ms", 2.0, {"first": (1.0, 3.0), "second": (0.0, 0.0)}, target=2.5)]
+    costs = [Cost("a", "ms", 2.0, terms({"first": (1.0, 3.0), "second": (0.0, 0.0)}), target=2.5)]
     loss, again = (ArchitectureLoss(costs, "expected", "cpu") for _ in range(2))
     assert float(loss(torch.tensor(2.0), p, loss.strengths())) == 2
     loss.update({"a": 3.0})
@@ -273,7 +279,9 @@ scores_and_costs = st.integers(1, 4).flatmap(
 @given(scores_and_costs, st.floats(0, 1), st.integers(1, 6))
 def test_best_choices_are_those_of_exhaustive_search(rows, share, count):
     scores = {f"d{i}": [score for score, _ in row] for i, row in enumerate(rows)}
-    cost = Cost("c", "", 1.0, {f"d{i}": tuple(c for _, c in row) for i, row in enumerate(rows)})
+    cost = Cost(
+        "c", "", 1.0, terms({f"d{i}": tuple(c for _, c in row) for i, row in enumerate(rows)})
+    )
     every = list(itertools.product(*(range(len(row)) for row in rows)))
 
     def score(choice):
@@ -299,7 +307,9 @@ def test_best_choices_are_those_of_exhaustive_search(rows, share, count):
 @given(scores_and_costs, st.floats(0, 1))
 def test_floor_is_kept_where_something_lies_above_it(rows, share):
     scores = {f"d{i}": [score for score, _ in row] for i, row in enumerate(rows)}
-    cost = Cost("c", "", 1.0, {f"d{i}": tuple(c for _, c in row) for i, row in enumerate(rows)})
+    cost = Cost(
+        "c", "", 1.0, terms({f"d{i}": tuple(c for _, c in row) for i, row in enumerate(rows)})
+    )
     low, high = cost.range
     limit = low + share * (high - low)
     assume(limit > low * 1.001)
@@ -335,10 +345,12 @@ def test_two_limits_and_a_floor_are_kept_by_the_best(rows, floor, count):
             key,
             "",
             float(index),
-            {
-                n: tuple(float(item[index]) for item in row)
-                for n, row in zip(names, rows, strict=True)
-            },
+            terms(
+                {
+                    n: tuple(float(item[index]) for item in row)
+                    for n, row in zip(names, rows, strict=True)
+                }
+            ),
         )
         for key, index in (("a", 1), ("b", 2))
     ]
@@ -364,8 +376,8 @@ def test_two_limits_and_a_floor_are_kept_by_the_best(rows, floor, count):
 def test_the_one_network_within_two_limits_is_not_lost_to_a_better_that_leads_nowhere(order):
     """Near it in both costs is a better start, and a worse one; only it can be gone on from."""
     costs = {
-        "tight": Cost("tight", "", 0.0, {"x": (1.0001, 1.0, 1.0), "y": (1.0, 3.0)}),
-        "loose": Cost("loose", "", 0.0, {"x": (5.0, 5.0, 5.0), "y": (9.0, 1.0)}),
+        "tight": Cost("tight", "", 0.0, terms({"x": (1.0001, 1.0, 1.0), "y": (1.0, 3.0)})),
+        "loose": Cost("loose", "", 0.0, terms({"x": (5.0, 5.0, 5.0), "y": (9.0, 1.0)})),
     }
     scores = {"x": (0.0, -1.0, -2.0), "y": (0.0, 0.0)}
     limits = {"tight": 4.0, "loose": 6.0}
@@ -375,8 +387,8 @@ def test_the_one_network_within_two_limits_is_not_lost_to_a_better_that_leads_no
 def test_costs_that_are_alike_in_their_sum_alone_do_not_compete():
     """Of the two starts between the cheapest ones, only the worse one can be gone on from."""
     costs = [
-        Cost("a", "", 0.0, {"x": (1.0, 30.0, 10.0, 12.0), "y": (64.0, 0.0, 52.0)}),
-        Cost("b", "", 0.0, {"x": (30.0, 1.0, 12.0, 10.0), "y": (0.0, 64.0, 54.0)}),
+        Cost("a", "", 0.0, terms({"x": (1.0, 30.0, 10.0, 12.0), "y": (64.0, 0.0, 52.0)})),
+        Cost("b", "", 0.0, terms({"x": (30.0, 1.0, 12.0, 10.0), "y": (0.0, 64.0, 54.0)})),
     ]
     scores = {"x": (0.0, 0.0, 0.0, -1.0), "y": (0.0, 0.0, 0.0)}
     assert best_choices(scores, costs, {"a": 64.0, "b": 64.0}, {}, 1) == [(3, 2)]
@@ -387,7 +399,7 @@ def test_many_are_found_of_a_large_space_without_keeping_all_that_lead_there(mon
     rows = {f"d{n}": tuple(rng.randrange(1, 10**6) for _ in range(3)) for n in range(16)}
     scores = {name: tuple(-rng.random() for _ in row) for name, row in rows.items()}
     limit = sum(sum(row) / 3 for row in rows.values())
-    costs, grown = [Cost("c", "", 0.0, rows)], derivation._grown
+    costs, grown = [Cost("c", "", 0.0, terms(rows))], derivation._grown
 
     def watched(states, *further):
         kept.append(len(states.scores))
@@ -402,7 +414,7 @@ def test_many_are_found_of_a_large_space_without_keeping_all_that_lead_there(mon
 
 def test_a_limit_that_a_network_costs_exactly_is_met_by_it():
     """Added in another order, the same costs differ in their last digit."""
-    cost = Cost("c", "", 0.0, {"x": (0.1,), "y": (0.2,), "z": (0.3,)})
+    cost = Cost("c", "", 0.0, terms({"x": (0.1,), "y": (0.2,), "z": (0.3,)}))
     scores = dict.fromkeys(cost.rows, (0.0,))
     limit = 0.1 + (0.2 + 0.3)
     assert limit < (0.1 + 0.2) + 0.3
@@ -480,3 +492,71 @@ def test_what_only_cuts_bring_within_a_limit_is_found_in_a_large_space():
     assert found(lambda name, choice: wanted[name] == choice, limit) == [wanted]
     (spent,) = found(dear, limit)
     assert 0.9 * limit < price(spent) <= limit
+
+
+@st.composite
+def joint_costs(draw):
+    """Scores of up to five decisions, and one cost in terms of one to three of them each."""
+    sizes = draw(st.lists(st.integers(1, 3), min_size=1, max_size=5))
+    names = [f"d{i}" for i in range(len(sizes))]
+    scores = {
+        n: [draw(st.floats(-5, 0)) for _ in range(k)] for n, k in zip(names, sizes, strict=True)
+    }
+    groups = st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True).map(tuple)
+    costs = {
+        group: np.array(
+            draw(
+                st.lists(
+                    st.floats(0, 10),
+                    min_size=(count := math.prod(len(scores[n]) for n in group)),
+                    max_size=count,
+                )
+            )
+        ).reshape([len(scores[n]) for n in group])
+        for group in draw(st.lists(groups, min_size=1, max_size=5, unique=True))
+    }
+    return scores, Cost("c", "", 1.0, costs)
+
+
+@given(joint_costs(), st.floats(0, 1), st.integers(1, 4))
+def test_costs_of_several_decisions_together_are_kept_as_by_exhaustive_search(drawn, share, count):
+    scores, cost = drawn
+    names = list(scores)
+    every = list(itertools.product(*(range(len(row)) for row in scores.values())))
+
+    def score(choice):
+        return sum(scores[n][c] for n, c in zip(names, choice, strict=True))
+
+    def price(choice):
+        chosen = dict(zip(names, choice, strict=True))
+        return 1.0 + sum(a[tuple(chosen[n] for n in group)] for group, a in cost.terms.items())
+
+    free = best_choices(scores, [cost], {}, {}, count)
+    wanted = sorted((score(c) for c in every), reverse=True)[:count]
+    assert [score(c) for c in free] == pytest.approx(wanted)
+    least, most = min(map(price, every)), max(map(price, every))
+    assert cost.range[0] <= least * (1 + 1e-12)
+    assert most <= cost.range[1] * (1 + 1e-12)
+    limit = least + share * (most - least)
+    found = best_choices(scores, [cost], {"c": limit}, {}, 1)
+    assert price(found[0]) <= limit * (1 + 1e-9)
+    # A grid cell is a thousandth of the limit at most, with so few groups.
+    near = (1 - len(names) / 1000) * limit
+    assert score(found[0]) >= max(score(c) for c in every if price(c) <= near or c == found[0])
+    assert not best_choices(scores, [cost], {"c": least * (1 - 1e-6)}, {}, 1)
+
+
+@given(joint_costs(), st.randoms(use_true_random=False))
+def test_the_expected_cost_is_the_mean_over_all_networks(drawn, rng):
+    scores, cost = drawn
+    p = {
+        name: torch.softmax(torch.tensor([rng.gauss(0, 1) for _ in row], dtype=torch.float64), 0)
+        for name, row in scores.items()
+    }
+    mean = 0.0
+    for choice in itertools.product(*(range(len(row)) for row in scores.values())):
+        chosen = dict(zip(scores, choice, strict=True))
+        chance = math.prod(float(p[name][index]) for name, index in chosen.items())
+        mean += chance * sum(a[tuple(chosen[n] for n in g)] for g, a in cost.terms.items())
+    told = ArchitectureLoss([cost], "expected", "cpu").facts(p)["c"]
+    assert told["expected"] == pytest.approx(1.0 + mean, rel=1e-5)
