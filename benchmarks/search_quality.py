@@ -2,9 +2,11 @@
 
 On one defect of real steel, at an eighth of the paper's width: networks drawn at random, fixed
 ones, and what `darts` derives from several seeds, by its own optimisers (the paper's SGD) and by
-AdamW; without a limit, and within a quarter of UNet's parameters, of which the random ones have 85%
-to 100%. All are trained alike from three initial weights, and judged by the same held-out images,
-which no search sees.
+AdamW, of blocks alone and with the channels of every level searched too; without a limit, within a
+quarter of UNet's parameters, and within those of a UNet of a quarter of its channels, which only
+searched channels reach. Random networks have 85% to 100% of a limit; the UNets with fewer channels
+beside them have just as many parameters. All are trained alike from three initial weights, and
+judged by the same held-out images, which no search sees.
 
     python benchmarks/search_quality.py --data PATH_TO_NEU_SEG [--defect scratches] [--seeds 4]
 
@@ -31,20 +33,26 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 RESULTS = Path(__file__).parent / "results"
-SMALL = 0.25
-"""What the limited networks may have of UNet's parameters."""
+QUARTER, TINY = 0.25, 0.0635
+"""Limits: shares of UNet's parameters, that a UNet of half and of a quarter of its channels has."""
 ADAM = {
     "arch_every": 2,
     "weights": {"optimiser": "adamw", "learning_rate": 0.001, "schedule": "cosine"},
     "alphas": {"optimiser": "adam", "learning_rate": 0.02},
 }
-SEARCHES = {
+SEARCHES: dict[str, dict[str, Any]] = {
     "darts, 150 iterations": {"iterations": 150, "arch_every": 5},
     "darts, 400 iterations": {"iterations": 400},
     "by AdamW, 150 iterations": {"iterations": 150, **ADAM},
     "by AdamW, 400 iterations": {"iterations": 400, **ADAM},
 }
 REFERENCES = ("unet", "single_u", "cut_u")
+NARROWER = {QUARTER: 2, TINY: 4}
+"""What the UNet that is as small as a limit has its channels divided by."""
+WIDTHS = ("25%", "50%", "75%", "100%")
+"""What each level has of its channels, where these are searched."""
+TOO = "and widths, "
+"""Begins the name of what searches, or draws, channels too."""
 
 Row = dict[str, Any]
 """What names a network, what it is, what it reaches, and how long its search took."""
@@ -53,12 +61,22 @@ Row = dict[str, Any]
 def rows_to_make(given: argparse.Namespace) -> Iterator[Row]:
     """Yield what there is to do, seed by seed."""
     for name in REFERENCES:
-        yield {"kind": name, "limited": False, "seed": 0}
+        yield {"kind": name, "limit": None, "seed": 0}
+    for limit in NARROWER:
+        yield {"kind": "unet, narrower", "limit": limit, "seed": 0}
     for seed in range(max(given.random, given.seeds)):
-        searches = SEARCHES if seed < given.seeds else ()
-        for kind in ("random", *searches) if seed < given.random else searches:
-            for limited in (True, False):
-                yield {"kind": kind, "limited": limited, "seed": seed}
+        for limit in (QUARTER, None, TINY):
+            for kind in _kinds(limit):
+                if seed < (given.random if kind.endswith("random") else given.seeds):
+                    yield {"kind": kind, "limit": limit, "seed": seed}
+
+
+def _kinds(limit: float | None) -> Iterator[str]:
+    """Yield what is drawn and searched under a limit."""
+    if limit != TINY:
+        yield from ("random", *SEARCHES)
+    if limit is not None:
+        yield from (f"{TOO}random", f"{TOO}darts, 400 iterations")
 
 
 def make(row: Row, given: argparse.Namespace) -> Row:
@@ -68,7 +86,6 @@ def make(row: Row, given: argparse.Namespace) -> Row:
     from nasengine.estimator import Candidate
     from nasengine.estimators.parameters import Parameters
     from nasengine.estimators.trained import Trained
-    from nasengine.network import build_network
     from nasengine.objectives import Objectives
     from nasengine.search import Search
     from nasengine.spaces.light_sdi import LightSDI
@@ -78,9 +95,15 @@ def make(row: Row, given: argparse.Namespace) -> Row:
     torch.set_num_threads(1)
     data = NeuSeg(root=given.data, defect=given.defect, size=given.size, split_seed=0)
     judge = Trained(iterations=given.training, batch=8, seeds=3)
+    space = LightSDI(width=given.width)
+    limit = row["limit"] and row["limit"] * weights(space, space.reference("unet"))
+    if row["kind"] == "unet, narrower":
+        space = LightSDI(width=given.width // NARROWER[row["limit"]])
+    elif row["kind"].startswith(TOO):
+        space = LightSDI(width=given.width, searched_widths=WIDTHS)
     with tempfile.TemporaryDirectory() as folder:
         search = Search(
-            LightSDI(width=given.width),
+            space,
             Segmentation(data=data),
             {"iou": judge, "parameters": Parameters()},
             Objectives(()),
@@ -88,42 +111,45 @@ def make(row: Row, given: argparse.Namespace) -> Row:
             "cpu",
             Path(folder),
         )
-
-        def weights(architecture: Any) -> int:
-            network = build_network(search.space.graph, architecture)
-            return sum(parameter.numel() for parameter in network.parameters())
-
-        limit = SMALL * weights(search.space.reference("unet")) if row["limited"] else None
         started = time.process_time()
-        architecture = find(row, search, limit, weights)
+        architecture = find(row, search, limit)
         seconds = time.process_time() - started
         found = judge.measure(Candidate(architecture, search, "judged", {}))["iou"]
         return row | {
             "architecture": list(architecture.values()),
-            "parameters": weights(architecture),
+            "parameters": weights(space, architecture),
             "iou": found.value,
             "each": found.details["values"],
             "search_cpu_seconds": round(seconds, 1),
         }
 
 
-def find(row: Row, search: Any, limit: float | None, weights: Any) -> Any:
+def weights(space: Any, architecture: Any) -> int:
+    """Count the parameters of a network."""
+    from nasengine.network import build_network
+
+    network = build_network(space.graph, architecture)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def find(row: Row, search: Any, limit: float | None) -> Any:
     """Return the architecture of a row."""
     from nasengine.history import History
     from nasengine.strategies.darts import Darts
 
-    if row["kind"] in REFERENCES:
-        return search.space.reference(row["kind"])
-    if row["kind"] in SEARCHES:
+    kind = row["kind"].removeprefix(TOO)
+    if kind.partition(",")[0] in REFERENCES:
+        return search.space.reference(kind.partition(",")[0])
+    if kind in SEARCHES:
         cost = {} if limit is None else {"parameters": {"target": limit}}
-        (found,) = Darts(**SEARCHES[row["kind"]], cost=cost).propose(History(), 1, search)
+        (found,) = Darts(**SEARCHES[kind], cost=cost).propose(History(), 1, search)
         return found
-    generator = random.Random(f"{row['seed']}, limited: {row['limited']}")
+    generator = random.Random(f"{row['seed']}, limited: {limit is not None}")
     while True:
         drawn = search.space.architecture(
             {name: generator.choice(choices) for name, choices in search.space.decisions.items()}
         )
-        if limit is None or 0.85 * limit <= weights(drawn) <= limit:
+        if limit is None or 0.85 * limit <= weights(search.space, drawn) <= limit:
             return drawn
 
 
@@ -138,31 +164,29 @@ def table(rows: Sequence[Row], given: argparse.Namespace) -> str:
         f"python benchmarks/search_quality.py --data NEU_SEG --defect {given.defect} "
         f"--seeds {given.seeds} --random {given.random}",
         "",
-        f"{'':28}{'networks':>9}{'IoU':>7}{'+-':>6}{'least':>7}{'most':>7}{'parameters':>12}"
+        f"{'':36}{'networks':>9}{'IoU':>7}{'+-':>6}{'least':>7}{'most':>7}{'parameters':>12}"
         f"{'above random':>14}{'search, CPU-s':>15}",
     ]
-    for limited in (False, True):
+    for limit in (None, QUARTER, TINY):
         lines.append(
-            "without a limit" if not limited else f"at most {SMALL:.0%} of UNet's parameters"
+            "without a limit" if limit is None else f"at most {limit:.3g} of UNet's parameters"
         )
-        here = [row for row in rows if row["limited"] is limited]
-        drawn = [row["iou"] for row in here if row["kind"] == "random"]
+        here = [row for row in rows if row["limit"] == limit]
         for kind in dict.fromkeys(row["kind"] for row in here):
             same = [row for row in here if row["kind"] == kind]
             ious = [100 * row["iou"] for row in same]
-            above = sum(100 * iou < statistics.fmean(ious) for iou in drawn)
-            searched = kind in SEARCHES
             lines.append(
-                f"  {kind:26}{len(same):9}{statistics.fmean(ious):7.1f}"
+                f"  {kind:34}{len(same):9}{statistics.fmean(ious):7.1f}"
                 f"{f'{statistics.stdev(ious):.1f}' if len(ious) > 1 else '':>6}"
                 f"{min(ious):7.1f}{max(ious):7.1f}"
                 f"{statistics.fmean(row['parameters'] for row in same):12,.0f}"
-                f"{f'{above} of {len(drawn)}' if searched else '':>14}"
-                + (
-                    f"{statistics.fmean(row['search_cpu_seconds'] for row in same):15.0f}"
-                    * searched
-                )
             )
+            if kind.removeprefix(TOO) in SEARCHES:
+                like = f"{TOO if kind.startswith(TOO) else ''}random"
+                drawn = [100 * row["iou"] for row in here if row["kind"] == like]
+                above = sum(iou < statistics.fmean(ious) for iou in drawn)
+                seconds = statistics.fmean(row["search_cpu_seconds"] for row in same)
+                lines[-1] += f"{f'{above} of {len(drawn)}' if drawn else '':>14}{seconds:15.0f}"
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -183,7 +207,7 @@ def main() -> None:
     setting["training"] = given.training
     lines = kept.read_text(encoding="utf-8").splitlines() if kept.is_file() else []
     rows = [row for line in lines if setting.items() <= (row := json.loads(line)).items()]
-    done = {(row["kind"], row["limited"], row["seed"]) for row in rows}
+    done = {(row["kind"], row["limit"], row["seed"]) for row in rows}
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
         jobs = [
             pool.submit(make, row | setting, given)
@@ -195,8 +219,11 @@ def main() -> None:
             rows.append(row)
             with kept.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            print(row["kind"], row["limited"], row["seed"], f"{row['iou']:.4f}", flush=True)
-    rows.sort(key=lambda row: [*REFERENCES, "random", *SEARCHES].index(row["kind"]))
+            print(row["kind"], row["limit"], row["seed"], f"{row['iou']:.4f}", flush=True)
+    order = [*REFERENCES, "unet, narrower", "random", *SEARCHES]
+    rows.sort(
+        key=lambda row: (row["kind"].startswith(TOO), order.index(row["kind"].removeprefix(TOO)))
+    )
     text = table(rows, given)
     print(text)
     (RESULTS / "search_quality.txt").write_text(text, encoding="utf-8")
