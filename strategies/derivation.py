@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 _CELLS = 4096
 _STATES = 2**17
 """Partial architectures that are kept: where many are asked for, of fewer cells."""
-_JOINT_STATES = 2**15
-"""The same where costs depend on several decisions: most states differ in what is still open."""
 _LEAST_CELLS = 16
 _SLACK = 1e-12
 """Relative: sums in another order differ by rounding."""
@@ -87,17 +85,14 @@ def best_choices(
 
 
 def _order(names: Sequence[str], limited: Sequence[Cost]) -> list[str]:
-    """Return the decisions, those that cost together near one another."""
-    if not any(cost.is_joint for cost in limited):
-        return list(names)
-    found: dict[str, None] = {}
-    together = sorted(
-        {tuple(sorted(map(names.index, term))) for cost in limited for term in cost.terms},
-        key=lambda places: places[-1],
-    )
-    for places in together:
-        found.update(dict.fromkeys(names[place] for place in places))
-    return [*found, *(name for name in names if name not in found)]
+    """Return the decisions, each that costs together with later ones just before the first."""
+    terms = [sorted(map(names.index, term)) for cost in limited for term in cost.terms]
+    waiting = {place for term in terms for place in term[:-1]}
+    found: dict[int, None] = {}
+    for place in range(len(names)):
+        if place not in waiting:
+            found.update(dict.fromkeys(p for term in terms if term[-1] == place for p in term))
+    return [names[place] for place in dict.fromkeys((*found, *range(len(names))))]
 
 
 @dataclass(frozen=True)
@@ -183,8 +178,8 @@ def _pruned(states: _Partial, most: Floats, count: int, kept_open: Sequence[int]
     groups = np.zeros(len(states.scores), dtype=np.int64)
     if kept_open:
         groups = np.unique(states.choices[:, kept_open], axis=0, return_inverse=True)[1].reshape(-1)
-    per_group = _STATES // count if not kept_open else _JOINT_STATES // count // (groups.max() + 1)
-    cells_at_most = min(_CELLS, max(_LEAST_CELLS, int(per_group)))
+    share = _STATES // count // int(groups.max() + 1)
+    cells_at_most = min(_CELLS, max(_LEAST_CELLS, share))
     side = max(2, int(cells_at_most ** (1 / max(1, len(most)))))
     shares = np.divide(states.costs, most, out=np.zeros_like(states.costs), where=most > 0)
     cells = groups
