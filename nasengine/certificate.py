@@ -458,11 +458,25 @@ def repeated_regions(graph: SpaceGraph) -> list[tuple[int, int, str, list[str]]]
 
     Returns
     -------
+def _of_any_width(
+    parts: Sequence[Part], decisions: tuple[str, ...]
+) -> tuple[tuple[Part, ...], tuple[str, ...]]:
+    """Return a region without its widths: a cell is one cell whatever its channels."""
+    slots = [part.slot for part in parts if part.slot >= 0]
+    return (
+        tuple(
+            Part(p.kind, p.inputs, p.fillings, slots.index(p.slot) if p.slot >= 0 else -1)
+            for p in parts
+        ),
+        tuple(decisions[slot] for slot in slots),
+    )
+
+
     A row each: the number of the cell that it is, its own number, the node before it, its nodes.
     """
     fillings = _fillings(graph)
     rows = [
-        (start, list(names), _shape(*_region(graph, start, names, fillings)))
+        (start, list(names), _shape(*_of_any_width(*_region(graph, start, names, fillings))))
         for start, names in _between_cuts(graph)
     ]
     shapes = [shape for _, names, shape in rows if any(graph[n].kind == "slot" for n in names)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,8 @@ import tomli_w
 from torch import nn
 
 from nasengine.architecture import given_architecture
+from nasengine.delivery.picture import render
+from nasengine.delivery.picture_layout import panels
 from nasengine.errors import ArchitectureError
 from nasengine.graph import SpaceGraph
 from nasengine.runs.experiment import Experiment
@@ -127,3 +130,62 @@ def test_a_run_is_of_its_widths_and_goes_on_with_no_others() -> None:
     assert len({digest(space) for space in (Levels(), *others)}) == 4
     # As earlier versions had it: their runs go on.
     assert digest(LightSDI(width=2)).startswith("4f1aaf25eb029a505a22b0e8c66d1fed")
+
+
+def said_channels(space: SearchSpace, choices: Mapping[str, str] | None = None) -> dict[str, str]:
+    return {
+        name: box.channels
+        for panel in panels(space.graph, choices)
+        for name, box in panel.boxes.items()
+        if box.channels
+    }
+
+
+def test_a_picture_says_the_channels_to_choose_from_and_those_of_a_network() -> None:
+    assert said_channels(Levels()) == {
+        **dict.fromkeys(("down_1", "down_2", "double", "up_1"), "2|4"),
+        **dict.fromkeys(("deep_1", "deep_2"), "4|8"),
+    }
+    assert said_channels(Levels(), NARROW) == {
+        **dict.fromkeys(("down_1", "down_2", "double", "up_1"), "2"),
+        **dict.fromkeys(("deep_1", "deep_2"), "4"),
+    }
+    texts = re.findall(r">([^<>]+)</text>", render(Levels(), "svg").decode())
+    assert "searched channels: outer half|full, inner 2|4" in texts
+    # In the list of colours are blocks alone.
+    assert not {"half", "full", "2", "4"} & set(texts)
+    chosen = render(Levels(), "svg", Levels().architecture(NARROW)).decode()
+    assert ">searched channels: outer half, inner 2<" in chosen
+
+
+class Stages(SearchSpace):
+    """Cells of two slots that keep their channels, after stems of searched ones."""
+
+    def define(self, graph: SpaceGraph) -> None:
+        blocks = {"conv": Conv, "point": Point}
+        x = graph.input(3)
+        for stage, widths in enumerate(((8, 16), (1000, 1200, 1400, 1600))):
+            x = graph.operation(f"stem_{stage}", x, Conv, out=graph.width(f"w_{stage}", widths))
+            for cell in range(2):
+                name = f"cell_{stage}_{cell}"
+                parts = [graph.slot(f"{name}_{side}", x, blocks, shares=side) for side in "ab"]
+                x = graph.add(f"{name}_sum", parts)
+        graph.output(graph.operation("head", x, Conv, out=1))
+
+
+STAGES = {"w_0": "8", "w_1": "1600", "a": "conv", "b": "point"}
+
+
+def test_repeated_cells_say_their_channels_once() -> None:
+    [whole, cell] = panels(Stages().graph, STAGES)
+    cells = [box for box in whole.boxes.values() if box.kind == "cell"]
+    assert [(box.text, box.channels) for box in cells] == [("cell x 2", "8"), ("cell x 2", "1600")]
+    assert not any(box.channels for box in cell.boxes.values())
+
+
+def test_channels_to_choose_from_have_room_beside_their_box() -> None:
+    for panel in panels(Stages().graph):
+        boxes = panel.boxes.values()
+        for box in boxes:
+            for source in box.reads:
+                assert panel.boxes[source].end < box.left or box.hangs

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from nasengine.delivery.picture_layout import CONNECTOR, Box, Panel, panels, route
+from nasengine.delivery.picture_layout import BESIDE, CONNECTOR, Box, Panel, panels, route
 from nasengine.delivery.picture_rows import rows
 from nasengine.errors import SpecError, did_you_mean
 from nasengine.graph import SpaceGraph
@@ -36,6 +37,9 @@ _COLOURS = (
 )
 _INCH = 0.62  # a unit of the layout
 _MARGIN = 0.5
+_STACKED = 0.14
+_LINE = 0.35
+"""Height of a line below the drawing."""
 
 
 def draw(space: SearchSpace, path: Path, architecture: Mapping[str, str] | None = None) -> None:
@@ -83,7 +87,7 @@ def _figure(graph: SpaceGraph, architecture: Mapping[str, str] | None) -> Figure
     from matplotlib.figure import Figure
 
     colours = _colours_of(graph, architecture)
-    parts = [row for panel in panels(graph) for row in rows(panel)]
+    parts = [row for panel in panels(graph, architecture) for row in rows(panel)]
     extents = [panel.extent for panel in parts]
     width = max(right - left for left, right, _, _ in extents) + 2 * _MARGIN
     heights = [
@@ -91,7 +95,8 @@ def _figure(graph: SpaceGraph, architecture: Mapping[str, str] | None) -> Figure
         for p, (_, _, bottom, top) in zip(parts, extents, strict=True)
     ]
     columns = max(1, int(max(width, 9) * _INCH // 1.35))
-    legend = 0.5 + 0.35 * -(-(len(colours) + 3) // columns)
+    widths = _widths(graph, architecture, columns)
+    legend = 0.5 + _LINE * (-(-(len(colours) + 3) // columns) + len(widths))
     figure = Figure(figsize=(max(width, 9) * _INCH, (sum(heights) + legend) * _INCH))
     total = sum(heights) + legend
     top_of_panel = total
@@ -106,18 +111,33 @@ def _figure(graph: SpaceGraph, architecture: Mapping[str, str] | None) -> Figure
         if panel.title:
             axes.text(left, top + _MARGIN, panel.title, color=_INK, fontsize=9, va="center")
     drawn = {box.kind for panel in parts for box in panel.boxes.values()}
-    _legend(figure, colours, drawn)
+    _legend(figure, colours, drawn, above=_LINE * len(widths) / total)
+    for place, line in enumerate(reversed(widths)):
+        y = _LINE * (place + 0.8) / total
+        figure.text(0.5, y, line, **_font(8, _INK), parse_math=False)
     return figure
+
+
+def _widths(graph: SpaceGraph, architecture: Mapping[str, str] | None, columns: int) -> list[str]:
+    """Return lines of the widths: each with its choices, or with what was chosen."""
+    said = [
+        f"{name} {'|'.join(width.choices) if architecture is None else architecture[name]}"
+        for name, width in graph.widths.items()
+    ]
+    return wrap(f"searched channels: {', '.join(said)}", 20 * columns) if said else []
 
 
 def _colours_of(graph: SpaceGraph, architecture: Mapping[str, str] | None) -> dict[str, str]:
     """Return a colour for every choice; a baseline gets one where it is used."""
-    names = dict.fromkeys(name for choices in graph.decisions.values() for name in choices)
-    names.update(dict.fromkeys((architecture or {}).values()))
+    names = dict.fromkeys(name for slot in graph.slots for name in slot.candidates)
+    if architecture is not None:
+        names.update(dict.fromkeys(architecture[slot.decision] for slot in graph.slots))
     return {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(names)}
 
 
-def _legend(figure: Figure, colours: Mapping[str, str], drawn: Collection[str]) -> None:
+def _legend(
+    figure: Figure, colours: Mapping[str, str], drawn: Collection[str], above: float
+) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -136,6 +156,7 @@ def _legend(figure: Figure, colours: Mapping[str, str], drawn: Collection[str]) 
     figure.legend(
         handles=handles,
         loc="lower center",
+        bbox_to_anchor=(0.5, above),
         ncols=columns,
         frameon=False,
         fontsize=8,
@@ -171,12 +192,16 @@ def _paint(
     for box in panel.boxes.values():
         if box.kind == "slot":
             _slot(axes, box, graph, architecture, colours, pale=box.name in dead)
-            if panel.title:  # a cell has other channels in other places
-                continue
-            out = graph.channels[box.name][-1]
-            axes.text(box.right + 0.05, box.y + 0.15, str(out), **_font(6.5, _WIRE, at="left"))
         else:
             _fixed(axes, box)
+        _channels(axes, box)
+
+
+def _channels(axes: Axes, box: Box) -> None:
+    """Say the channels out beside a box; searched ones stand out."""
+    font = _font(6.5, _INK if box.searched else _WIRE, bold=box.searched, at="left")
+    left = box.right + BESIDE + _STACKED * _is_stack(box)
+    axes.text(left, box.y + 0.15, box.channels, **font)
 
 
 def _sizes(axes: Axes, panel: Panel) -> None:
@@ -230,10 +255,15 @@ def _fixed(axes: Axes, box: Box) -> None:
         axes.text(box.x, box.y - 0.01, box.text, **_font(9 / len(box.text), ink))
         return
     if box.kind == "cell":
-        for shift in (0.14, 0.07) if " x " in box.text else ():
+        for shift in (_STACKED, _STACKED / 2) if _is_stack(box) else ():
             _rounded(axes, box, "white", _INK, shift=shift)
     _rounded(axes, box, "white" if box.kind == "cell" else _PALE, _INK)
     axes.text(box.x, box.y, box.text, **_font(8, _INK, bold=box.kind == "cell"))
+
+
+def _is_stack(box: Box) -> bool:
+    """Say whether a box stands for several cells in a row."""
+    return box.kind == "cell" and " x " in box.text
 
 
 def _rounded(

@@ -14,12 +14,16 @@ from itertools import groupby
 from nasengine.certificate import repeated_regions
 from nasengine.errors import SpaceError
 from nasengine.graph import SpaceGraph
+from nasengine.widths import Width, chosen, searched, written
 
 GAP = 0.55
 ROW = 1.0
 SIZES = {"slot": (2.3, 0.78), "cell": (2.3, 0.78), "operation": (1.5, 0.46), "output": (0.95, 0.46)}
 _SMALL = (0.95, 0.46)
 MERGE = (0.42, 0.42)
+BESIDE = 0.05
+"""How far beside a box its channels are said."""
+_LETTER = 0.1
 CONNECTOR = "connector"
 """The kind of a box by which a wire goes on in another row of the picture."""
 
@@ -40,6 +44,10 @@ class Box:
         How often the image was halved there.
     text
         What stands in it.
+    channels
+        Those out, said beside it; empty where they are not said.
+    searched
+        Whether they are.
     """
 
     name: str
@@ -47,6 +55,8 @@ class Box:
     reads: tuple[str, ...]
     level: int
     text: str
+    channels: str = ""
+    searched: bool = False
     x: float = 0.0
     y: float = 0.0
     lane: int = 0
@@ -73,6 +83,11 @@ class Box:
     def right(self) -> float:
         """Its right side."""
         return self.x + self.width / 2
+
+    @property
+    def end(self) -> float:
+        """Its right side, or that of the channels beside it."""
+        return self.right + (BESIDE + _LETTER * len(self.channels) if self.channels else 0)
 
 
 @dataclass
@@ -105,8 +120,11 @@ class Panel:
         )
 
 
-def panels(graph: SpaceGraph) -> list[Panel]:
-    """Return the whole network, then every cell that repeats."""
+def panels(graph: SpaceGraph, choices: Mapping[str, str] | None = None) -> list[Panel]:
+    """Return the whole network, then every cell that repeats.
+
+    Channels are said as the choices have them; without any, all that there are to choose from.
+    """
     levels = image_levels(graph)
     regions = _cells(graph)
     inside = {name: (key, index) for key, index, _, names in regions for name in names}
@@ -114,6 +132,8 @@ def panels(graph: SpaceGraph) -> list[Panel]:
         key: f"cell {key}" if len({r[0] for r in regions}) > 1 else "cell" for key, *_ in regions
     }
     whole = _network_boxes(graph, levels, inside, titles)
+    for box in whole:
+        _say_channels(box, graph, choices)
     found = [Panel("", place(whole))]
     for key, rows in groupby(sorted(regions, key=lambda r: (r[0], r[1])), key=lambda r: r[0]):
         _, _, start, names = next(iter(rows))
@@ -139,7 +159,11 @@ def _network_boxes(
     inside: Mapping[str, tuple[int, int]],
     titles: Mapping[int, str],
 ) -> list[Box]:
-    """Return a box for each node, and one for each run of equal cells."""
+    """Return a box for each node, and one for each run of cells that give the same channels.
+
+    It is named after what its first cell gives.
+    """
+    ends = {cell: name for name, cell in inside.items()}
     stands_for: dict[str, str] = {}
     boxes: list[Box] = []
     run: list[tuple[int, int]] = []
@@ -151,9 +175,10 @@ def _network_boxes(
             boxes.append(_box(graph, node.name, levels[node.name], reads))
             stands_for[node.name] = node.name
             continue
-        if not run or run[-1][0] != cell[0]:
+        end = ends[cell]
+        if not run or run[-1][0] != cell[0] or graph.out[ends[run[-1]]] != graph.out[end]:
             run = []
-            boxes.append(Box(f"run {len(boxes)}", "cell", reads, levels[node.name], ""))
+            boxes.append(Box(end, "cell", reads, levels[node.name], ""))
         if cell not in run:
             run.append(cell)
             boxes[-1].text = f"{titles[cell[0]]} x {len(run)}" if len(run) > 1 else titles[cell[0]]
@@ -165,6 +190,15 @@ def _box(graph: SpaceGraph, name: str, level: int, reads: Sequence[str]) -> Box:
     kind = graph[name].kind
     text = {"add": "+", "concat": "\u2016"}.get(kind, name)
     return Box(name, kind, tuple(reads), level, text)
+
+
+def _say_channels(box: Box, graph: SpaceGraph, choices: Mapping[str, str] | None) -> None:
+    """Say the channels out of slots and cells, and of what is fixed where it sets searched ones."""
+    out = graph.out[box.name]
+    box.searched = any(searched(out))
+    sets_searched = box.kind == "operation" and isinstance(graph[box.name].out, Width)
+    if sets_searched or box.kind in ("slot", "cell"):
+        box.channels = written(out) if choices is None else str(chosen(out, choices))
 
 
 def image_levels(graph: SpaceGraph) -> dict[str, int]:
@@ -204,7 +238,8 @@ def place(boxes: Iterable[Box]) -> dict[str, Box]:
 def _overlaps(box: Box, others: Iterable[Box]) -> bool:
     return any(
         other is not box
-        and abs(other.x - box.x) < (other.width + box.width) / 2
+        and other.left < box.end
+        and box.left < other.end
         and abs(other.y - box.y) < (other.height + box.height) / 2
         for other in others
     )
@@ -225,19 +260,23 @@ def _placed(boxes: Iterable[Box], standing: Collection[str]) -> dict[str, Box]:
         if box.hangs:
             box.x, box.lane = before[0].x, before[0].lane
         elif before:
-            left = max(
-                one.x + 0.25 * one.width + GAP / 2 if one.hangs else one.right + GAP
-                for one in before
-            )
+            left = max(map(_behind, before))
             box.x = left + box.width / 2
             box.lane = _lane(box, before, left, ends)
         else:
             box.lane = _lane(box, [], box.left, ends)
         if not box.hangs:
-            ends[box.level, box.lane] = box.right + GAP / 2
+            ends[box.level, box.lane] = max(box.right + GAP / 2, box.end)
         placed[box.name] = box
     _set_heights(placed)
     return placed
+
+
+def _behind(box: Box) -> float:
+    """Return where the next box may begin."""
+    if box.hangs:
+        return box.x + 0.25 * box.width + GAP / 2
+    return max(box.right + GAP, box.end + BESIDE)
 
 
 def _lane(
