@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -188,6 +189,21 @@ def parse_quantity(given: object, *, where: str, unit: str = COUNT) -> Quantity:
         raise SpecError(f"{where}: {text!r:.80}: {near}")
     dimension, size = units[found]
     return Quantity(_finite(value * size, text, where), dimension, scaled=found != "", text=text)
+
+
+def as_share(given: object) -> float | None:
+    """Return the share that a number or a percentage is; None for what is none.
+
+    Examples
+    --------
+    >>> [as_share(given) for given in ("33%", 0.5, 1, 0, "150%", "50% of unet", "5 ms")]
+    [0.33, 0.5, 1.0, None, None, None, None]
+    """
+    with suppress(SpecError):
+        quantity = parse_quantity(given, where="share")
+        if not quantity.reference and 0 < (share := quantity.to("", where="share")) <= 1:
+            return share
+    return None
 
 
 def _own_units(unit: str) -> dict[str, tuple[str, float]]:

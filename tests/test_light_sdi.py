@@ -96,6 +96,54 @@ def test_a_decoder_reads_the_upsampled_tensor_and_the_skip():
     ]
 
 
+SHARES = ("50%", 0.75, "100%")
+
+
+def test_a_searched_width_is_a_decision_of_its_level():
+    space = LightSDI(width=8, searched_widths=SHARES)
+    blocks = LightSDI().decisions
+    widths = {f"width_{level}": ("50%", "75%", "100%") for level in range(1, 6)}
+    assert space.decisions == {**widths, **blocks}
+    chosen = {"width_1": "50%", "width_2": "75%", "width_3": "100%", "width_4": "50%"}
+    channels = {
+        node: space.graph.channels_of(node, {**chosen, "width_5": "75%"}) for node in blocks
+    }
+    assert channels == {
+        "encoder_1": (3, 4),
+        "encoder_2": (4, 12),
+        "encoder_3": (12, 32),
+        "encoder_4": (32, 32),
+        "encoder_5": (32, 96),
+        "decoder_1": (96 + 32, 32),
+        "decoder_2": (32 + 32, 32),
+        "decoder_3": (32 + 12, 12),
+        "decoder_4": (12 + 4, 4),
+    }
+
+
+@pytest.mark.parametrize("name", ["unet", "wafer_cement"])
+def test_references_have_all_channels_where_widths_are_searched(name):
+    space = LightSDI(searched_widths=SHARES)
+    with torch.device("meta"):
+        network = build_network(space.graph, space.reference(name))
+    assert round(parameters(network) / 1e6, 2) == NETWORKS[name]
+
+
+def test_half_of_every_level_is_the_space_of_half_the_width():
+    searched = LightSDI(width=8, searched_widths=("50%", "100%"))
+    half = {f"width_{level}": "50%" for level in range(1, 6)}
+    network = build_network(searched.graph, {**searched.reference("dagm_tile"), **half})
+    narrow = LightSDI(width=4)
+    assert str(network) == str(build_network(narrow.graph, narrow.reference("dagm_tile")))
+
+
+def test_searched_widths_are_narrowed_with_the_width():
+    space = LightSDI(width=8, searched_widths=SHARES)
+    assert space.narrowed(0.5).graph.channels["encoder_2"] == (4, 8)
+    with pytest.raises(SpaceError, match="level 1 would be 1, 2, 2"):
+        space.narrowed(0.25)
+
+
 @pytest.mark.parametrize("upsampling", ["bilinear", "nearest"])
 def test_settings_reach_the_network(upsampling):
     space = LightSDI(channels=1, classes=4, width=2, upsampling=upsampling)
@@ -124,6 +172,17 @@ def test_other_channels_than_the_images_are_refused():
         ({"width": 0}, "space.width: input should be greater than 0; got 0"),
         ({"widht": 4}, "space.widht: unknown key; did you mean 'width'?"),
         ({"upsampling": "cubic"}, "space.upsampling: input should be 'bilinear' or 'nearest'"),
+        ({"searched_widths": "50%"}, "space.searched_widths: a list is needed"),
+        ({"searched_widths": ["half", 1]}, "space.searched_widths.0: a share above 0 and up to 1"),
+        ({"searched_widths": ["150%", 1]}, "searched_widths.0: a share above 0 and up to 1"),
+        ({"searched_widths": [1.0]}, "searched_widths are at least two shares"),
+        ({"searched_widths": ["50%", "75%"]}, "end with the whole, such as"),
+        (
+            {"width": 2, "searched_widths": ["50%", "75%", "100%"]},
+            "of this width the channels of level 1 would be 1, 2, 2; got width = 2, searched",
+        ),
+        ({"width": 4, "searched_widths": [0.1, 1]}, "of level 1 would be 0, 4"),
+        ({"width": 4, "searched_widths": [0.75, 0.5, 1]}, "of level 1 would be 3, 2, 4"),
     ],
 )
 def test_wrong_settings_are_refused(settings, said):

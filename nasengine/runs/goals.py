@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from nasengine.errors import SpecError, did_you_mean
 from nasengine.estimator import by_effort
 from nasengine.metric_names import estimator_of, full_name
 from nasengine.objectives import Objective, Objectives
-from nasengine.quantities import parse_quantity
+from nasengine.quantities import as_share, parse_quantity
 from nasengine.runs.composition import in_part
 from nasengine.runs.execution import Job
 from nasengine.runs.measuring import measure
@@ -154,8 +152,8 @@ class _Asking:
         """
         if given is None:
             return 1.0
-        share = _number(given, where)
-        if not 0 < share <= 1:
+        share = as_share(given)
+        if share is None:
             raise SpecError(
                 f"{where}: {given!r} is no share of the trials; one above 0 and up to 1 is, such "
                 f'as 0.33 or "33%"'
@@ -167,15 +165,6 @@ class _Asking:
                 f"run in this order: {', '.join(order)} (cheap ones first, then as in the spec)"
             )
         return share
-
-
-def _number(given: float | str, where: str) -> float:
-    """Return a number or a percentage as a number; NaN for what is neither."""
-    with suppress(SpecError):
-        quantity = parse_quantity(given, where=where)
-        if not quantity.reference:
-            return quantity.to("", where=where)
-    return math.nan
 
 
 def _reference_values(search: Search, given: ReferenceValue | None) -> ReferenceValue:
