@@ -57,7 +57,10 @@ print(json.dumps([space.key(space.architecture(row)) for row in choices]))
 
 
 def copy_weights(supernet: Supernet, network: fx.GraphModule, architecture: Architecture) -> None:
-    """Give a network the weights of its candidates and operations in a supernet."""
+    """Give a network the weights of its candidates and operations in a supernet.
+
+    Where widths are searched, it is a network of the widest.
+    """
     from nasengine.supernet import MixedOperation
 
     for name, module in network.named_children():
@@ -82,6 +85,24 @@ def one_hot(space: SearchSpace, architecture: Architecture) -> dict[str, Mixture
         name: Mixture(torch.tensor([float(choice == architecture[name]) for choice in choices]))
         for name, choices in space.decisions.items()
     }
+
+
+def at_widths(space: SearchSpace, architecture: Architecture, index: int) -> Architecture:
+    """Return an architecture with the choice of that index for every searched width.
+
+    They go from the narrowest to the widest: 0 is the one, -1 the other.
+    """
+    widths = {width: space.decisions[width][index] for width in space.graph.widths}
+    return Architecture({**architecture, **widths})
+
+
+def _channels(space: SearchSpace, architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """Return the channels of all that stands in an architecture's network."""
+    from nasengine.canonical import simplify
+
+    graph = space.graph
+    left = simplify(graph, architecture)
+    return {name: graph.channels_of(name, architecture) for name in left}
 
 
 def _assert_prepared(plain: nn.Module, inputs: Tensor, *further: Any) -> None:
@@ -168,7 +189,7 @@ class SearchSpaceContract:
             assert docs.get(name), f"{name} has no docstring"
 
     def test_shapes_are_inferred(self, space: SearchSpace, input_shape: tuple[int, ...]) -> None:
-        """Every candidate of every slot takes the input and gives one shape."""
+        """Every candidate of every slot takes the input and gives one shape, at all widths."""
         from nasengine.shapes import infer_shapes
 
         shapes = infer_shapes(space.graph, input_shape)
@@ -204,6 +225,36 @@ class SearchSpaceContract:
         assert narrow.shapes(input_shape).out[end] == space.shapes(input_shape).out[end]
         for architecture in samples:
             assert parameters(narrow, architecture) <= parameters(space, architecture)
+
+    def test_networks_have_the_channels_that_are_decided(
+        self, space: SearchSpace, samples: list[Architecture], inputs: Tensor
+    ) -> None:
+        """Each module of a network gives the channels that are declared, or its widths say."""
+        from torch.fx.passes.shape_prop import ShapeProp
+
+        from nasengine.network import build_network
+
+        extremes = (at_widths(space, sample, index) for sample in samples for index in (0, -1))
+        for architecture in dict.fromkeys((*samples, *extremes)):
+            with torch_seed(0, "weights"):
+                network = build_network(space.graph, architecture)
+            ShapeProp(network).propagate(inputs)
+            channels = _channels(space, architecture)
+            for node in network.graph.nodes:
+                if node.op == "call_module":
+                    found = node.meta["tensor_meta"].shape[1]
+                    assert found == channels[str(node.target)][-1], node.target
+
+    def test_a_width_tells_networks_apart_by_their_channels(
+        self, space: SearchSpace, samples: list[Architecture]
+    ) -> None:
+        """Networks of other channels have other keys; a width of what is cut off makes none."""
+        for one in samples:
+            for width in space.graph.widths:
+                for choice in space.decisions[width]:
+                    other = one.replace(width, choice)
+                    same = _channels(space, one) == _channels(space, other)
+                    assert (space.key(one) == space.key(other)) is same, (one, width, choice)
 
     def test_strings_are_read_back(self, space: SearchSpace, samples: list[Architecture]) -> None:
         """Parse is the inverse of format."""
@@ -255,7 +306,10 @@ class SearchSpaceContract:
     def test_a_one_hot_mixture_is_the_network(
         self, space: SearchSpace, samples: list[Architecture], inputs: Tensor
     ) -> None:
-        """The supernet under one choice each gives what the derived network gives."""
+        """The supernet under one choice each gives what the derived network gives.
+
+        Of searched widths, the widest: what a narrower one masks, a block may let through.
+        """
         import torch
 
         from nasengine.network import build_network
@@ -263,7 +317,8 @@ class SearchSpaceContract:
 
         with torch_seed(0, "weights"):
             supernet = Supernet(space.graph).eval()
-        for architecture in samples:
+        for sample in samples:
+            architecture = at_widths(space, sample, -1)
             network = build_network(space.graph, architecture).eval()
             copy_weights(supernet, network, architecture)
             with torch.no_grad():
