@@ -146,6 +146,7 @@ class Region:
         self._name = name
         self._known: dict[tuple[tuple[str, ...], bool], tuple[str, bool]] = {}
         self._rigid = not name and _is_rigid(parts)
+        self._decided = [part for part in parts if part.slot >= 0 or part.channels]
 
     def certificate(self, choices: tuple[str, ...], zero: bool) -> tuple[str, bool]:
         """Say what the region computes from its input, and whether that is zeros.
@@ -170,8 +171,7 @@ class Region:
         return known
 
     def _as_chosen(self, choices: tuple[str, ...]) -> str:
-        decided = (part for part in self._parts if part.slot >= 0 or part.channels)
-        return ";".join([part.filling(choices)[0] for part in decided])
+        return ";".join([part.filling(choices)[0] for part in self._decided])
 
 
 @dataclass
@@ -215,7 +215,10 @@ def reduce_parts(parts: Sequence[Part], choices: Sequence[str], zero: bool) -> t
             passes = len(inputs) == 1
             labels[number] = "+"
         else:
-            labels[number], meaning = part.filling(choices)
+            # As `Part.filling` says, without a call where there is nothing more to say.
+            choice = choices[part.slot] if part.slot >= 0 else ""
+            found = part.filling(choices) if part.channels else part.fillings[choice]
+            labels[number], meaning = found
             passes = meaning == "identity"
             if meaning == "zero" or (passes and zeros[inputs[0]]):
                 zeros[number] = True
@@ -390,9 +393,11 @@ def _fillings(graph: SpaceGraph) -> dict[str, dict[str, Filling]]:
             continue
         found[node.name] = row = {}
         for name, factory in {**node.candidates, **node.baselines}.items():
-            # Searched channels are told by each network's own.
-            what = (factory, () if graph.widths_of(node.name) else graph.channels[node.name])
+            # Where any channels are searched, they are told apart from the factory.
+            what = (factory, () if graph.widths else graph.channels[node.name])
             label = str(numbers.setdefault(what, len(numbers)))
+            if graph.widths and not graph.widths_of(node.name):
+                label += f"@{list(graph.channels[node.name])}"
             row[name] = (label, meaning[node.name, name])
     return found
 
@@ -453,11 +458,6 @@ def _is_rigid(parts: Sequence[Part]) -> bool:
     return len(set(text)) == len(text)
 
 
-def repeated_regions(graph: SpaceGraph) -> list[tuple[int, int, str, list[str]]]:
-    """Return the regions with slots that stand in a graph more than once.
-
-    Returns
-    -------
 def _of_any_width(
     parts: Sequence[Part], decisions: tuple[str, ...]
 ) -> tuple[tuple[Part, ...], tuple[str, ...]]:
@@ -472,6 +472,11 @@ def _of_any_width(
     )
 
 
+def repeated_regions(graph: SpaceGraph) -> list[tuple[int, int, str, list[str]]]:
+    """Return the regions with slots that stand in a graph more than once.
+
+    Returns
+    -------
     A row each: the number of the cell that it is, its own number, the node before it, its nodes.
     """
     fillings = _fillings(graph)

@@ -16,7 +16,7 @@ from nasengine.graph import SpaceGraph
 if TYPE_CHECKING:
     from nasengine.space import SearchSpace
 
-_METHODS = ("input", "operation", "slot", "add", "concat", "output")
+_METHODS = ("input", "operation", "slot", "add", "concat", "output", "width")
 
 
 @contextmanager
@@ -66,6 +66,8 @@ def _advice(error: Exception) -> str:
             "; nodes are wired, not computed with: graph.add sums them, graph.concat joins them, "
             "graph.operation applies a module"
         )
+    if isinstance(error, TypeError | AttributeError) and re.search(r"\bWidth\b", text):
+        return "; a width is multiplied by whole numbers alone; further channels have a graph.width"
     if isinstance(error, AttributeError) and isinstance(getattr(error, "obj", None), SpaceGraph):
         return f"; {did_you_mean(str(name), _METHODS)}"
     return ""

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from keyword import iskeyword
+from math import prod
 from operator import index
 from typing import TYPE_CHECKING, Literal, SupportsIndex
 
@@ -71,6 +73,9 @@ class Node:
 
 
 Source = Node | str
+
+_VARIANTS = 256
+"""Combinations of widths that a node is tried at; its channels seldom depend on more than three."""
 
 _ONE: Mapping[str, str] = {
     "input": "what belongs together (an image, its depth) is one, whose channels operations split",
@@ -195,11 +200,16 @@ class SpaceGraph:
         return self._widths_of[name]
 
     def variants(self, name: str) -> list[dict[str, str]]:
-        """Return choices of a node's widths: all widest, then each other one by itself."""
+        """Return the choices that a node's widths may have together, all widest first.
+
+        Where these are more than a few hundred, each width's own beside the widest of the others.
+        """
         widths = [self.widths[width] for width in self.widths_of(name)]
-        full = {width.decision: width.choices[-1] for width in widths}
-        others = [{**full, w.decision: choice} for w in widths for choice in w.choices[:-1]]
-        return [full, *others]
+        every = [[(width.decision, choice) for choice in width.choices[::-1]] for width in widths]
+        if prod(map(len, every)) <= _VARIANTS:
+            return [dict(choices) for choices in product(*every)]
+        full = dict(choices[0] for choices in every)
+        return [full, *({**full, name: c} for choices in every for name, c in choices[1:])]
 
     def input(self, channels: int, name: str = "input") -> Node:
         """Add the network's input of so many channels: (N, channels, H, W)."""
@@ -313,13 +323,10 @@ class SpaceGraph:
     def _check_out(self, node: Node) -> None:
         out = node.out
         if isinstance(out, Width):
-            if out.decision not in self.widths:
-                raise SpaceError(
-                    f"node {node.name!r}: the width {out.decision!r} is another graph's"
-                )
             if node.kind == "input":
                 raise SpaceError(f"input {node.name!r}: an input's channels are the task's")
-            out = out.options[0][1]
+            self._check_own(out, node)
+            return
         if out is not None and not isinstance(out, SupportsIndex):
             raise SpaceError(
                 f"node {node.name!r}: channels are a whole number, or a width by graph.width; got "
@@ -327,6 +334,14 @@ class SpaceGraph:
             )
         if out is not None and out < 1:
             raise SpaceError(f"node {node.name!r}: {node.out} channels out; at least 1 is needed")
+
+    def _check_own(self, width: Width, node: Node) -> None:
+        own = self.widths.get(width.decision)
+        if own is None or width != (width.widest // own.widest or 1) * own:
+            raise SpaceError(
+                f"node {node.name!r}: the width {width.decision!r} is not what this graph's "
+                f"graph.width returned, nor a multiple of it"
+            )
 
     def _with_known_factories(self, node: Node) -> Node:
         """Return a node whose factories are those of earlier nodes where they make the same."""
@@ -424,7 +439,7 @@ class SpaceGraph:
             return joined(into)
         if node.kind == "add" and len(set(into)) > 1:
             listed = ", ".join(
-                f"{s} has {written(c)}" for s, c in zip(node.inputs, into, strict=True)
+                f"{s} has {_told(c)}" for s, c in zip(node.inputs, into, strict=True)
             )
             raise SpaceError(f"add {node.name!r} sums unequal channels: {listed}")
         if node.out is None:
@@ -435,8 +450,8 @@ class SpaceGraph:
         owner: dict[str, str] = {}
         self.decisions.update((name, width.choices) for name, width in self.widths.items())
         for slot in self.slots:
-            if slot.decision in self.widths:
-                raise SpaceError(f"slot {slot.name!r}: {slot.decision!r} is the name of a width")
+            for name in {slot.name, slot.decision} & self.widths.keys():
+                raise SpaceError(f"slot {slot.name!r}: {name!r} is the name of a width")
             choices = tuple(slot.candidates)
             if self.decisions.setdefault(slot.decision, choices) != choices:
                 raise SpaceError(
@@ -474,6 +489,12 @@ def _names(sources: Source | Iterable[Source]) -> tuple[str, ...]:
                 f"got {_described(source)}"
             )
     return tuple(str(source) for source in found)
+
+
+def _told(channels: Channels) -> str:
+    """Say channels, with the decisions on those that are searched."""
+    names = dict.fromkeys(width.decision for width in searched(channels))
+    return f"{written(channels)} (by {', '.join(names)})" if names else written(channels)
 
 
 def _described(got: object) -> str:

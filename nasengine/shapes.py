@@ -142,17 +142,42 @@ def _value(
         return inputs[0]
     if node.kind in ("add", "concat"):
         return _merged(node, inputs)
-    at_widest, *narrower = (graph.channels_of(node.name, v) for v in graph.variants(node.name))
-    value = _output(graph, node, at_widest, inputs, seen)
-    for channels in narrower:
-        less = [x[:, :count] for x, count in zip(inputs, channels, strict=False)]
-        other = _output(graph, node, channels, less, seen)
-        if other.shape[2:] != value.shape[2:]:
+    value: Tensor | None = None
+    for widths in graph.variants(node.name):
+        found = _at_widths(graph, node, widths, inputs, seen)
+        if value is not None and found.shape[2:] != value.shape[2:]:
             raise SpaceError(
                 f"{node.kind} {node.name!r}: gives {_text(value.shape[1:])} at the widest and "
-                f"{_text(other.shape[1:])} at a narrower width; channels alone may differ"
+                f"{_text(found.shape[1:])} where {_told(widths)}; channels alone may differ"
             )
+        value = found if value is None else value
+    assert value is not None
     return value
+
+
+def _at_widths(
+    graph: SpaceGraph,
+    node: Node,
+    widths: Mapping[str, str],
+    inputs: Sequence[Tensor],
+    seen: dict[object, Tensor],
+) -> Tensor:
+    channels = graph.channels_of(node.name, widths)
+    read = [
+        x if x.shape[1] == count else x.new_empty((_BATCH, count, *x.shape[2:]))
+        for x, count in zip(inputs, channels, strict=False)
+    ]
+    try:
+        return _output(graph, node, channels, read, seen)
+    except SpaceError as error:
+        if not widths:
+            raise
+        raise type(error)(f"{error}; where {_told(widths)}") from error
+
+
+def _told(widths: Mapping[str, str]) -> str:
+    """Say which widths are chosen."""
+    return " and ".join(f"{decision} is {choice}" for decision, choice in widths.items())
 
 
 def _output(

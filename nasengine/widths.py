@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import index
+from typing import SupportsIndex
 
 from nasengine.errors import SpaceError
 from nasengine.factories import described
@@ -37,6 +38,11 @@ class Width:
     options: tuple[tuple[str, int], ...]
 
     def __mul__(self, factor: int) -> Width:
+        if not _is_whole(factor) or factor < 1:
+            raise SpaceError(
+                f"width {self.decision!r} is multiplied by whole numbers, from 1 on; got "
+                f"{described(factor)}; another number of channels is another graph.width"
+            )
         return Width(self.decision, tuple((name, count * factor) for name, count in self.options))
 
     __rmul__ = __mul__
@@ -78,18 +84,23 @@ def searched_width(name: str, options: Iterable[int] | Mapping[str, int]) -> Wid
         raise SpaceError(
             f"{where}: several numbers of channels, such as (8, 16); got {described(options)}"
         )
-    named = options if isinstance(options, Mapping) else {str(count): count for count in options}
-    try:
-        counts = [index(count) for count in named.values()]
-    except TypeError:
-        listed = ", ".join(map(str, named.values()))
-        raise SpaceError(f"{where}: channels are whole numbers; got {listed}") from None
+    named = [*options.items()] if isinstance(options, Mapping) else [(str(o), o) for o in options]
+    listed = ", ".join(str(count) for _, count in named) or "none"
+    if not all(_is_whole(count) for _, count in named):
+        raise SpaceError(f"{where}: channels are whole numbers; got {listed}")
+    counts = [index(count) for _, count in named]
     if not counts or counts[0] < 1 or any(one >= other for one, other in pairwise(counts)):
-        listed = ", ".join(map(str, counts)) or "none"
         raise SpaceError(f"{where}: numbers of channels increase, from 1 on; got {listed}")
-    if any("@" in str(choice) for choice in named):
-        raise SpaceError(f"{where}: the name of a choice must not have an @")
-    return Width(name, tuple(zip(map(str, named), counts, strict=True)))
+    for choice, _ in named:
+        if not isinstance(choice, str) or not choice or "@" in choice:
+            raise SpaceError(
+                f"{where}: the name of a choice is text without an @; got {described(choice)}"
+            )
+    return Width(name, tuple(zip(dict(named), counts, strict=True)))
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, SupportsIndex) and not isinstance(number, bool)
 
 
 def joined(parts: Iterable[Channels]) -> Channels:

@@ -150,9 +150,10 @@ def reduced(space, architecture):
     found = nx.DiGraph()
     for name, row in kept.items():
         node = graph[name]
-        label = {"slot": "", "add": "+", "concat": "&"}.get(node.kind, name)
+        channels = graph.channels_of(name, architecture)
+        label = {"add": "+", "concat": "&"}.get(node.kind, (name, channels))
         if node.kind == "slot":
-            label = (FACTORIES[choice(name)], graph.channels[name])
+            label = (FACTORIES[choice(name)], channels)
         found.add_node(name, label=label)
         for source in row:
             places = [i for i, s in enumerate(row) if s == source]

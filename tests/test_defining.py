@@ -62,7 +62,7 @@ MISTAKES: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "channels as text": (
         lambda g: g.slot("s", g.input(3), TWO, out="8"),
-        "node 's': channels are a whole number; got str '8'; candidates may differ in",
+        "node 's': channels are a whole number, or a width by graph.width; got str '8'",
     ),
     "a module for a factory": (
         lambda g: g.slot("s", g.input(3), {"a": conv, "b": nn.Conv2d(3, 8, 1)}, out=8),

@@ -2,7 +2,7 @@
 
 `tiny_search` gives a whole search around any space, and `Kept` keeps what is told in it;
 `TinySpace`, `TinySegmentation` and `TinyClassification` are the smallest parts that every strategy
-and estimator can work on.
+and estimator can work on, `TinyWidths` and `TinyGate` spaces whose channels are searched.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from nasengine.architecture import Architecture
 from nasengine.estimator import Candidate, CostTable, Estimator
 from nasengine.graph import SpaceGraph
 from nasengine.objectives import Objective, Objectives
+from nasengine.operations import Zero
 from nasengine.randomness import torch_seed
 from nasengine.reporter import Reporter
 from nasengine.search import Budget, Search
@@ -87,6 +88,58 @@ class TinySpace(SearchSpace):
     def references(self) -> Mapping[str, Mapping[str, str]]:
         """Return the network with the baseline block everywhere."""
         return {"big": {"first": "double", "second": "double"}}
+
+
+class TinyWidths(TinySpace):
+    """The tiny space with two numbers of channels searched: before a sum and a concatenation."""
+
+    def define(self, graph: SpaceGraph) -> None:
+        """Wire two slots in a row, and the ways past them."""
+        choices = {"pointwise": _pointwise, "conv": _conv}
+        baselines = {"double": _double}
+        outer, inner = (
+            graph.width(name, {"narrow": self.width, "wide": 2 * self.width})
+            for name in ("outer", "inner")
+        )
+        stem = graph.operation("stem", graph.input(self.channels), _pointwise, out=outer)
+        first = graph.slot("first", stem, choices, out=inner, baselines=baselines)
+        second = graph.slot("second", first, choices, baselines=baselines)
+        both = graph.concat("both", [stem, graph.add("total", [first, second])])
+        graph.output(graph.operation("head", both, _head, out=self.classes))
+
+    def references(self) -> Mapping[str, Mapping[str, str]]:
+        """Return the widest network with the baseline block everywhere."""
+        blocks = {"first": "double", "second": "double"}
+        return {"big": {"outer": "wide", "inner": "wide", **blocks}}
+
+
+class TinyGate(SearchSpace):
+    """Searched channels of a slot, and others inside a branch that a gate may cut.
+
+    Examples
+    --------
+    >>> TinyGate().decisions["inner"], TinyGate().size
+    (('narrow', 'middle', 'wide'), 48)
+    """
+
+    channels: int = Field(default=3, gt=0)
+    """Channels in."""
+
+    classes: int = Field(default=1, gt=0)
+    """Channels out."""
+
+    def define(self, graph: SpaceGraph) -> None:
+        """Wire a slot, and a branch that is added to it."""
+        from torch import nn
+
+        choices = {"pointwise": _pointwise, "conv": _conv}
+        width = graph.width("width", (2, 4))
+        inner = graph.width("inner", {"narrow": 2, "middle": 3, "wide": 6})
+        x = graph.slot("first", graph.input(self.channels), choices, out=width)
+        y = graph.slot("inside", x, choices, out=inner)
+        y = graph.operation("back", graph.concat("both", [x, y]), _pointwise, out=width)
+        y = graph.slot("gate", y, {"skip": lambda *_: nn.Identity(), "none": Zero})
+        graph.output(graph.operation("head", graph.add("sum", [x, y]), _head, out=self.classes))
 
 
 class _TinyTask(Task):
