@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -255,11 +256,20 @@ class Search:
 
 
 def _not_of(table: CostTable, space: SearchSpace) -> str:
-    """Say why a table is not of a space's slots and choices; empty where it is."""
-    for slot in space.graph.slots:
-        if table.decisions.get(slot.name) != slot.decision:
-            return f"it is not of the slot {slot.name!r}"
-        lacking = [name for name in slot.candidates if name not in table.costs.get(slot.name, {})]
+    """Say why a table is not of a space's slots, choices and widths; empty where it is."""
+    from nasengine.estimator import row_key
+
+    slots = {slot.name: slot for slot in space.graph.slots}
+    for name in dict.fromkeys([*slots, *table.widths]):
+        if name in slots and table.decisions.get(name) != slots[name].decision:
+            return f"it is not of the slot {name!r}"
+        own = [tuple(slots[name].candidates)] if name in slots else []
+        widths = [space.graph.widths.get(width) for width in table.widths.get(name, ())]
+        if None in widths:
+            return f"{name!r} is of other widths"
+        keys = map(row_key, product(*own, *(width.choices for width in widths if width)))
+        lacking = [key for key in keys if key not in table.costs.get(name, {})]
         if lacking:
-            return f"slot {slot.name!r} lacks {', '.join(map(repr, lacking))}"
+            what = "slot" if name in slots else "node"
+            return f"{what} {name!r} lacks {', '.join(map(repr, lacking))}"
     return ""

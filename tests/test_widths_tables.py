@@ -1,0 +1,58 @@
+"""A cost table of searched widths is checked to be of its space, when it is made and when read."""
+
+from dataclasses import replace
+
+import pytest
+
+from nasengine.errors import RunFolderError, SpecError
+from nasengine.estimators.parameters import Parameters
+from nasengine.files import write_json
+from nasengine.testing.stubs import TinyWidths, tiny_search
+
+
+class Edited(Parameters):
+    """Parameters, in a table that lacks a row's key, or is of other widths."""
+
+    lacks: str = ""
+    widths: tuple[str, ...] = ()
+
+    def table(self, search):
+        table = super().table(search)
+        costs = {
+            node: {key: cost for key, cost in row.items() if key != self.lacks}
+            for node, row in table.costs.items()
+        }
+        widths = dict.fromkeys(table.widths, self.widths) if self.widths else table.widths
+        return replace(table, costs=costs, widths=widths)
+
+
+def search_with(folder, **settings):
+    return tiny_search(TinyWidths(), folder=folder, estimators={"size": Edited(**settings)})
+
+
+def test_a_table_of_searched_widths_is_one_of_its_space(tmp_path):
+    made = search_with(tmp_path).cost_table("size")
+    assert made.depends("first") == ("first", "outer", "inner")
+    assert made.depends("head") == ("outer", "inner")
+    assert search_with(tmp_path).cost_table("size") == made
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"lacks": "conv@wide@narrow"}, "slot 'first' lacks 'conv@wide@narrow'"),
+        ({"lacks": "narrow@narrow"}, "node 'head' lacks 'narrow@narrow'"),
+        ({"widths": ("depth",)}, "'first' is of other widths"),
+    ],
+)
+def test_a_table_that_forgets_a_width_is_refused_when_it_is_made_and_when_it_is_read(
+    settings, said, tmp_path
+):
+    search = search_with(tmp_path, **settings)
+    with pytest.raises(SpecError, match=f"estimators.size: its cost table is incomplete: {said}"):
+        search.cost_table("size")
+    (tmp_path / "tables").mkdir()
+    damaged = search.estimators["size"].table(search)
+    write_json(tmp_path / "tables" / "size.json", damaged.to_json())
+    with pytest.raises(RunFolderError, match=f"size.json: damaged: {said}"):
+        search.cost_table("size")
