@@ -43,7 +43,6 @@ def main() -> None:
         engine=given.engine, threads=given.threads, fold_batch_norm=given.fold_batch_norm
     ).setup(search)
     table = LatencyTable(describe(search, setup))
-    table.decisions = {slot.name: slot.decision for slot in space.graph.slots}
     work = _latency_cells.work(search, table)
     drawn = [sample(space.decisions, search.stream("network", n)) for n in range(given.networks)]
     runs = work.prepare(setup)

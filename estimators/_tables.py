@@ -186,15 +186,6 @@ class _Sum(nn.Module):
         return x + x
 
 
-def fillings(space: SearchSpace) -> list[tuple[Node, str, Factory]]:
-    """Return (slot, name, factory) of all that may stand in a slot, choices first."""
-    return [
-        (slot, name, factory)
-        for slot in space.graph.slots
-        for name, factory in {**slot.candidates, **slot.baselines}.items()
-    ]
-
-
 def connected(space: SearchSpace) -> Architecture:
     """Return an architecture that cuts no connection it need not cut, at the widest."""
     meaning = meanings(space.graph)

@@ -113,7 +113,7 @@ class Latency(Estimator):
         }
 
     def table(self, search: Search) -> CostTable:
-        """Time each candidate in each slot at its real shape, or read it from the table's file.
+        """Time each candidate in each slot at its real shapes, or read it from the table's file.
 
         Raises
         ------
@@ -154,10 +154,10 @@ class Latency(Estimator):
         table = measure_latency_table(search, self.setup(search), self.repeats)
         unsteady = table.unsteady(self.max_spread)
         if unsteady:
-            (slot, name), spread = max(unsteady.items(), key=lambda item: item[1])
+            (node, key), spread = max(unsteady.items(), key=lambda item: item[1])
             search.reporter.warn(
                 f"latency: {len(unsteady)} of {len(table.cells)} candidates have readings that "
-                f"spread too much (most: {name!r} in slot {slot!r}, by {spread:.0%}): is the "
+                f"spread too much (most: {key!r} in slot {node!r}, by {spread:.0%}): is the "
                 f"machine busy? A table is only as good as its readings"
             )
         return table

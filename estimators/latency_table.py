@@ -3,13 +3,16 @@
 The time of each candidate in each slot at its real shape, less the cost of the call itself, and of
 whole networks, from which comes the time of all that is not searched. As in ProxylessNAS (Cai et
 al. 2019, section 3.2) and FBNet (Wu et al. 2019, section 3.2), the sum predicts a network's time.
+Where channels are searched, candidates, operations, sums and concatenations are timed at each of
+the widths on which they depend.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -20,18 +23,18 @@ from nasengine.estimator import CostTable
 from nasengine.files import make_folder, parse_json, write_json
 
 if TYPE_CHECKING:
-    from nasengine.graph import Node
     from nasengine.search import Search
     from nasengine.space import SearchSpace
 
     from ._engines import Setup
+    from ._latency_cells import Block
 
 FORMAT = "nasengine latency table 1"
 PROBES = 5
 _SAVE_EVERY = 5
 
 Cell = tuple[str, str]
-"""A slot and what stands in it."""
+"""A node and its `row_key`: the candidate that stands in a slot, then widths."""
 
 
 @dataclass
@@ -43,21 +46,29 @@ class LatencyTable:
     facts
         How they were measured: device, engine, threads, batch, input, versions.
     cells
-        (slot, candidate) to its readings, without the cost of the call; a connection that is cut
+        (node, row key) to its readings, without the cost of the call; a connection that is cut
         has none, and costs nothing.
     probes
         Whole networks with their readings.
     decisions
         Slot to the decision that fills it.
+    widths
+        Node to the widths (decisions) on which its time depends; none where channels are fixed.
     """
 
     facts: dict[str, Any]
     cells: dict[Cell, list[float]] = field(default_factory=dict)
     probes: list[tuple[Architecture, list[float]]] = field(default_factory=list)
     decisions: dict[str, str] = field(default_factory=dict)
+    widths: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def nodes(self) -> list[str]:
+        """What has readings: the slots, and all else whose time depends on widths."""
+        return list(dict.fromkeys([*self.decisions, *self.widths]))
 
     def cost(self, cell: Cell) -> float:
-        """Return the milliseconds of a candidate in a slot."""
+        """Return the milliseconds of what stands at a node."""
         readings = self.cells[cell]
         return max(0.0, median(readings)) if readings else 0.0
 
@@ -68,15 +79,15 @@ class LatencyTable:
 
     def cost_table(self, space: SearchSpace) -> CostTable:
         """Return the costs; the fixed part is what whole networks took beyond their slots."""
-        costs: dict[str, dict[str, float]] = {slot: {} for slot in self.decisions}
-        for slot, name in self.cells:
-            costs[slot][name] = self.cost((slot, name))
-        bare = CostTable("ms", 0.0, costs, self.decisions)
+        costs: dict[str, dict[str, float]] = {node: {} for node in self.nodes}
+        for node, key in self.cells:
+            costs[node][key] = self.cost((node, key))
+        bare = CostTable("ms", 0.0, costs, self.decisions, widths=self.widths)
         beyond = [
             median(readings) - predict(bare, space, architecture)
             for architecture, readings in self.probes
         ]
-        return CostTable("ms", max(0.0, median(beyond)), costs, self.decisions)
+        return replace(bare, fixed=max(0.0, median(beyond)))
 
     def unsteady(self, max_spread: float) -> dict[Cell, float]:
         """Return the cells whose readings spread too much for their weight in a network."""
@@ -93,9 +104,9 @@ class LatencyTable:
 
     def to_json(self, space: SearchSpace) -> dict[str, Any]:
         """Return the table as JSON values: what it costs, and every reading."""
-        readings: dict[str, dict[str, list[float]]] = {slot: {} for slot in self.decisions}
-        for (slot, name), taken in self.cells.items():
-            readings[slot][name] = [round(value, 6) for value in taken]
+        readings: dict[str, dict[str, list[float]]] = {node: {} for node in self.nodes}
+        for (node, key), taken in self.cells.items():
+            readings[node][key] = [round(value, 6) for value in taken]
         probes = [
             {"architecture": dict(architecture), "readings": [round(v, 6) for v in taken]}
             for architecture, taken in self.probes
@@ -106,6 +117,7 @@ class LatencyTable:
             **self.facts,
             **table,
             "decisions": self.decisions,
+            **({"widths": {n: list(w) for n, w in self.widths.items()}} if self.widths else {}),
             "readings": readings,
             "probes": probes,
         }
@@ -120,11 +132,11 @@ def predict(table: CostTable, space: SearchSpace, architecture: Mapping[str, str
         If the table lacks a candidate, such as a reference network's block.
     """
     for name, row in table.costs.items():
-        choice = architecture[table.decisions[name]]
-        if choice not in row:
+        key = table.key(name, architecture)
+        if key not in row:
             raise EstimationFailed(
-                f"the latency table has no candidate {choice!r} in slot {name!r}; "
-                f"{did_you_mean(choice, row)}"
+                f"the latency table has no candidate {key!r} in slot {name!r}; "
+                f"{did_you_mean(key, row)}"
             )
     return replace(table, graph=space.graph).predict(architecture)
 
@@ -160,7 +172,7 @@ def measure_latency_table(
     keep: Callable[[LatencyTable], None] = lambda _: None,
     where: str = "latency table",
 ) -> LatencyTable:
-    """Time every candidate in every slot and some whole networks, in turn.
+    """Time every candidate in every slot, at every width, and some whole networks, in turn.
 
     Parameters
     ----------
@@ -180,8 +192,7 @@ def measure_latency_table(
     from . import _engines, _latency_cells, _timing
 
     facts = describe(search, setup)
-    table = _resumed(facts, kept, where)
-    table.decisions = {slot.name: slot.decision for slot in search.space.graph.slots}
+    table = _resumed(facts, kept, search.space, where)
     work = _latency_cells.work(search, table)
     total = repeats - work.done
     if total <= 0:
@@ -201,7 +212,9 @@ def measure_latency_table(
     return table
 
 
-def _resumed(facts: dict[str, Any], kept: LatencyTable | None, where: str) -> LatencyTable:
+def _resumed(
+    facts: dict[str, Any], kept: LatencyTable | None, space: SearchSpace, where: str
+) -> LatencyTable:
     if kept is None:
         return LatencyTable(facts)
     for name, value in facts.items():
@@ -210,6 +223,7 @@ def _resumed(facts: dict[str, Any], kept: LatencyTable | None, where: str) -> La
                 f"{where}: holds a table with {name} = {kept.facts.get(name)!r}, and this one has "
                 f"{value!r}; name another file"
             )
+    _check_probes(kept, space, where)
     return kept
 
 
@@ -269,20 +283,22 @@ class _Readings(_Format):
     decisions: dict[str, str]
     readings: dict[str, dict[str, list[float]]]
     probes: list[_Probe]
+    widths: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def _parsed(content: bytes, path: Path) -> LatencyTable:
     if parse_json(content, _Format).format != FORMAT:
         raise DataError(f"{path}: is no {FORMAT!r}")
     found = parse_json(content, _Readings)
-    if found.readings.keys() != found.decisions.keys():
+    if found.readings.keys() != {*found.decisions, *found.widths}:
         raise ValueError("readings and decisions name different slots")
-    parts = ("format", "unit", "fixed", "costs", "decisions", "readings", "probes")
+    parts = ("format", "unit", "fixed", "costs", "decisions", "widths", "readings", "probes")
     return LatencyTable(
         facts={k: v for k, v in parse_json(content, dict[str, Any]).items() if k not in parts},
-        cells={(slot, name): r for slot, row in found.readings.items() for name, r in row.items()},
+        cells={(node, key): r for node, row in found.readings.items() for key, r in row.items()},
         probes=[(Architecture(probe.architecture), probe.readings) for probe in found.probes],
         decisions=found.decisions,
+        widths=found.widths,
     )
 
 
@@ -292,18 +308,10 @@ def check_latency_table(table: LatencyTable, search: Search, where: str) -> Cost
     Raises
     ------
     SpecError
-        Naming the slots and choices that one has and the other has not, settings of the space
-        (its width, say) that differ, or the input size.
+        Naming the slots, choices and widths that one has and the other has not, settings of the
+        space (its width, say) that differ, or the input size.
     """
-    slots = {slot.name: slot for slot in search.space.graph.slots}
-    problems = [
-        f"the space has no slot {name!r}; {did_you_mean(name, slots)}"
-        for name in table.decisions
-        if name not in slots
-    ]
-    for slot in slots.values():
-        problems += _lacking(table, search.space, slot)
-    problems += _other_settings(table, search.space)
+    problems = [*_missing(table, search.space), *_other_settings(table, search.space)]
     shape = list(search.task.input_shape)
     if table.facts.get("input") != shape:
         problems.append(f"it is for inputs of {table.facts.get('input')}, the task gives {shape}")
@@ -311,9 +319,13 @@ def check_latency_table(table: LatencyTable, search: Search, where: str) -> Cost
         problems.append("its whole networks were not measured: it is unfinished")
     if problems:
         raise SpecError(f"{where}: " + "; ".join(problems))
-    for architecture, _ in table.probes:
-        check_architecture(architecture, search.space.fillings, where=f"{where}: probe")
+    _check_probes(table, search.space, where)
     return table.cost_table(search.space)
+
+
+def _check_probes(table: LatencyTable, space: SearchSpace, where: str) -> None:
+    for architecture, _ in table.probes:
+        check_architecture(architecture, space.fillings, where=f"{where}: probe")
 
 
 def _other_settings(table: LatencyTable, space: SearchSpace) -> list[str]:
@@ -326,14 +338,50 @@ def _other_settings(table: LatencyTable, space: SearchSpace) -> list[str]:
     ]
 
 
-def _lacking(table: LatencyTable, space: SearchSpace, slot: Node) -> list[str]:
-    from ._tables import is_cut
+def _missing(table: LatencyTable, space: SearchSpace) -> Iterator[str]:
+    """Say which slots, blocks and widths the space and the table do not have alike."""
+    from ._latency_cells import blocks
 
-    if slot.name not in table.decisions:
-        return [f"slot {slot.name!r} is missing; {did_you_mean(slot.name, table.decisions)}"]
-    measured = [name for (cell, name), _ in table.cells.items() if cell == slot.name]
-    return [
-        f"slot {slot.name!r} lacks {name!r}; {did_you_mean(name, measured)}"
-        for name in slot.candidates
-        if not table.cells.get((slot.name, name)) and not is_cut(space, slot, name)
+    every = groupby(blocks(space.graph), lambda block: block.node)
+    nodes = {node.name: list(found) for node, found in every}
+    for name in table.nodes:
+        if name not in nodes:
+            slot = "slot " * (name in table.decisions)
+            yield f"the space has no {slot}{name!r}; {did_you_mean(name, nodes)}"
+    for name, found in nodes.items():
+        node, own, told = found[0].node, space.graph.widths_of(name), table.widths.get(name, ())
+        if name not in table.nodes:
+            yield f"{node.kind} {name!r} is missing; {did_you_mean(name, table.nodes)}"
+        elif own != told:
+            yield (
+                f"{node.kind} {name!r} depends on {_listed(own)} in the space, "
+                f"and on {_listed(told)} here"
+            )
+        else:
+            yield from _lacking(table, space, found)
+
+
+def _listed(widths: Sequence[str]) -> str:
+    return f"the widths {', '.join(widths)}" if widths else "no widths"
+
+
+def _lacking(table: LatencyTable, space: SearchSpace, found: Sequence[Block]) -> Iterator[str]:
+    """Say what a node's row lacks: of each candidate, at which widths."""
+    node = found[0].node
+    lacking = [
+        block
+        for block in found
+        if block.candidate not in node.baselines
+        and not table.cells.get(block.cell)
+        and not block.is_cut(space)
     ]
+    measured = [key for name, key in table.cells if name == node.name]
+    for candidate, blocks in groupby(lacking, lambda block: block.candidate):
+        first, *others = blocks
+        at = ", ".join(f"{width} = {choice}" for width, choice in first.widths.items())
+        parts = [repr(candidate)] * bool(candidate) + [f"at {at}"] * bool(at)
+        said = f"{node.kind} {node.name!r} lacks {' '.join(parts)}"
+        if others:
+            yield f"{said} (and at {len(others)} other widths)"
+        else:
+            yield said if at else f"{said}; {did_you_mean(candidate, measured)}"

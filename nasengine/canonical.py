@@ -41,6 +41,15 @@ def meanings(graph: SpaceGraph) -> Mapping[tuple[str, str], Meaning]:
     return found
 
 
+def uncut(graph: SpaceGraph) -> dict[str, tuple[str, ...]]:
+    """Return each decision's choices that cut no connection; all where every one does."""
+    meaning, found = meanings(graph), dict(graph.decisions)
+    for slot in graph.slots:
+        left = tuple(c for c in found[slot.decision] if meaning[slot.name, c] != "zero")
+        found[slot.decision] = left or found[slot.decision]
+    return found
+
+
 def simplify(graph: SpaceGraph, architecture: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Return what is left of the graph: node to the nodes that it reads.
 
