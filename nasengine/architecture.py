@@ -79,6 +79,15 @@ class Architecture(Mapping[str, str]):
         inside = ", ".join(f"{name}={choice!r}" for name, choice in self._choices.items())
         return f"Architecture({inside})"
 
+    @property
+    def said(self) -> str:
+        """Each decision with its choice, as `parse_choices` reads them.
+
+        >>> Architecture({"level": "16", "encoder": "conv"}).said
+        'level 16, encoder conv'
+        """
+        return ", ".join(f"{decision} {choice}" for decision, choice in self._choices.items())
+
     def replace(self, decision: str, choice: str) -> Architecture:
         """Return a copy in which one decision is another choice."""
         return Architecture({**self._choices, decision: choice})

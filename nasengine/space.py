@@ -93,7 +93,9 @@ class SearchSpace(Plugin):
         Raises
         ------
         SpaceError
-            If it has no `widths`, the share changes none of them, or its graph does not allow them.
+            If it has no `widths`, the share changes none of them, its graph does not allow them, or
+            decisions have other choices then: a searched width's are to be named by something else
+            than their numbers (see `SpaceGraph.width`).
         """
         name = type(self).__name__
         if not self.widths:
@@ -105,11 +107,12 @@ class SearchSpace(Plugin):
             raise SpaceError(f"{fraction} of {name}'s channels is all of them: {said}")
         try:
             found = type(self)(**{**self.model_dump(by_alias=True), **after})
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
+            otherwise = _otherwise(self.graph, found.graph)
+        except (ValidationError, SpaceError) as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise SpaceError(f"{fraction} of {name}'s channels, {said}: {reason}") from error
-        if found.decisions != self.decisions:
-            raise SpaceError(f"{name} has other slots or candidates with {said}")
+        if otherwise:
+            raise SpaceError(f"{name} has other {otherwise} with {said}")
         return found
 
     @cached_property
@@ -213,3 +216,15 @@ class SearchSpace(Plugin):
     def _keys(self) -> dict[Architecture, str]:
         # Strategies ask for a key before they propose, and the engine asks again.
         return {}
+
+
+def _otherwise(graph: SpaceGraph, other: SpaceGraph) -> str:
+    """Say what of a graph's decisions another one has otherwise; empty where they are equal."""
+    for name in graph.widths:
+        own, its = graph.decisions[name], other.decisions.get(name, ())
+        if own != its:
+            return (
+                f"choices of the width {name!r} ({', '.join(its)} in place of {', '.join(own)}; "
+                f"names such as {{'half': ..., 'full': ...}} would stay)"
+            )
+    return "slots or candidates" if graph.decisions != other.decisions else ""

@@ -78,7 +78,7 @@ class Derived:
         moved = f"; not the arg-max at {', '.join(self.moved)}" if self.moved else ""
         predicted = f", predicted {', '.join(parts)}" if parts else ""
         again = f"; derived {self.derivations} times" if self.derivations > 1 else ""
-        return f"derived {', '.join(self.architecture.values())}{predicted}{moved}{again}"
+        return f"derived {self.architecture.said}{predicted}{moved}{again}"
 
     def missed(self) -> list[str]:
         """Say which targets do not hold as measured."""

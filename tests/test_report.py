@@ -571,11 +571,22 @@ def test_a_constant_has_an_axis_around_it() -> None:
     assert [tick_text(value, "ms") for value in ticks(0, 2)] == ["0", "0.5", "1", "1.5", "2"]
 
 
-def test_a_heat_map_has_a_gap_where_a_slot_has_no_such_choice() -> None:
-    drawn = heat_map("t", {"a": {"x": 0.9, "y": 0.1}, "b": {"z": 1.0}}, {"a": "x", "b": "z"})
+def test_a_heat_map_has_a_gap_where_a_decision_has_no_such_choice() -> None:
+    rows = {"a": {"x": 0.9, "y": 0.1}, "b": {"y": 0.2, "z": 0.8}}
+    drawn = heat_map("t", rows, {"a": "x", "b": "z"})
     assert drawn is not None
-    assert drawn.count('class="none"') == 3
+    assert drawn.count("<table") == 1 and drawn.count('class="none"') == 2
     assert drawn.count("✓") == 2
+
+
+def test_a_heat_map_has_a_table_for_decisions_without_a_choice_of_the_others() -> None:
+    """Blocks and widths in one were mostly gaps."""
+    rows = {"a": {"x": 0.9}, "b": {"8": 1.0}, "c": {"y": 0.5}, "d": {"x": 0.1, "y": 0.4}}
+    drawn = heat_map("t", rows, {"b": "8"})
+    assert drawn is not None
+    tables = [re.findall(r"<th>(\w+)</th>", table) for table in drawn.split("</table>")[:-1]]
+    assert tables == [["8", "b"], ["x", "y", "a", "c", "d"]]
+    assert drawn.count('class="none"') == 2
 
 
 def test_agreement_of_costs_is_that_of_scipy() -> None:

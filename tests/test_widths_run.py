@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +12,16 @@ from typing import Any, ClassVar
 
 import pytest
 import tomli_w
+import torch
 from torch import nn
 
 from nasengine.architecture import given_architecture
+from nasengine.cli import main
 from nasengine.delivery.picture import render
 from nasengine.delivery.picture_layout import panels
-from nasengine.errors import ArchitectureError
+from nasengine.errors import ArchitectureError, SpaceError
 from nasengine.graph import SpaceGraph
+from nasengine.report import write_report
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.identity import space_digest
 from nasengine.space import SearchSpace
@@ -60,7 +64,7 @@ class Levels(SearchSpace):
         x = graph.operation("pool", skip, pooled)
         x = graph.slot("deep_1", x, blocks, out=2 * inner, shares="deep")
         x = graph.slot("deep_2", x, blocks, shares="deep")
-        x = graph.concat("both", [graph.operation("double", x, doubled, out=outer), skip])
+        x = graph.concat("both", [graph.operation("enlarge", x, doubled, out=outer), skip])
         x = graph.slot("up_1", x, blocks, out=outer)
         graph.output(graph.operation("head", x, lambda i, o: nn.Conv2d(i, o, 1), out=1))
 
@@ -143,11 +147,11 @@ def said_channels(space: SearchSpace, choices: Mapping[str, str] | None = None) 
 
 def test_a_picture_says_the_channels_to_choose_from_and_those_of_a_network() -> None:
     assert said_channels(Levels()) == {
-        **dict.fromkeys(("down_1", "down_2", "double", "up_1"), "2|4"),
+        **dict.fromkeys(("down_1", "down_2", "enlarge", "up_1"), "2|4"),
         **dict.fromkeys(("deep_1", "deep_2"), "4|8"),
     }
     assert said_channels(Levels(), NARROW) == {
-        **dict.fromkeys(("down_1", "down_2", "double", "up_1"), "2"),
+        **dict.fromkeys(("down_1", "down_2", "enlarge", "up_1"), "2"),
         **dict.fromkeys(("deep_1", "deep_2"), "4"),
     }
     texts = re.findall(r">([^<>]+)</text>", render(Levels(), "svg").decode())
@@ -189,3 +193,103 @@ def test_channels_to_choose_from_have_room_beside_their_box() -> None:
         for box in boxes:
             for source in box.reads:
                 assert panel.boxes[source].end < box.left or box.hangs
+
+
+def test_a_space_is_narrowed_where_its_widths_choices_keep_their_names() -> None:
+    narrow = Levels(width=8).narrowed(0.5)
+    assert narrow.decisions == Levels().decisions
+    assert narrow.graph.channels_of("up_1", NARROW) == (4, 2)
+
+    class Numbered(Levels):
+        def define(self, graph: SpaceGraph) -> None:
+            x = graph.slot(
+                "a", graph.input(3), {"conv": Conv}, out=graph.width("w", (1, self.width))
+            )
+            graph.output(graph.operation("head", x, Conv, out=1))
+
+    told = r"Numbered has other choices of the width 'w' \(1, 2 in place of 1, 4; names such as"
+    with pytest.raises(SpaceError, match=told):
+        Numbered().narrowed(0.5)
+    told = "0.25 of Numbered's channels, width = 1: .*width 'w': numbers of channels increase"
+    with pytest.raises(SpaceError, match=told):
+        Numbered().narrowed(0.25)
+
+
+CODE = ["--code", __name__, "--code", "nasengine.testing.stubs"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that starts with a narrow network, which is the best, and searches on by gradient."""
+    folder = tmp_path_factory.mktemp("widths")
+    path = written(
+        folder,
+        strategy={"name": "darts", "iterations": 6, "arch_every": 2, "log_every": 2, "batch": 2},
+        start=[NARROW],
+        estimators={
+            "parameters": {},
+            "iou": {"name": "trained", "iterations": 2, "batch": 2},
+        },
+        objectives={"parameters": "min"},
+        budget={"trials": 2},
+    )
+    assert main(["run", str(path), "--runs", str(folder / "runs"), "--quiet"]) == 0
+    return folder / "runs" / "wide-1"
+
+
+def test_what_is_delivered_has_the_widths_that_were_chosen(run: Path) -> None:
+    best = run / "best"
+    assert json.loads((best / "architecture.json").read_text())["choices"] == NARROW
+    source = (best / "model.py").read_text()
+    assert (
+        "in_channels=3, out_channels=2" in source and "in_channels=4, out_channels=1" not in source
+    )
+    model: dict[str, Any] = {"__file__": str(best / "model.py"), "__name__": "model"}
+    exec(compile(source, "model.py", "exec"), model)
+    assert model["load"]()(torch.zeros(2, 3, 8, 8)).shape == (2, 1, 8, 8)
+    assert ">searched channels: outer half, inner 2<" in (best / "architecture.svg").read_text()
+    told = json.loads((best / "metrics.json").read_text())
+    assert told["slots"] == {"outer": 0, "inner": 0, "down_1": 1, "down_2": 1, "deep": 2, "up_1": 1}
+    count = told["searched"]["measurements"]["parameters"]["value"]
+    assert count == sum(weight.numel() for weight in model["load"]().parameters())
+
+
+def test_a_report_tells_widths_from_slots(run: Path) -> None:
+    text = re.sub("<[^>]+>", "", write_report(run).read_text())
+    assert "4 decisions for 5 slots: " in text and "; channels: outer half, inner 2." in text
+    assert "inner (channels)2" in text and "deep (2 slots)point" in text
+    tables = write_report(run).read_text().split('class="heat"')[1:]
+    named = [re.findall(r"<tr><th>(\w+)</th>", table.split("</table>")[0]) for table in tables]
+    assert named == [["outer"], ["inner"], ["down_1", "down_2", "deep", "up_1"]]
+
+
+def test_numbers_are_their_own_letters(run: Path) -> None:
+    page = write_report(run).read_text()
+    assert '<span class="letter plain">2</span>' in page
+    key = page.split('class="legend">')[-1].split("</p>")[0]
+    assert "half" in key and "point" in key and "2" not in re.findall(r">(\w+)<", key)
+
+
+def test_the_terminal_says_which_widths_there_are_and_which_were_chosen(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(run / "spec.toml")]) == 0
+    out = capsys.readouterr().out
+    assert "96 architectures, 4 decisions in 5 slots and 2 widths; " in out
+    assert "parameters: " in out
+    measured = ["measure", str(run / "spec.toml"), "--architecture"]
+    assert main([*measured, GIVEN, "--estimators", "parameters"]) == 0
+    assert main([*measured, "widest", "--estimators", "parameters"]) == 0
+
+
+def test_a_run_goes_on_and_delivers_another_of_its_networks(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(run, tmp_path / "wide")
+    assert main(["export", str(folder), "--trial", "1", *CODE]) == 0
+    assert main(["export", str(folder), "--reference", "widest", *CODE]) == 0
+    source = (folder / "exported" / "reference-widest" / "model.py").read_text()
+    assert "in_channels=3, out_channels=4" in source
+    assert main(["resume", str(folder), *CODE, "--set", "budget.trials=3"]) == 0
+    assert "architecture: outer half, inner 2, down_1 conv" in capsys.readouterr().out
+    assert main(["compare", str(run), str(folder)]) == 0

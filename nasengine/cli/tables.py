@@ -63,8 +63,8 @@ def show_outcome(console: Console, outcome: Outcome, folder: Path) -> None:
         console.print(f"- {line}", highlight=False, soft_wrap=True)
     if len(comparison.goals) > 1:
         _show_front(console, outcome, folder)
-    slots = ", ".join(f"{slot} {choice}" for slot, choice in outcome.winner.architecture.items())
-    console.print(f"- architecture: {slots}", highlight=False, soft_wrap=True)
+    found = outcome.winner.architecture.said
+    console.print(f"- architecture: {found}", highlight=False, soft_wrap=True)
     what = outcome.search.objectives.recommendation
     console.print(
         f"- trial {outcome.winner.number}, the {what}, is delivered in {folder / 'best'}; "
@@ -80,7 +80,7 @@ def _show_front(console: Console, outcome: Outcome, folder: Path) -> None:
     front = sorted(outcome.front, key=lambda t: (*objectives.losses(t), t.number))
     step = -(-len(front) // MOST_OF_FRONT)
     shown = [t for place, t in enumerate(front) if place % step == 0 or t.number == winner]
-    count = _networks(len(front))
+    count = _several(len(front), "network")
     part = f", {len(shown)} shown" if len(shown) < len(front) else ""
     table = Table(
         title=f"the front: {count} that no other beats in everything{part}", title_justify="left"
@@ -145,6 +145,7 @@ def check_facts(experiment: Experiment, search: Search) -> dict[str, Any]:
             "architectures": space.size,
             "decisions": len(space.decisions),
             "slots": len(space.graph.slots),
+            "widths": len(space.graph.widths),
             "input": list(search.task.input_shape),
             "output": list(search.shapes.out[end]),
         },
@@ -264,7 +265,7 @@ def _few_facts(search: Search, metric: str, few: Few) -> dict[str, Any]:
     return {
         **asdict(found),
         "references": {name: held[own] for name, held in few.references.items() if own in held},
-        "how": f"{_networks(len(values))}, measured here{busy()}{within}{failed}",
+        "how": f"{_several(len(values), 'network')}, measured here{busy()}{within}{failed}",
     }
 
 
@@ -291,8 +292,8 @@ def beyond(facts: Mapping[str, Any], search: Search) -> list[str]:
     return said
 
 
-def _networks(count: int) -> str:
-    return "1 network" if count == 1 else f"{count} networks"
+def _several(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _range_line(name: str, found: Mapping[str, Any]) -> str:
@@ -311,6 +312,15 @@ def _range_line(name: str, found: Mapping[str, Any]) -> str:
     return f"{name}: {spread}{beside}{how}"
 
 
+def _decided(space: Mapping[str, int]) -> str:
+    """Say what is decided: what fills the slots, and widths."""
+    slots, widths = space["slots"], space["widths"]
+    in_slots = _several(space["decisions"] - widths, "decision")
+    parts = [f"{in_slots} in {_several(slots, 'slot')}" if slots else ""]
+    parts += [_several(widths, "width") if widths else ""]
+    return " and ".join(filter(None, parts))
+
+
 def show_check(
     console: Console, facts: Mapping[str, Any], notes: Sequence[str], warned: int = 0
 ) -> None:
@@ -320,7 +330,7 @@ def show_check(
     lines = [
         *notes,
         f"space {space['name']}: {format_size(space['architectures'])} architectures, "
-        f"{space['decisions']} decisions in {space['slots']} slots; {into} to {out}",
+        f"{_decided(space)}; {into} to {out}",
         f"device: {facts['device']}",
         "objectives: "
         + "; ".join(

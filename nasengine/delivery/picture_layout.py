@@ -14,7 +14,7 @@ from itertools import groupby
 from nasengine.certificate import repeated_regions
 from nasengine.errors import SpaceError
 from nasengine.graph import SpaceGraph
-from nasengine.widths import Width, chosen, searched, written
+from nasengine.widths import Width, chosen, searched
 
 GAP = 0.55
 ROW = 1.0
@@ -198,7 +198,7 @@ def _say_channels(box: Box, graph: SpaceGraph, choices: Mapping[str, str] | None
     box.searched = any(searched(out))
     sets_searched = box.kind == "operation" and isinstance(graph[box.name].out, Width)
     if sets_searched or box.kind in ("slot", "cell"):
-        box.channels = written(out) if choices is None else str(chosen(out, choices))
+        box.channels = "+".join(map(str, out)) if choices is None else str(chosen(out, choices))
 
 
 def image_levels(graph: SpaceGraph) -> dict[str, int]:

@@ -237,36 +237,53 @@ def strips(title: str, rows: Sequence[Series], x: Axis) -> Html | None:
     return figure(title, svg(*parts, label=title, height=height))
 
 
-def heat_map(
-    title: str, rows: Mapping[str, Mapping[str, float]], marked: Mapping[str, str], note: str = ""
-) -> Html | None:
-    """Return shares as shades, a row a slot; the marked choice of a row is framed.
+_Rows = Mapping[str, Mapping[str, float]]
+
+
+def heat_map(title: str, rows: _Rows, marked: Mapping[str, str], note: str = "") -> Html | None:
+    """Return shares as shades, a row a decision; the marked choice of a row is framed.
+
+    Decisions that have no choices in common stand in tables of their own.
 
     Parameters
     ----------
     title
         Above it.
     rows
-        Slot to choice to a share, 0 to 1. Slots may have different choices.
+        Decision to choice to a share, 0 to 1. Decisions may have different choices.
     marked
-        Slot to choice.
+        Decision to choice.
     note
         Below it.
     """
     if not rows:
         return None
-    choices = list(dict.fromkeys(choice for row in rows.values() for choice in row))
     shares = [share for row in rows.values() for share in row.values()]
     scale = Scale(min(shares), max(shares), 5, 95)
     digits = 2 if scale.high - scale.low > 0.1 else 3 if scale.high - scale.low > 0.01 else 4
+    grids = [_heat(group, marked, scale, digits) for group in _of_common_choices(rows)]
+    note += f" Shades go from {scale.low:.{digits}f} to {scale.high:.{digits}f}."
+    return figure(title, tag("div", *grids, class_="scroll"), None, note.strip())
+
+
+def _of_common_choices(rows: _Rows) -> list[dict[str, Mapping[str, float]]]:
+    """Return the rows in groups, such that each choice is of one group alone."""
+    groups: list[dict[str, Mapping[str, float]]] = []
+    for name, row in rows.items():
+        near = [group for group in groups if any(row.keys() & other for other in group.values())]
+        joined = {key: found for group in near for key, found in group.items()}
+        groups = [*(group for group in groups if group not in near), {**joined, name: row}]
+    return groups
+
+
+def _heat(rows: _Rows, marked: Mapping[str, str], scale: Scale, digits: int) -> Html:
+    choices = list(dict.fromkeys(choice for row in rows.values() for choice in row))
     head = tag("thead", tag("tr", tag("th"), *(tag("th", choice) for choice in choices)))
     body = []
-    for slot, row in rows.items():
-        cells = [_cell(row.get(c), scale, digits, c == marked.get(slot)) for c in choices]
-        body.append(tag("tr", tag("th", slot), *cells))
-    grid = tag("table", head, tag("tbody", *body), class_="heat")
-    note += f" Shades go from {scale.low:.{digits}f} to {scale.high:.{digits}f}."
-    return figure(title, tag("div", grid, class_="scroll"), None, note.strip())
+    for decision, row in rows.items():
+        cells = [_cell(row.get(c), scale, digits, c == marked.get(decision)) for c in choices]
+        body.append(tag("tr", tag("th", decision), *cells))
+    return tag("table", head, tag("tbody", *body), class_="heat")
 
 
 def _cell(share: float | None, scale: Scale, digits: int, marked: bool) -> Html:
@@ -281,7 +298,7 @@ def _cell(share: float | None, scale: Scale, digits: int, marked: bool) -> Html:
 def spark(
     title: str, lines: Mapping[str, Sequence[Point]], strong: str, low: float, high: float
 ) -> Html:
-    """Return a small chart of one slot: a line a choice, the strong one on top in colour."""
+    """Return a small chart of one decision: a line a choice, the strong one on top in colour."""
     width, height = 220.0, 90.0
     points = [point for line in lines.values() for point in line]
     across = Scale.over([p[0] for p in points], 4, width - 4, margin=0)

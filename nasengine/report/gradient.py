@@ -66,13 +66,15 @@ def _band(
     events: Sequence[Iteration],
     note: str,
 ) -> Html | None:
-    """Draw a value of every slot: the mean, and the least and the most of them."""
+    """Draw a value of every decision: the mean, and the least and the most of them."""
     rows = [(float(event.iteration), list(value(event).values())) for event in events]
     rows = [(at, values) for at, values in rows if values]
     series = [
         Series("least and most", [(at, max(values)) for at, values in rows], 0),
         Series("least and most", [(at, min(values)) for at, values in rows], 0),
-        Series("mean over the slots", [(at, sum(values) / len(values)) for at, values in rows], 1),
+        Series(
+            "mean over the decisions", [(at, sum(values) / len(values)) for at, values in rows], 1
+        ),
     ]
     return chart(title, series, _ITERATION, Axis(title.lower()), note)
 
@@ -94,23 +96,25 @@ def _softmax(alphas: Sequence[float]) -> list[float]:
 
 
 def _choices(record: Record, event: Iteration) -> dict[str, list[str]]:
-    """Return slot to choices, in the order of the alphas; numbered where the log has no names."""
-    named = {slot: names for told in record.log.choices for slot, names in told.choices.items()}
+    """Return decision to choices, as the alphas are; numbered where the log has no names."""
+    named = {
+        decision: names for told in record.log.choices for decision, names in told.choices.items()
+    }
     found = {}
-    for slot, alphas in event.alphas.items():
-        names = named.get(slot, [])
+    for decision, alphas in event.alphas.items():
+        names = named.get(decision, [])
         if len(names) != len(alphas):
             names = [f"choice {place}" for place in range(1, len(alphas) + 1)]
             best = max(range(len(alphas)), key=alphas.__getitem__)
-            names[best] = event.derived.get(slot, names[best])
-        found[slot] = names
+            names[best] = event.derived.get(decision, names[best])
+        found[decision] = names
     return found
 
 
 def _alphas(record: Record, last: Iteration) -> Html | None:
     rows = {
-        slot: dict(zip(names, _softmax(last.alphas[slot]), strict=True))
-        for slot, names in _choices(record, last).items()
+        decision: dict(zip(names, _softmax(last.alphas[decision]), strict=True))
+        for decision, names in _choices(record, last).items()
     }
     derived = record.log.derived
     chosen = derived[0].architecture if derived else last.derived
@@ -122,30 +126,33 @@ def _alphas(record: Record, last: Iteration) -> Html | None:
 
 
 def _sizes(event: Iteration) -> dict[str, int]:
-    return {slot: len(alphas) for slot, alphas in event.alphas.items()}
+    return {decision: len(alphas) for decision, alphas in event.alphas.items()}
 
 
 def _paths(record: Record, events: Sequence[Iteration]) -> Html | None:
-    """Draw how the softmax of every slot's alphas went."""
+    """Draw how the softmax of every decision's alphas went."""
     last = events[-1]
     events = [event for event in events if _sizes(event) == _sizes(last)]
     if len(events) < 2 or not last.alphas:
         return None
     shown = list(_choices(record, last).items())[:_MOST_SPARKS]
     shares = {
-        slot: [(float(e.iteration), _softmax(e.alphas[slot])) for e in events] for slot, _ in shown
+        decision: [(float(e.iteration), _softmax(e.alphas[decision])) for e in events]
+        for decision, _ in shown
     }
     every = [share for rows in shares.values() for _, row in rows for share in row]
     low, high = min(every), max(every)
     drawn = []
-    for slot, names in shown:
-        lines = {name: [(at, row[i]) for at, row in shares[slot]] for i, name in enumerate(names)}
+    for decision, names in shown:
+        lines = {
+            name: [(at, row[i]) for at, row in shares[decision]] for i, name in enumerate(names)
+        }
         strong = max(names, key=lambda name: lines[name][-1][1])
-        drawn.append(spark(slot, lines, strong, low, high))
+        drawn.append(spark(decision, lines, strong, low, high))
     left = len(last.alphas) - len(drawn)
     said = f"Softmax of the alphas, all on one scale from {low:.3g} to {high:.3g}."
-    note = tag("p", f"{said} And {left} more slots." if left else said, class_="note")
-    return details("Every slot's alphas over the iterations", note, grid(drawn, "sparks"))
+    note = tag("p", f"{said} And {left} more decisions." if left else said, class_="note")
+    return details("Every decision's alphas over the iterations", note, grid(drawn, "sparks"))
 
 
 def notes(record: Record) -> Html | None:

@@ -219,21 +219,30 @@ def architecture(record: Record) -> Html | None:
 
 
 def _slot(name: str, choice: str, slots: int) -> Html:
-    shared = f"{name} ({slots} slots)" if slots > 1 else name
+    shared = name if slots == 1 else f"{name} ({slots} slots)" if slots else f"{name} (channels)"
     return tag("div", tag("small", shared), choice)
 
 
 def _same_choices(
     winner: Trial, recommended: str, slots: Mapping[str, int]
 ) -> Iterable[Html | str]:
-    """Count the choices; where slots share them, they are fewer than the slots."""
-    counted = Counter(winner.architecture.values()).most_common()
-    decisions, places = len(winner.architecture), sum(slots.values())
-    said = _several(decisions, "slot" if decisions == places else "decision")
-    if places > decisions:
+    """Count what stands in slots; where they share a choice, choices are fewer than slots."""
+    widths = {
+        name: choice for name, choice in winner.architecture.items() if not slots.get(name, 1)
+    }
+    blocks = [choice for name, choice in winner.architecture.items() if name not in widths]
+    places = sum(slots.values())
+    said = _several(len(blocks), "slot" if len(blocks) == places else "decision")
+    if places > len(blocks):
         said += f" for {places} slots"
-    yield f"Trial {winner.number}, the {recommended}; {said}: "
-    yield join([join([f"{count} {TIMES} ", tag("b", choice)]) for choice, count in counted], ", ")
+    yield f"Trial {winner.number}, the {recommended}"
+    if blocks:
+        counted = Counter(blocks).most_common()
+        yield f"; {said}: "
+        yield join([join([f"{count} {TIMES} ", tag("b", name)]) for name, count in counted], ", ")
+    if widths:
+        yield "; channels: "
+        yield join([join([f"{name} ", tag("b", choice)]) for name, choice in widths.items()], ", ")
     yield "."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 
@@ -24,6 +25,8 @@ MOST_POINTS = 1000
 """Dots of one kind in a chart."""
 
 _TRIAL = Axis("trial")
+_NUMBER = re.compile(r"[0-9]+%?")
+"""What says itself in a row of letters, as most choices of widths do."""
 
 
 def search(record: Record) -> Html | None:
@@ -221,12 +224,12 @@ def every_trial(record: Record) -> Html | None:
         if (is_primary(name) or name in record.goals)
         and any(name in trial.measurements for trial in trials)
     ]
-    slots = ", ".join(trials[0].architecture)
+    decisions = ", ".join(trials[0].architecture)
     letters = _letters(trials)
     titles = ["trial", "status", "architecture", *metrics, "time"]
     shown = trials[:MOST_ROWS]
     left = f" The first {MOST_ROWS} of {len(trials)}; history.sqlite has all."
-    note = f"{counts(trials)}. Choices in the order of the decisions: {slots}."
+    note = f"{counts(trials)}. Choices in the order of the decisions: {decisions}."
     return section(
         "Every trial",
         tag("p", note + (left if len(trials) > MOST_ROWS else ""), class_="note"),
@@ -236,8 +239,12 @@ def every_trial(record: Record) -> Html | None:
 
 
 def _letters(trials: Sequence[Trial]) -> dict[str, str]:
-    """Return choice to a letter, in order of their names; none where letters do not suffice."""
-    choices = sorted({choice for trial in trials for choice in trial.architecture.values()})
+    """Return choice to a letter, in order of their names; none where letters do not suffice.
+
+    Numbers need none.
+    """
+    every = {choice for trial in trials for choice in trial.architecture.values()}
+    choices = sorted(choice for choice in every if not _NUMBER.fullmatch(choice))
     if len(choices) > len(ascii_uppercase):
         return {}
     return dict(zip(choices, ascii_uppercase, strict=False))
@@ -250,6 +257,8 @@ def _key(letters: Mapping[str, str]) -> Html | None:
 
 def _choice(choice: str, letters: Mapping[str, str]) -> Html:
     """Return a choice as its letter on its colour, or in full."""
+    if letters and _NUMBER.fullmatch(choice):
+        return tag("span", choice, class_="letter plain")
     if choice not in letters:
         return tag("span", choice, " ")
     letter = letters[choice]

@@ -269,7 +269,8 @@ class Experiment:
         if self.searches and not self.space.decisions:
             raise SpaceError(
                 f"space: {type(self.space).__name__} has no slot, so nothing to search: "
-                f"graph.slot(name, source, choices) makes one"
+                f"graph.slot(name, source, choices) makes one; graph.width(name, options) makes "
+                f"channels that are searched"
             )
         self._check_outputs(search)
         self.worker_devices()  # Refused here, not when a worker starts.

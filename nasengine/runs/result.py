@@ -27,6 +27,7 @@ from nasengine.trial import Measurement, Metric, Trial
 if TYPE_CHECKING:
     from nasengine.runs.run import Outcome
     from nasengine.search import Search
+    from nasengine.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,12 @@ def _deliver_front(outcome: Outcome, folder: Path) -> None:
         write_architecture(place / "architecture.json", trial.architecture, outcome.search.space)
 
 
+def _slots_by_decision(space: SearchSpace) -> dict[str, int]:
+    """Return decision to how many slots share it: none, where it is a width."""
+    found = Counter(slot.decision for slot in space.graph.slots)
+    return {decision: found[decision] for decision in space.decisions}
+
+
 def _metrics(outcome: Outcome, use: Mapping[str, Any]) -> dict[str, Any]:
     comparison = compare(outcome)
 
@@ -216,8 +223,7 @@ def _metrics(outcome: Outcome, use: Mapping[str, Any]) -> dict[str, Any]:
             for name, metric in comparison.metrics.items()
         },
         "usage": use,
-        # Decision to how many slots share it.
-        "slots": Counter(node.decision for node in outcome.search.space.graph.slots),
+        "slots": _slots_by_decision(outcome.search.space),
         "trials": len(outcome.history),
         "seconds": outcome.seconds,
         "recommended": {

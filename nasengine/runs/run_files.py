@@ -167,7 +167,7 @@ class Result:
     counted
         The metrics without chance.
     slots
-        Decision to how many slots share it; earlier versions do not say.
+        Decision to how many slots share it, 0 of a width; earlier versions do not say.
     verdict
         How the winner stands to each reference; earlier versions wrote sentences.
     tie
