@@ -16,11 +16,10 @@ from nasengine.architecture import Architecture
 from nasengine.batches import Batches
 from nasengine.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from nasengine.errors import EstimationFailed
-from nasengine.network import build_network
 from nasengine.passes import Precision, lay_channels_last, memory_format
 from nasengine.randomness import torch_seed
 from nasengine.search import Search
-from nasengine.supernet import Mixture, Supernet
+from nasengine.supernet import Mixture, Supernet, build_path
 from nasengine.training import Training
 
 from ._turns import in_turn
@@ -117,7 +116,10 @@ def _mixtures(path: Mapping[str, int], supernet: Supernet, inputs: Tensor) -> di
 
 
 def inherited(architecture: Architecture, weights: Weights, search: Search) -> nn.Module:
-    """Build an architecture's network with the supernet's weights, copied.
+    """Build what of the supernet an architecture runs, with the supernet's weights, copied.
+
+    Where channels are searched it is at the widest, and zero beyond the architecture's widths: so
+    its weights were trained.
 
     Raises
     ------
@@ -133,7 +135,7 @@ def inherited(architecture: Architecture, weights: Weights, search: Search) -> n
             )
     choices = {slot.name: architecture[slot.decision] for slot in graph.slots}
     with torch_seed(search.seed, "one_shot", "inherited"):
-        network = build_network(graph, architecture)
+        network = build_path(graph, architecture)
     state = {}
     for name in network.state_dict():
         node, _, rest = name.partition(".")

@@ -429,8 +429,8 @@ class SpaceGraph:
         end = self.order[-1]
         if self.widths_of(end):
             raise SpaceError(
-                f"output {end!r} has {written(self.out[end])} channels, and a network's are not "
-                f"searched: an operation with a number for out=... makes them so many"
+                f"output {end!r} has {written(self.out[end])} channels, and a network's own are "
+                f"not searched: an operation with a number for out=... makes them so many"
             )
 
     def _channels_out(self, node: Node) -> Channels:
@@ -439,7 +439,7 @@ class SpaceGraph:
             return joined(into)
         if node.kind == "add" and len(set(into)) > 1:
             listed = ", ".join(
-                f"{s} has {_told(c)}" for s, c in zip(node.inputs, into, strict=True)
+                f"{s} has {written(c)}" for s, c in zip(node.inputs, into, strict=True)
             )
             raise SpaceError(f"add {node.name!r} sums unequal channels: {listed}")
         if node.out is None:
@@ -489,12 +489,6 @@ def _names(sources: Source | Iterable[Source]) -> tuple[str, ...]:
                 f"got {_described(source)}"
             )
     return tuple(str(source) for source in found)
-
-
-def _told(channels: Channels) -> str:
-    """Say channels, with the decisions on those that are searched."""
-    names = dict.fromkeys(width.decision for width in searched(channels))
-    return f"{written(channels)} (by {', '.join(names)})" if names else written(channels)
 
 
 def _described(got: object) -> str:

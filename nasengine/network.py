@@ -17,8 +17,9 @@ from nasengine.widths import searched
 Fill = Callable[[fx.Graph, Node, tuple[fx.Node, ...], Mapping[str, fx.Node]], fx.Node]
 """Puts what fills a slot into an fx graph, given what the slot reads and the further inputs."""
 
-Narrow = Callable[[fx.Graph, Node, fx.Node, Mapping[str, fx.Node]], fx.Node]
-"""Puts what follows a node of searched channels into an fx graph, given its value."""
+Narrow = Callable[[Node], tuple[nn.Module, Sequence[str]] | None]
+"""Makes what a node's searched channels go through, if anything: a module, and the names of the
+further inputs that it reads after them."""
 
 
 def build_network(graph: SpaceGraph, architecture: Mapping[str, str]) -> fx.GraphModule:
@@ -43,6 +44,21 @@ def build_network(graph: SpaceGraph, architecture: Mapping[str, str]) -> fx.Grap
         If a factory raises.
     """
     modules: dict[str, nn.Module] = {}
+    return assemble(graph, architecture, chosen(graph, architecture, modules), modules, "Network")
+
+
+def chosen(
+    graph: SpaceGraph, architecture: Mapping[str, str], modules: dict[str, nn.Module]
+) -> Fill:
+    """Return what puts an architecture's choice into every slot.
+
+    Parameters
+    ----------
+    graph, architecture
+        As of `build_network`.
+    modules
+        Where the modules are collected by name.
+    """
 
     def fill(
         built: fx.Graph, slot: Node, inputs: tuple[fx.Node, ...], _: Mapping[str, fx.Node]
@@ -55,7 +71,7 @@ def build_network(graph: SpaceGraph, architecture: Mapping[str, str]) -> fx.Grap
         )
         return built.call_module(slot.name, inputs)
 
-    return assemble(graph, architecture, fill, modules, "Network")
+    return fill
 
 
 def calling(module: nn.Module, inputs: int) -> fx.GraphModule:
@@ -127,8 +143,20 @@ def assemble(
             )
         else:
             built.output(inputs[0])
-        modular = node.kind in ("operation", "slot")
-        if narrow is not None and modular and any(searched(graph.out[node_name])):
-            values[node_name] = narrow(built, node, values[node_name], further)
+        is_module = node.kind in ("operation", "slot")
+        if narrow is not None and is_module and any(searched(graph.out[node_name])):
+            after = narrow(node)
+            if after is not None:
+                name = _free(f"{node_name}_narrowed", graph)
+                modules[name], read = after
+                given = (values[node_name], *(further[name] for name in read))
+                values[node_name] = built.call_module(name, given)
     built.lint()
     return fx.GraphModule(modules, built, class_name=class_name)
+
+
+def _free(name: str, graph: SpaceGraph) -> str:
+    """Return a name that no node has."""
+    while name in graph.dag:
+        name += "_"
+    return name

@@ -6,7 +6,7 @@ that the supernet is a plain function of its input, its parameters and the mixtu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from nasengine.graph import Node, SpaceGraph
-from nasengine.network import assemble
+from nasengine.network import assemble, chosen
 from nasengine.replay import side_by_side
 from nasengine.shapes import make_module
 from nasengine.widths import Channels, Width, searched
@@ -195,29 +195,73 @@ class Narrowed(nn.Module):
             decision: _reaching(mixture, anew=self.anew)
             for decision, mixture in zip(self.decisions, mixtures, strict=True)
         }
-        mask = torch.cat([_part(part, weights, x) for part in self.channels])
-        return x * mask.to(x.dtype).view(1, -1, *(1,) * (x.ndim - 2))
+        return _times(x, _mask(self.channels, weights, x.device))
 
 
-def _reaching(mixture: Mixture, *, anew: bool) -> Tensor:
-    """Return the sum of the active weights from each choice on, or whether any is: (choices,)."""
-    weights = mixture.weights if anew else torch.ones_like(mixture.weights)
-    if mixture.active is not None:
-        active = torch.zeros_like(weights)
-        active[list(mixture.active)] = 1
-        weights = weights * active
-    found = weights.flip(0).cumsum(0).flip(0)
-    return found if anew else found.clamp(max=1)
+def _reaching(mixture: Mixture, *, anew: bool) -> list[Tensor]:
+    """Return, for each choice, the sum of the active weights from it on, or 1 where one is active.
+
+    Added one by one: a GPU has no `cumsum` that is the same every time.
+    """
+    weights = mixture.weights.unbind()
+    active = range(len(weights)) if mixture.active is None else mixture.active
+    found, total = [], torch.zeros_like(weights[0])
+    for index in reversed(range(len(weights))):
+        if index in active:
+            total = total + weights[index] if anew else torch.ones_like(total)
+        found.append(total)
+    return found[::-1]
 
 
-def _part(part: int | Width, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """Return what each channel of a part is multiplied by."""
-    if isinstance(part, int):
-        return torch.ones(part, device=x.device)
-    counts = [0, *(count for _, count in part.options)]
-    steps = [count - before for before, count in pairwise(counts)]
-    reaching = weights[part.decision].unbind()
-    return torch.cat([w.expand(step) for w, step in zip(reaching, steps, strict=True)])
+class AtWidths(nn.Module):
+    """The channels of a node as a network of given widths has them: those beyond are zero.
+
+    Parameters
+    ----------
+    channels
+        What the node's channels are made of.
+    widths
+        A choice for some or all of the widths in these; the others stay as they are.
+
+    Shape
+    -----
+    (N, C, ...) to (N, C, ...).
+    """
+
+    def __init__(self, channels: Channels, widths: Mapping[str, str]) -> None:
+        super().__init__()
+        self.mask: Tensor
+
+        def reached(width: Width) -> list[Tensor]:
+            last = width.choices.index(widths.get(width.decision, width.choices[-1]))
+            return [torch.tensor(float(index <= last)) for index in range(len(width.choices))]
+
+        reaching = {width.decision: reached(width) for width in searched(channels)}
+        self.register_buffer("mask", _mask(channels, reaching, None), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the tensor without what lies beyond the widths."""
+        return _times(x, self.mask)
+
+
+def _times(x: Tensor, mask: Tensor) -> Tensor:
+    return x * mask.to(x.dtype).view(1, -1, *(1,) * (x.ndim - 2))
+
+
+def _mask(
+    channels: Channels, reaching: Mapping[str, Sequence[Tensor]], device: torch.device | None
+) -> Tensor:
+    """Return what each channel is multiplied by: (C,), from what reaches each width's choices."""
+    parts = []
+    for part in channels:
+        if isinstance(part, int):
+            parts.append(torch.ones(part, device=device))
+            continue
+        counts = [0, *(count for _, count in part.options)]
+        steps = (count - before for before, count in pairwise(counts))
+        weights = reaching[part.decision]
+        parts += [w.expand(step) for w, step in zip(weights, steps, strict=True)]
+    return torch.cat(parts)
 
 
 class Supernet(nn.Module):
@@ -261,16 +305,10 @@ class Supernet(nn.Module):
             mixture = mixtures[f"mix_{slot.decision}"]
             return built.call_module(slot.name, inputs, {"mixture": mixture})
 
-        def narrow(
-            built: fx.Graph, node: Node, value: fx.Node, mixtures: Mapping[str, fx.Node]
-        ) -> fx.Node:
-            name = f"{node.name}_narrowed"
-            while name in graph.dag:
-                name += "_"
-            anew = node.kind == "slot" or any(True for _ in modules[node.name].parameters())
-            module = modules[name] = Narrowed(graph.out[node.name], anew=anew)
-            given = (mixtures[f"mix_{decision}"] for decision in module.decisions)
-            return built.call_module(name, (value, *given))
+        def narrow(node: Node) -> tuple[nn.Module, Sequence[str]]:
+            anew = is_computed_anew(graph, node, modules[node.name])
+            narrowed = Narrowed(graph.out[node.name], anew=anew)
+            return narrowed, [f"mix_{decision}" for decision in narrowed.decisions]
 
         further = [f"mix_{decision}" for decision in self.decisions]
         self.network = assemble(graph, None, fill, modules, "Supernet", further, narrow)
@@ -279,3 +317,36 @@ class Supernet(nn.Module):
         """Run the supernet on (N, C, H, W) under one mixture per decision."""
         output: Tensor = self.network(x, *(mixtures[decision] for decision in self.decisions))
         return output
+
+
+def is_computed_anew(graph: SpaceGraph, node: Node, module: nn.Module) -> bool:
+    """Say whether a node's searched channels are computed there, not only passed on.
+
+    What has no weights (a pooling, an upsampling) passes on what it reads, and zeros stay zeros.
+    """
+    read = {width for source in node.inputs for width in searched(graph.out[source])}
+    known = {width.decision for width in read}
+    own = {width.decision for width in searched(graph.out[node.name])}
+    return node.kind == "slot" or any(True for _ in module.parameters()) or not own <= known
+
+
+def build_path(graph: SpaceGraph, architecture: Mapping[str, str]) -> fx.GraphModule:
+    """Build what of a supernet an architecture runs: at the widest, and zero beyond its widths.
+
+    Where no channels are searched it is the network of the architecture.
+
+    Parameters
+    ----------
+    graph
+        A finished graph.
+    architecture
+        A candidate for every slot, a choice for every width.
+    """
+    modules: dict[str, nn.Module] = {}
+    at_widest = {**architecture, **{name: w.choices[-1] for name, w in graph.widths.items()}}
+
+    def narrow(node: Node) -> tuple[nn.Module, Sequence[str]]:
+        return AtWidths(graph.out[node.name], architecture), ()
+
+    fill = chosen(graph, at_widest, modules)
+    return assemble(graph, at_widest, fill, modules, "Path", narrow=narrow)

@@ -136,11 +136,12 @@ def searched(channels: Iterable[int | Width]) -> Iterator[Width]:
 
 
 def written(channels: Channels) -> str:
-    """Say channels, with what there is to choose from.
+    """Say channels, with what there is to choose from, and by which decisions.
 
     Examples
     --------
     >>> written((3, Width("a", (("2", 2), ("4", 4)))))
-    '3+2|4'
+    '3+2|4 (by a)'
     """
-    return "+".join(map(str, channels))
+    names = ", ".join(dict.fromkeys(width.decision for width in searched(channels)))
+    return "+".join(map(str, channels)) + f" (by {names})" * bool(names)

@@ -170,15 +170,15 @@ class AlphaSearch(ABC, Generic[Settings]):
         save_checkpoint(self._checkpoint_path, {**state, **self.state_dict()})
 
     def tell_doubts(self) -> None:
-        """Say why the search ended early, and which slots' choices are within noise."""
+        """Say why the search ended early, and which choices are within noise."""
         decisions, reporter = self.search.space.decisions, self.search.reporter
         if self.reason:
             reporter.note(f"ended after {self.iteration} iterations: {self.reason}")
         doubtful = unsure(torch.stack(self.trajectory), decisions)
         if doubtful:
             reporter.warn(
-                f"within noise: at {len(doubtful)} of {len(decisions)} slots the best alpha leads "
-                f"the second by less than two standard errors of its updates "
+                f"within noise: at {len(doubtful)} of {len(decisions)} decisions the best alpha "
+                f"leads the second by less than two standard errors of its updates "
                 f"({', '.join(doubtful)}); more iterations, or a larger {self.rate}"
             )
 

@@ -123,7 +123,7 @@ class Darts(Strategy):
     stop_when_stable: int = Field(0, ge=0)
     """End when so many steps of the alphas changed no arg-max; 0 for never."""
     stop_when_collapsed: int = Field(0, ge=0)
-    """End when so many slots choose their cheapest candidate; 0 for never."""
+    """End when so many decisions take their cheapest choice; 0 for never."""
     precision: PrecisionName = "fp32"
     """`bf16` trains the supernet in bfloat16 (weights and losses stay float32), `auto` where the
     machine is quick at it; both only where a check of the first gradients agrees with `fp32`."""
@@ -199,7 +199,14 @@ class Darts(Strategy):
     def _check_partial(self, search: Search) -> None:
         if self.partial_channels == 1:
             return
-        for slot in search.space.graph.slots:
+        graph = search.space.graph
+        for slot in graph.slots:
+            if graph.widths_of(slot.name):
+                raise SpecError(
+                    f"partial_channels: {self.partial_channels} needs slots of fixed channels; "
+                    f"those of {slot.name!r} are searched "
+                    f"({', '.join(graph.widths_of(slot.name))})"
+                )
             into, out = search.shapes.into[slot.name], search.shapes.out[slot.name]
             if into != (out,) or out[0] % self.partial_channels:
                 shapes = ["x".join(map(str, shape)) for shape in (out, *into)]

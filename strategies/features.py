@@ -3,7 +3,8 @@
 Three groups. The first two are of what is left once dead branches are cut, so that architectures
 that compute the same look the same:
 
-- for every decision, one column a choice and one for "cut": the choice if its slots are alive;
+- for every decision, one column a choice and one for "cut": the choice if its slots are alive,
+  of a width if anything of such channels is;
 - for the whole network, how many slots hold each choice, how many are cut, and its depth;
 - for every decision, one column a choice, whether its slots are alive or not: a table, or a cost
   that somebody else measured, may count the dead. Left out where nothing is ever cut.
@@ -72,6 +73,7 @@ class Features:
 
         self.decisions = graph.decisions
         self._nodes = graph.nodes
+        self._widths_of = {node.name: graph.widths_of(node.name) for node in graph.nodes}
         self._size = prod(len(choices) for choices in self.decisions.values())
         self._code = {n: {c: i for i, c in enumerate(cs)} for n, cs in self.decisions.items()}
         self.widths = [len(choices) + 1 for choices in self.decisions.values()]
@@ -142,7 +144,7 @@ class Features:
     def _trace(
         self, codes: dict[str, npt.NDArray[np.int64]], count: int
     ) -> tuple[dict[str, list[Array]], Array]:
-        """Return whether each slot of a decision is alive, and the network's depth."""
+        """Return whether each slot of a decision, or a width, is alive, and the network's depth."""
         always = np.ones(count, dtype=bool)
         reaches: dict[str, npt.NDArray[np.bool_]] = {}
         depth: dict[str, Array] = {}
@@ -163,7 +165,7 @@ class Features:
         return self._alive(reaches), depth[self._nodes[-1].name]
 
     def _alive(self, reaches: Mapping[str, npt.NDArray[np.bool_]]) -> dict[str, list[Array]]:
-        """Return whether each slot of a decision is used on the way to the output."""
+        """Return whether each slot of a decision, or a width, is used on the way to the output."""
         used: dict[str, npt.NDArray[np.bool_]] = {}
         alive: dict[str, list[Array]] = {name: [] for name in self.decisions}
         for node in reversed(self._nodes):
@@ -175,6 +177,10 @@ class Features:
                 here = here & reaches[node.name]
             if node.kind == "slot":
                 alive[node.decision].append(here.astype(float))
+            if node.kind in ("operation", "slot"):
+                for width in self._widths_of[node.name]:
+                    before = alive[width][0] if alive[width] else 0.0
+                    alive[width] = [np.maximum(before, here)]
             for source in node.inputs:
                 used[source] = used[source] | here if source in used else here
         return alive

@@ -99,7 +99,7 @@ class GradientSearch(AlphaSearch[Darts]):
         if 0 < self.settings.stop_when_stable <= self._unchanged:
             self.reason = f"no arg-max changed in {self._unchanged} steps of the alphas"
         elif 0 < self.settings.stop_when_collapsed <= collapsed:
-            self.reason = f"{collapsed} slots chose their cheapest candidate"
+            self.reason = f"{collapsed} decisions took their cheapest choice"
 
     def _last_derived(self) -> Architecture:
         decisions = self.search.space.decisions
@@ -122,9 +122,11 @@ class GradientSearch(AlphaSearch[Darts]):
         decisions = self.search.space.decisions
         rows = self.costs[0].rows if self.costs else _weights_of_choices(self.steps)
         return {
-            name: {c for c, cost in zip(decisions[name], row, strict=True) if cost == min(row)}
-            for name, row in rows.items()
-            if len(set(row)) > 1
+            name: {
+                c for c, cost in zip(choices, rows[name], strict=True) if cost == min(rows[name])
+            }
+            for name, choices in decisions.items()
+            if name in rows and len(set(rows[name])) > 1
         }
 
     def _collapsed(self, architecture: Mapping[str, str]) -> list[str]:
@@ -149,8 +151,8 @@ class GradientSearch(AlphaSearch[Darts]):
         collapsed = self._collapsed(derive(self.steps.alphas, decisions))
         if len(collapsed) * 2 > len(decisions):
             self.search.reporter.warn(
-                f"collapse: {len(collapsed)} of {len(decisions)} slots chose their cheapest "
-                f"candidate ({', '.join(collapsed)}); {self._way_out()}"
+                f"collapse: {len(collapsed)} of {len(decisions)} decisions took their cheapest "
+                f"choice ({', '.join(collapsed)}); {self._way_out()}"
             )
 
     def _way_out(self) -> str:
@@ -169,9 +171,17 @@ class GradientSearch(AlphaSearch[Darts]):
 
 
 def _weights_of_choices(steps: SearchSteps) -> dict[str, tuple[float, ...]]:
-    """Return the number of weights of each choice, over the slots that share a decision."""
+    """Return the number of weights of each choice, over the slots that share a decision.
+
+    Of a width its channels, which go with them.
+    """
     graph = steps.search.space.graph
-    rows = {name: [0.0] * len(choices) for name, choices in graph.decisions.items()}
+    rows = {
+        name: [float(count) for _, count in graph.widths[name].options]
+        if name in graph.widths
+        else [0.0] * len(choices)
+        for name, choices in graph.decisions.items()
+    }
     for slot in graph.slots:
         mixed: Any = steps.supernet.network.get_submodule(slot.name)
         for index, module in enumerate(mixed.candidates.values()):

@@ -5,7 +5,7 @@ Imports NNI and PyTorch Lightning, which are only silent inside `silence.silent_
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -22,12 +22,14 @@ from torch import Tensor, fx, nn
 from nasengine.graph import Node, SpaceGraph
 from nasengine.network import assemble
 from nasengine.shapes import make_module
+from nasengine.supernet import AtWidths, is_computed_anew
+from nasengine.widths import searched
 
 from .draws import Batch, Draws
 
 
 class NniSpace(ModelSpace):  # type: ignore[misc]
-    """A space's graph with a `LayerChoice` in every slot.
+    """A space's graph with a `LayerChoice` in every slot, and of masks where widths are searched.
 
     Slots that share a decision bear one label, so that NNI gives them one alpha. Candidates are
     numbered, not named: NNI makes attributes of the names.
@@ -54,7 +56,23 @@ class NniSpace(ModelSpace):  # type: ignore[misc]
             modules[slot.name] = LayerChoice(candidates, label=slot.decision)
             return built.call_module(slot.name, inputs)
 
-        self.network = assemble(graph, None, fill, modules, "NniNetwork")
+        def narrow(node: Node) -> tuple[nn.Module, Sequence[str]] | None:
+            channels = graph.out[node.name]
+            if not is_computed_anew(graph, node, modules[node.name]):
+                return None
+            masks = (
+                LayerChoice(
+                    [
+                        AtWidths(channels, {decision: choice})
+                        for choice in graph.decisions[decision]
+                    ],
+                    label=decision,
+                )
+                for decision in dict.fromkeys(width.decision for width in searched(channels))
+            )
+            return nn.Sequential(*masks), ()
+
+        self.network = assemble(graph, None, fill, modules, "NniNetwork", narrow=narrow)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network on (N, C, H, W)."""

@@ -251,7 +251,7 @@ def test_warns_of_collapse_and_of_noise():
     search = make_search()
     settings = {"cost": {"parameters": 0.95}, "alphas": {"learning_rate": 10.0}}
     strategy(**settings).propose(History(), 1, search)
-    assert any("collapse: 2 of 2 slots" in text for text in search.reporter.warnings)
+    assert any("collapse: 2 of 2 decisions" in text for text in search.reporter.warnings)
     search = make_search()
     strategy(iterations=2).propose(History(), 1, search)
     assert any("within noise: at 2 of 2" in text for text in search.reporter.warnings)
