@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from nasengine.tasks.sourced import SourcedTask
     from nasengine.trial import Measurement, Metric, Status, Trial
     from nasengine.unseen import Unseen
+    from nasengine.widths import Width
 
 __all__ = [  # noqa: RUF022
     "IGNORED",
@@ -95,6 +96,7 @@ __all__ = [  # noqa: RUF022
     "Trial",
     "Unseen",
     "Usage",
+    "Width",
     "Zero",
     "build_network",
     "export",
@@ -139,6 +141,7 @@ _MODULES = {
     "tasks.sourced": ("SourcedTask",),
     "trial": ("Measurement", "Metric", "Status", "Trial"),
     "unseen": ("Unseen",),
+    "widths": ("Width",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
