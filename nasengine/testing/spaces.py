@@ -59,7 +59,7 @@ print(json.dumps([space.key(space.architecture(row)) for row in choices]))
 def copy_weights(supernet: Supernet, network: fx.GraphModule, architecture: Architecture) -> None:
     """Give a network the weights of its candidates and operations in a supernet.
 
-    Where widths are searched, it is a network of the widest.
+    Where widths are searched, it is a network of the widest, or a path.
     """
     from nasengine.supernet import MixedOperation
 
@@ -308,18 +308,20 @@ class SearchSpaceContract:
     ) -> None:
         """The supernet under one choice each gives what the derived network gives.
 
-        Of searched widths, the widest: what a narrower one masks, a block may let through.
+        At other than the widest of searched widths, what a network of the widest gives that is zero
+        beyond its widths: a block may make something of what is masked.
         """
         import torch
 
         from nasengine.network import build_network
-        from nasengine.supernet import Supernet
+        from nasengine.supernet import Supernet, build_path
 
         with torch_seed(0, "weights"):
             supernet = Supernet(space.graph).eval()
-        for sample in samples:
-            architecture = at_widths(space, sample, -1)
-            network = build_network(space.graph, architecture).eval()
+        rows = [(build_path, sample) for sample in samples] if space.graph.widths else []
+        rows += [(build_network, at_widths(space, sample, -1)) for sample in samples]
+        for build, architecture in rows:
+            network = build(space.graph, architecture).eval()
             copy_weights(supernet, network, architecture)
             with torch.no_grad():
                 expected = supernet(inputs, one_hot(space, architecture))
