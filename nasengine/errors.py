@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -84,10 +85,12 @@ def did_you_mean(got: str, allowed: Iterable[str]) -> str:
     "did you mean 'width'? Allowed: classes, width"
     >>> did_you_mean("zzz", ["width"])
     'allowed: width'
+    >>> did_you_mean("9", ["16", "4", "8"])
+    'allowed: 4, 8, 16'
     >>> did_you_mean("zzz", [])
     'none is allowed here'
     """
-    names = sorted(allowed)
+    names = sorted(allowed, key=_by_numbers)
     if not names:
         return "none is allowed here"
     listed = ", ".join(names)
@@ -98,6 +101,12 @@ def did_you_mean(got: str, allowed: Iterable[str]) -> str:
     if close:
         return f"did you mean {folded[close[0]]!r}? Allowed: {listed}"
     return f"allowed: {listed}"
+
+
+def _by_numbers(name: str) -> list[str | int]:
+    """Return what puts level_2 before level_10."""
+    parts = re.split(r"([0-9]{1,9})", name)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
 def origin(error: BaseException) -> str:

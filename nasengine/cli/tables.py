@@ -113,7 +113,8 @@ def show_measured(
     console: Console, name: str, found: Mapping[str, Measurement], units: Mapping[str, str]
 ) -> None:
     """Print one architecture's measurements."""
-    table = Table(title=name, title_justify="left")
+    console.print(name, style="italic", highlight=False, soft_wrap=True)
+    table = Table()
     table.add_column("metric")
     table.add_column("value", justify="right")
     for metric, measurement in found.items():
