@@ -5,7 +5,6 @@ They are refused by estimators that count (`Estimator.counts`): nothing is timed
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -21,6 +20,7 @@ from nasengine.runs.ranges import (
     has_cuts,
     has_table,
     range_of,
+    surely_within,
 )
 from nasengine.search import Search
 from nasengine.trial import Direction, Metric
@@ -145,26 +145,9 @@ class _Bound:
         direction
             Which way the metric is better.
         """
-        if not has_cuts(self.search):
-            # What climbs to a cost is sure enough; a quality may have a peak that none saw.
-            return direction == "min"
-        if not has_table(self.search, self.metric):
-            return False
-        return all(map(self.breaks, _surely_within(self.search, self.metric)))
-
-
-def _surely_within(search: Search, name: str) -> tuple[float, float]:
-    """Return what no network's cost can be below or above, by the metric's table."""
-    table = search.cost_table(name)
-    rows = table.per_decision()
-    costs = [
-        [rows[d][choice] for choice in choices]
-        for d, choices in search.space.decisions.items()
-        if d in rows
-    ]
-    graph = search.space.graph
-    cut = sum(table.operations.values())
-    cut += sum(cost * (len(graph[name].inputs) - 1) for name, cost in table.sums.items())
-    known = bool(table.operations or table.sums)  # Else `fixed` may hold what a cut takes out.
-    low = table.fixed - cut + sum(min(0.0, *row) for row in costs) if known else -math.inf
-    return low, table.fixed + sum(max(0.0, *row) for row in costs) + sum(table.zeros.values())
+        if has_table(self.search, self.metric):
+            within = surely_within(self.search, self.metric)
+            if all(map(self.breaks, within)):
+                return True
+        # What climbs to a cost is sure enough; a quality may have a peak that none saw.
+        return direction == "min" and not has_cuts(self.search)

@@ -1,8 +1,8 @@
 """Limits that can each be met, and not together: found before the search, for every strategy.
 
 Networks are drawn, weighed and climbed to; a refusal needs a proof, from cost tables. The proof is
-a Lagrangian bound: where some weighing of the limits makes even the network that it likes best
-break them on the whole, every network breaks one (Everett 1963).
+a Lagrangian bound: where some weighing of the limits makes even the least that its terms may come
+to break them on the whole, every network breaks one (Everett 1963).
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from functools import partial
 from nasengine.architecture import Architecture
 from nasengine.errors import SpecError
 from nasengine.estimator import CostTable
-from nasengine.moves import enumerate_all, neighbours, sample
+from nasengine.moves import Decisions, enumerate_all, neighbours, sample
 from nasengine.objectives import Objective
 from nasengine.quantities import format_quantity
 from nasengine.runs.ranges import Value, counted_value, has_cuts, has_table, table_value
+from nasengine.runs.terms import Terms, bound, cheapest, summed, terms_of, weighed
 from nasengine.search import Search
 from nasengine.trial import Metric
 
@@ -149,32 +150,24 @@ class _Looked:
         for _ in range(_SAMPLES):
             yield sample(decisions, rng), False
         if tabled:
-            for architecture, bound in self._weighed():
-                yield architecture, exact and bound > _SURE
+            for architecture, least in self._weighed():
+                yield architecture, exact and least > _SURE
 
     def _weighed(self) -> Iterator[tuple[Architecture, float]]:
-        """Yield the best network under one weighing of the limits after another, with its bound.
+        """Yield the best network under one weighing of the limits after another, with a bound.
 
-        The weights grow where the network breaks a limit (multiplicative weights).
+        No network is below the bound. The weights grow where the network breaks a limit
+        (multiplicative weights).
         """
-        sides = _sides(self.limits, {m: self.search.cost_table(m) for m in self.values})
+        decisions = self.search.space.decisions
+        sides = _sides(self.limits, {m: self.search.cost_table(m) for m in self.values}, decisions)
         weights = [1.0 / len(sides)] * len(sides)
         for step in range(1, _WEIGHINGS + 1):
-            chosen = {}
-            for decision, choices in self.search.space.decisions.items():
-                costs = {
-                    choice: sum(
-                        w * side.rows.get(decision, {}).get(choice, 0.0)
-                        for w, side in zip(weights, sides, strict=True)
-                    )
-                    for choice in choices
-                }
-                chosen[decision] = min(costs, key=costs.__getitem__)
+            pairs = list(zip(weights, sides, strict=True))
+            terms = weighed((weight, side.terms) for weight, side in pairs)
+            chosen = cheapest(terms, decisions)
             over = [side.over(chosen) for side in sides]
-            yield (
-                Architecture(chosen),
-                sum(w * excess for w, excess in zip(weights, over, strict=True)),
-            )
+            yield chosen, bound(terms) + sum(weight * side.constant for weight, side in pairs)
             rate = 1.0 / math.sqrt(step)
             largest = max(abs(excess) for excess in over) or 1.0
             grown = [
@@ -201,25 +194,21 @@ class _Side:
     """One side of a limit, as costs relative to it that should sum to at most zero."""
 
     constant: float
-    rows: Mapping[str, Mapping[str, float]]
+    terms: Terms
 
     def over(self, architecture: Mapping[str, str]) -> float:
-        return self.constant + sum(
-            row[architecture[decision]] for decision, row in self.rows.items()
-        )
+        return self.constant + summed(self.terms, architecture)
 
 
-def _sides(limits: Sequence[Objective], tables: Mapping[str, CostTable]) -> list[_Side]:
+def _sides(
+    limits: Sequence[Objective], tables: Mapping[str, CostTable], decisions: Decisions
+) -> list[_Side]:
     found = []
     for limit in limits:
         table = tables[limit.metric]
-        for sign, bound in ((1, limit.at_most), (-1, limit.at_least)):
-            if bound is None:
-                continue
-            scale = sign / (abs(bound) or 1.0)
-            rows = {
-                decision: {choice: scale * cost for choice, cost in row.items()}
-                for decision, row in table.per_decision().items()
-            }
-            found.append(_Side(scale * (table.fixed - bound), rows))
+        terms = terms_of(table, decisions)
+        for sign, asked in ((1, limit.at_most), (-1, limit.at_least)):
+            if asked is not None:
+                scale = sign / (abs(asked) or 1.0)
+                found.append(_Side(scale * (table.fixed - asked), weighed([(scale, terms)])))
     return found

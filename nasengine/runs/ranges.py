@@ -16,6 +16,7 @@ from nasengine.moves import enumerate_all, sample
 from nasengine.quantities import format_quantity
 from nasengine.runs.execution import Job
 from nasengine.runs.measuring import measure
+from nasengine.runs.terms import Terms, bound, cheapest, summed, terms_of, weighed
 from nasengine.search import Search
 
 SAMPLES = 300
@@ -64,8 +65,9 @@ def metric_range(search: Search, name: str) -> Range | None:
     """Return what a metric comes to over the space; None if that would have to be timed or trained.
 
     Smallest and largest are exact in a small space, and for a metric with a cost table where no
-    candidate cuts its connection; else they are those of up to 300 networks, drawn by the seed,
-    and of the cheapest and the dearest by the table. The median is that of networks drawn.
+    candidate cuts its connection (where channels are searched: if its costs grow with them); else
+    they are those of up to 300 networks, drawn by the seed, and of the cheapest and the dearest by
+    the table. The median is that of networks drawn.
 
     Parameters
     ----------
@@ -182,7 +184,7 @@ def range_of(search: Search, name: str, value: Value) -> Range | None:
         return None
     if small and cut:
         ends = []  # Every network was measured: no prediction widens that.
-    exact = small or (table is not None and not cut)
+    exact = small or (table is not None and not cut and _ends_are_bounds(search, name))
     return Range(min([*found, *ends]), median(found), max([*found, *ends]), exact)
 
 
@@ -212,17 +214,38 @@ def _ends_of_table(search: Search, name: str, value: Value) -> list[float]:
 
 
 def _ends(search: Search, name: str) -> list[Architecture]:
-    """Return the network of the cheapest choices by a cost table, and that of the dearest."""
-    rows = search.cost_table(name).per_decision()
-    return [
-        Architecture(
-            {
-                decision: pick(choices, key=lambda c, d=decision: rows.get(d, {}).get(c, 0.0))  # type: ignore[misc]
-                for decision, choices in search.space.decisions.items()
-            }
-        )
-        for pick in (min, max)
-    ]
+    """Return the cheapest network by a cost table's choices, and the dearest."""
+    return [cheapest(terms, search.space.decisions) for terms in _both_ways(search, name)]
+
+
+def _ends_are_bounds(search: Search, name: str) -> bool:
+    """Say whether no network is cheaper than the cheapest that was found, or dearer."""
+    return all(
+        math.isclose(summed(terms, end), bound(terms), rel_tol=1e-9, abs_tol=1e-12)
+        for terms, end in zip(_both_ways(search, name), _ends(search, name), strict=True)
+    )
+
+
+def surely_within(search: Search, name: str) -> tuple[float, float]:
+    """Return what no network's cost can be below or above, by the metric's table."""
+    table = search.cost_table(name)
+    terms, turned = _both_ways(search, name)
+    if not has_cuts(search):
+        return table.fixed + bound(terms), table.fixed - bound(turned)
+    graph = search.space.graph
+    cut = sum(table.operations.values())
+    cut += sum(cost * (len(graph[name].inputs) - 1) for name, cost in table.sums.items())
+    known = bool(table.operations or table.sums or table.zeros)
+    # Else `fixed` may hold what a cut takes out.
+    low = table.fixed - cut + sum(min(0.0, *row.values()) for row in terms.values())
+    high = table.fixed + sum(max(0.0, *row.values()) for row in terms.values())
+    return low if known else -math.inf, high + sum(table.zeros.values())
+
+
+def _both_ways(search: Search, name: str) -> list[Terms]:
+    """Return a cost table's terms, and the same turned round, of which the dearest is cheapest."""
+    terms = terms_of(search.cost_table(name), search.space.decisions)
+    return [terms, weighed([(-1.0, terms)])]
 
 
 def draw_values(search: Search, name: str, value: Value) -> Iterator[tuple[Architecture, float]]:
