@@ -20,7 +20,7 @@ from nasengine.network import build_network
 from nasengine.operations import Zero
 from nasengine.shapes import infer_shapes
 from nasengine.space import SearchSpace
-from nasengine.testing.stubs import TinyGate
+from nasengine.testing.stubs import TinyGate, TinyWidths
 from nasengine.widths import Width
 
 ONE = (1, 2, 2)
@@ -232,10 +232,10 @@ class Wide(SearchSpace):
     """A space given as rows: (kind, numbers of earlier nodes, choices, width, factor)."""
 
     rows: tuple
-    widths_given: tuple = ((1, 2), (2, 3, 4))
+    shares: tuple = ()
 
     def define(self, graph):
-        widths = [graph.width(f"width_{n}", given) for n, given in enumerate(self.widths_given)]
+        widths = [graph.width("one", (1, 2)), graph.width("other", (2, 3, 4))]
         start = graph.input(1)
         nodes = [graph.operation(f"in_{n}", start, conv, out=w) for n, w in enumerate(widths)]
         for number, (kind, sources, choices, width, factor) in enumerate(self.rows):
@@ -243,7 +243,8 @@ class Wide(SearchSpace):
             out = None if width is None else factor * widths[width]
             if kind in ("slot", "fusion"):
                 found = {name: FACTORIES[name] for name in choices}
-                node = graph.slot(f"slot_{number}", read, found, out=out)
+                share = f"{self.shares[number]}_{'_'.join(choices)}" if self.shares else None
+                node = graph.slot(f"slot_{number}", read, found, out=out, shares=share)
             elif kind == "operation":
                 node = graph.operation(f"op_{number}", read[0], conv, out=out)
             elif kind == "concat":
@@ -299,6 +300,43 @@ def test_two_keys_are_equal_exactly_when_the_networks_are(space):
     found = [(space.key(a), reduced(space, a)) for a in some(space)]
     for (key, graph), (other_key, other) in itertools.combinations(found, 2):
         assert (key == other_key) == (matching(graph, other) is not None)
+
+
+@settings(max_examples=25)
+@given(wide_spaces(), st.lists(st.integers(0, 1), min_size=6, max_size=6))
+def test_shared_decisions_and_widths_never_merge_what_differs(space, groups):
+    shared = Wide(rows=space.rows, shares=tuple(f"group_{group}" for group in groups))
+    found = [(shared.key(a), reduced(shared, a)) for a in some(shared)]
+    for (key, graph), (other_key, other) in itertools.combinations(found, 2):
+        if key == other_key:
+            assert matching(graph, other) is not None
+
+
+def test_repeated_cells_of_one_width_are_keyed_once_and_never_as_another():
+    def define(graph, x):
+        width = graph.width("width", (2, 4))
+        x = graph.operation("stem", x, conv, out=width)
+        for number in range(3):
+            y = graph.slot(f"cell_{number}", x, {"conv": conv, "skip": skip}, shares="edge")
+            x = graph.add(f"sum_{number}", [x, y])
+        return x
+
+    plan = Plan(between(define))
+    # The stem, the cell, the head, the output.
+    assert len({id(region) for region, *_ in plan._steps}) == 4
+    decisions = {"width": ("2", "4"), "edge": ("conv", "skip")}
+    assert len({plan.key(a) for a in moves.enumerate_all(decisions)}) == 4
+
+
+def test_a_reference_has_its_blocks_at_its_widths():
+    space = TinyWidths()
+    network = build_network(space.graph, space.reference("big"))
+    narrow = build_network(
+        space.graph, {**space.reference("big"), "outer": "narrow", "inner": "narrow"}
+    )
+    assert network.first[0][0].weight.shape[:2] == (8, 8)
+    assert narrow.first[0][0].weight.shape[:2] == (4, 4)
+    assert narrow(torch.randn(2, 3, 8, 8)).shape == (2, 1, 8, 8)
 
 
 def test_a_width_counts_where_it_is_alive_and_nowhere_else():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_darts_resume import Reaping, die
 from test_strategy_conformance import GP, ROWS
+from torch import nn
 
 from nasengine.errors import SpecError
 from nasengine.estimators._supernet_scores import inherited, trained_supernet
@@ -15,12 +16,14 @@ from nasengine.estimators.parameters import Parameters
 from nasengine.history import History
 from nasengine.moves import enumerate_all
 from nasengine.network import build_network
+from nasengine.space import SearchSpace
 from nasengine.spaces.light_sdi import LightSDI
 from nasengine.strategies.darts import Darts
 from nasengine.strategies.features import Features
 from nasengine.strategies.gradient_search import GradientSearch
 from nasengine.strategies.memory_plan import choose, plan_memory
 from nasengine.strategies.nni_darts import NniDarts
+from nasengine.strategies.predictor import Predictor
 from nasengine.supernet import Mixture, Supernet
 from nasengine.testing.strategies import StrategyContract, play, search_for
 from nasengine.testing.stubs import Kept, TinyGate, TinyWidths, tiny_candidate, tiny_search
@@ -61,6 +64,33 @@ def test_every_strategy_proposes_widths_of_light_sdi(name):
     history = play(strategy, search, 6)
     for trial in history:
         assert trial.architecture == space.architecture(trial.architecture)
+
+
+class OnlyWidths(SearchSpace):
+    """No slot: two numbers of channels, and one that is no choice."""
+
+    def define(self, graph):
+        def conv(channels_in, channels_out):
+            block = nn.Conv2d(channels_in, channels_out, 1), nn.BatchNorm2d(channels_out)
+            return nn.Sequential(*block, nn.ReLU())
+
+        x = graph.operation("a", graph.input(2), conv, out=graph.width("first", (2, 4, 8)))
+        x = graph.operation("b", x, conv, out=2 * graph.width("second", (2, 3)))
+        x = graph.operation("c", x, conv, out=graph.width("third", (5,)))
+        graph.output(graph.operation("d", x, conv, out=1))
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_widths_may_be_all_that_is_searched(name):
+    space = OnlyWidths()
+    strategy = Predictor(initial=2) if name == "predictor" else ONE_OF_EACH[name]
+    search = search_for(space)
+    strategy.check(search)
+    history = play(strategy, search, 12)
+    assert {trial.key for trial in history} == {
+        space.key(a) for a in enumerate_all(space.decisions)
+    }
+    assert len(history) == 6
 
 
 def make_search(space=None, folder=None, reporter=None):
