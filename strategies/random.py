@@ -25,6 +25,8 @@ from .ignored import refuse_ignored
 if TYPE_CHECKING:
     from nasengine.search import Search
 
+    from .strata import Strata
+
 
 class Random(Strategy):
     """Random search: uniform choices without replacement, or over the whole range of a cost."""
@@ -42,9 +44,7 @@ class Random(Strategy):
         unseen = Unseen(history, search, rng)
         if self.stratify is None:
             return unseen.samples(count)
-        from .strata import Strata
-
-        strata = Strata(search.cost_table(self.stratify).per_decision(), search.space.decisions)
+        strata = _strata(self.stratify, search)
         places = map(van_der_corput, itertools.count(len(history)))
 
         def draws() -> Iterator[Architecture]:
@@ -59,7 +59,7 @@ class Random(Strategy):
         Raises
         ------
         SpecError
-            Naming the estimator and those there are.
+            Naming the estimator and those there are, or saying what is too much.
         """
         if self.stratify is None:
             refuse_ignored(self, strata="it divides the range of the cost that stratify names")
@@ -67,6 +67,14 @@ class Random(Strategy):
         from .costs import check_table
 
         check_table("strategy.stratify", self.stratify, search)
+        if search.has_cost_table(self.stratify):
+            _strata(self.stratify, search)
+
+
+def _strata(key: str, search: Search) -> Strata:
+    from .strata import Strata
+
+    return Strata(search.cost_table(key).terms(), search.space.decisions)
 
 
 def van_der_corput(number: int) -> float:

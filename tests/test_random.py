@@ -6,16 +6,21 @@ from typing import Any
 
 import pytest
 
+from nasengine.architecture import Architecture
 from nasengine.errors import SpecError
 from nasengine.estimator import Estimator
+from nasengine.estimators.parameters import Parameters
 from nasengine.history import History
+from nasengine.moves import enumerate_all
 from nasengine.search import Search
 from nasengine.strategies.random import Random
 from nasengine.strategies.strata import Strata
 from nasengine.testing.strategies import BranchedSpace, complete, play, search_for
-from nasengine.testing.stubs import AdditiveEstimator, CountingEstimator, tiny_search
+from nasengine.testing.stubs import AdditiveEstimator, CountingEstimator, TinyWidths, tiny_search
 from nasengine.trial import Trial
 from nasengine.unseen import LISTED, Unseen
+
+PAIRS = [(f"w{one}", f"w{other}") for other in range(6) for one in range(other)]
 
 
 def with_estimators(**estimators: Estimator) -> Search:
@@ -64,7 +69,7 @@ def strata_of(decisions: int, choices: int) -> Strata:
     """Return the strata of a space in which the n-th choice of every decision costs n."""
     names = tuple(map(str, range(choices)))
     rows = {f"d{index}": names for index in range(decisions)}
-    return Strata({name: {c: float(c) for c in names} for name in rows}, rows)
+    return Strata({(name,): {c: float(c) for c in names} for name in rows}, rows)
 
 
 def test_draws_of_a_stratum_are_uniform() -> None:
@@ -83,13 +88,13 @@ def test_strata_divide_what_the_choices_cost() -> None:
     """From the cheapest network on, wherever that is; what only references have is no choice."""
     row = {"0": 100.0, "1": 101.0, "2": 102.0, "reference": 900.0}
     rng, names = random.Random(0), ("d0", "d1", "d2")
-    strata = Strata(dict.fromkeys(names, row), dict.fromkeys(names, ("0", "1", "2")))
+    strata = Strata({(name,): row for name in names}, dict.fromkeys(names, ("0", "1", "2")))
     for total in range(7):
         found = list(strata.draws(total, 7, 20, rng))
         assert [sum(map(int, a.values())) for a in found] == [total] * 20
-    level = Strata({"d": {"a": 3.0, "b": 3.0}}, {"d": ("a", "b")})
+    level = Strata({("d",): {"a": 3.0, "b": 3.0}}, {"d": ("a", "b")})
     assert {a["d"] for a in level.draws(0, 1, 20, rng)} == {"a", "b"}
-    gap = Strata({"d": {"a": 0.0, "b": 9.0}}, {"d": ("a", "b")})
+    gap = Strata({("d",): {"a": 0.0, "b": 9.0}}, {"d": ("a", "b")})
     assert [len(list(gap.draws(part, 3, 5, rng))) for part in range(3)] == [5, 0, 5]
 
 
@@ -106,6 +111,55 @@ def test_no_space_is_too_large_for_strata() -> None:
     for stratum in (0, 1, 9):
         (found,) = strata.draws(stratum, 10, 1, rng)
         assert sum(map(int, found.values())) / 280 == pytest.approx(stratum + 0.5, abs=0.6)
+
+
+def test_strata_know_costs_of_several_decisions_together() -> None:
+    """Two slots, their widths and one that costs nothing: each network of a cost is as likely."""
+    costs = {"x": 0.0, "y": 1.0}, {"2": 1.0, "4": 3.0}, {"2": 0.0, "4": 1.0, "6": 3.0}
+    block, w, v = costs
+    terms = {
+        ("first", "w"): {f"{b}@{n}": block[b] * w[n] for b in block for n in w},
+        ("w", "v"): {f"{n}@{m}": w[n] * v[m] for n in w for m in v},
+        ("second", "v", "w"): {
+            f"{b}@{m}@{n}": block[b] + v[m] * w[n] for b in block for m in v for n in w
+        },
+    }
+    decisions = {
+        "w": tuple(w),
+        "v": tuple(v),
+        "first": tuple(block),
+        "free": ("a", "b"),
+        "second": tuple(block),
+    }
+
+    def cost(network: Architecture) -> int:
+        return int(sum(row["@".join(network[n] for n in names)] for names, row in terms.items()))
+
+    every = Counter(cost(network) for network in enumerate_all(decisions))
+    low, high = min(every), max(every)
+    strata, rng, parts = Strata(terms, decisions), random.Random(0), high - low + 1
+    for total in range(low, high + 1):
+        found = Counter(strata.draws(total - low, parts, 100 * every[total], rng))
+        assert set(map(cost, found)) <= {total}
+        assert len(found) == every[total]
+        assert all(abs(count - 100) < 45 for count in found.values())
+
+
+def test_widths_are_searched_over_the_whole_range_of_a_cost() -> None:
+    search = tiny_search(TinyWidths(), estimators={"cost": Parameters()})
+    Random(stratify="cost").check(search)
+    predict = search.cost_table("cost").predict
+    ends = sorted(map(predict, enumerate_all(search.space.decisions)))
+    found = [predict(t.architecture) for t in play(Random(stratify="cost", strata=4), search, 4)]
+    step = (ends[-1] - ends[0]) / 4
+    assert {min(3, int((cost - ends[0]) / step)) for cost in found} == {0, 1, 2, 3}
+
+
+def test_more_widths_at_once_than_strata_tell_apart_are_refused() -> None:
+    decisions = {f"w{n}": ("2", "3", "4", "5") for n in range(6)}
+    pairs = {pair: {f"{a}@{b}": 1.0 for a in "2345" for b in "2345"} for pair in PAIRS}
+    with pytest.raises(SpecError, match=r"^strategy\.stratify: .* 4096 combinations, and 2000 can"):
+        Strata(pairs, decisions)
 
 
 @pytest.mark.parametrize("key", ["cots", "plain"])
