@@ -24,12 +24,17 @@ from nasengine.spaces.nas_bench_201 import NASBench201
 from nasengine.spaces.nas_bench_macro import NASBenchMacro
 from nasengine.testing import estimators as suite
 from nasengine.testing.estimators import EstimatorContract
-from nasengine.testing.stubs import CountingEstimator, tiny_candidate, tiny_search
+from nasengine.testing.stubs import CountingEstimator, TinyWidths, tiny_candidate, tiny_search
 
 SPACES = {
     "light_sdi": LightSDI(width=2),
     "nas_bench_201": NASBench201(width=2, cells_per_stage=1),
     "nas_bench_macro": NASBenchMacro(width=2, features=8),
+}
+
+SEARCHED_WIDTHS = {
+    "light_sdi at searched widths": LightSDI(width=2, searched_widths=("50%", "100%")),
+    "tiny at searched widths": TinyWidths(),
 }
 
 
@@ -39,9 +44,9 @@ class Row(EstimatorContract):
     plugin = ""
     baselines = True  # whether it measures references with blocks that no search proposes
 
-    @pytest.mark.parametrize("name", SPACES)
+    @pytest.mark.parametrize("name", [*SPACES, *SEARCHED_WIDTHS])
     def test_on_every_space(self, name, tmp_path):
-        search = tiny_search(SPACES[name], estimators={}, folder=tmp_path)
+        search = tiny_search({**SPACES, **SEARCHED_WIDTHS}[name], estimators={}, folder=tmp_path)
         architecture, *_, reference = suite.whole_architectures(search, 1)
         estimator = self.make(search)
         estimator.check(search)

@@ -18,6 +18,7 @@ import json
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from pydantic import ValidationError
 
 from nasengine.architecture import Architecture
 from nasengine.errors import SpecError
-from nasengine.estimator import Candidate, Estimator
+from nasengine.estimator import Candidate, Estimator, row_key
 from nasengine.moves import sample
 from nasengine.search import Search
 from nasengine.testing.stubs import tiny_candidate, tiny_search
@@ -143,20 +144,25 @@ class EstimatorContract:
                 setattr(estimator, name, getattr(estimator, name))
 
     def test_the_table_covers_the_space(self, estimator: Estimator, search: Search) -> None:
-        """Each choice and baseline of each slot has a finite cost; or there is no table."""
+        """Each choice and baseline of each slot has a finite cost; or there is no table.
+
+        Where it depends on widths, at each of them.
+        """
         if not estimator.has_table:
             with pytest.raises(SpecError, match="no cost table"):
                 estimator.table(search)
             return
-        table = estimator.table(search)
-        slots = {slot.name: slot for slot in search.space.graph.slots}
+        table, space = estimator.table(search), search.space
+        slots = {slot.name: slot for slot in space.graph.slots}
         assert table.unit == estimator.metrics(search)[0].unit
         assert math.isfinite(table.fixed)
         assert dict(table.decisions) == {name: slot.decision for name, slot in slots.items()}
-        for name, slot in slots.items():
-            assert set(table.costs[name]) == {*slot.candidates, *slot.baselines}
-            costs = table.costs[name].values()
-            assert all(math.isfinite(cost) and cost >= 0 for cost in costs)
+        assert set(table.costs) == {*slots, *table.widths}
+        for name, row in table.costs.items():
+            own = [(*slots[name].candidates, *slots[name].baselines)] if name in slots else []
+            widths = [space.decisions[width] for width in table.widths.get(name, ())]
+            assert set(row) == set(map(row_key, product(*own, *widths)))
+            assert all(math.isfinite(cost) and cost >= 0 for cost in row.values())
         assert table.to_json() == json.loads(json.dumps(table.to_json(), allow_nan=False))
 
     def test_the_table_predicts(self, estimator: Estimator, search: Search) -> None:
