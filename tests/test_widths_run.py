@@ -249,15 +249,16 @@ def test_what_is_delivered_has_the_widths_that_were_chosen(run: Path) -> None:
     assert model["load"]()(torch.zeros(2, 3, 8, 8)).shape == (2, 1, 8, 8)
     assert ">searched channels: outer half, inner 2<" in (best / "architecture.svg").read_text()
     told = json.loads((best / "metrics.json").read_text())
-    assert told["slots"] == {"outer": 0, "inner": 0, "down_1": 1, "down_2": 1, "deep": 2, "up_1": 1}
+    assert told["slots"] == {"down_1": 1, "down_2": 1, "deep": 2, "up_1": 1}
+    assert told["channels"] == {"outer": 2, "inner": 2}
     count = told["searched"]["measurements"]["parameters"]["value"]
     assert count == sum(weight.numel() for weight in model["load"]().parameters())
 
 
 def test_a_report_tells_widths_from_slots(run: Path) -> None:
     text = re.sub("<[^>]+>", "", write_report(run).read_text())
-    assert "4 decisions for 5 slots: " in text and "; channels: outer half, inner 2." in text
-    assert "inner (channels)2" in text and "deep (2 slots)point" in text
+    assert "4 decisions for 5 slots: " in text and "; channels: outer 2, inner 2." in text
+    assert "outer (channels)half: 2inner (channels)2" in text and "deep (2 slots)point" in text
     tables = write_report(run).read_text().split('class="heat"')[1:]
     named = [re.findall(r"<tr><th>(\w+)</th>", table.split("</table>")[0]) for table in tables]
     assert named == [["outer"], ["inner"], ["down_1", "down_2", "deep", "up_1"]]

@@ -198,6 +198,7 @@ def architecture(record: Record) -> Html | None:
         return None
     drawing = record.file("best", "architecture.svg")
     slots: Mapping[str, int] = record.result.slots if record.result else {}
+    channels: Mapping[str, int] = record.result.channels if record.result else {}
     image = None
     if drawing is not None:
         # An image runs no script and loads nothing, whatever the file holds.
@@ -209,40 +210,42 @@ def architecture(record: Record) -> Html | None:
     ]
     return section(
         "The architecture",
-        tag("p", *_same_choices(winner, record.objectives.recommendation, slots)),
+        tag("p", *_in_words(winner, record.objectives.recommendation, slots, channels)),
         tag("figure", image, class_="picture wide") if image else None,
-        grid(
-            [_slot(*item, slots.get(item[0], 1)) for item in winner.architecture.items()], "slots"
-        ),
+        grid([_decision(*item, slots, channels) for item in winner.architecture.items()], "slots"),
         details("delivered in best/", facts(delivered)) if delivered else None,
     )
 
 
-def _slot(name: str, choice: str, slots: int) -> Html:
-    shared = name if slots == 1 else f"{name} ({slots} slots)" if slots else f"{name} (channels)"
-    return tag("div", tag("small", shared), choice)
+def _decision(
+    name: str, choice: str, slots: Mapping[str, int], channels: Mapping[str, int]
+) -> Html:
+    if name in channels:
+        count = f"{channels[name]}"
+        said = choice if choice == count else f"{choice}: {count}"
+        return tag("div", tag("small", f"{name} (channels)"), said)
+    shared = slots.get(name, 1)
+    return tag("div", tag("small", f"{name} ({shared} slots)" if shared > 1 else name), choice)
 
 
-def _same_choices(
-    winner: Trial, recommended: str, slots: Mapping[str, int]
+def _in_words(
+    winner: Trial, recommended: str, slots: Mapping[str, int], channels: Mapping[str, int]
 ) -> Iterable[Html | str]:
-    """Count what stands in slots; where they share a choice, choices are fewer than slots."""
-    widths = {
-        name: choice for name, choice in winner.architecture.items() if not slots.get(name, 1)
-    }
-    blocks = [choice for name, choice in winner.architecture.items() if name not in widths]
+    """Count the blocks, and say the channels; slots that share a choice are more than choices."""
+    blocks = [choice for name, choice in winner.architecture.items() if name not in channels]
     places = sum(slots.values())
     said = _several(len(blocks), "slot" if len(blocks) == places else "decision")
     if places > len(blocks):
         said += f" for {places} slots"
+    counted = [(f"{count} {TIMES} ", name) for name, count in Counter(blocks).most_common()]
     yield f"Trial {winner.number}, the {recommended}"
-    if blocks:
-        counted = Counter(blocks).most_common()
-        yield f"; {said}: "
-        yield join([join([f"{count} {TIMES} ", tag("b", name)]) for name, count in counted], ", ")
-    if widths:
-        yield "; channels: "
-        yield join([join([f"{name} ", tag("b", choice)]) for name, choice in widths.items()], ", ")
+    for what, found in (
+        (said, counted),
+        ("channels", [(f"{name} ", f"{count}") for name, count in channels.items()]),
+    ):
+        if found:
+            yield f"; {what}: "
+            yield join([join([text, tag("b", strong)]) for text, strong in found], ", ")
     yield "."
 
 

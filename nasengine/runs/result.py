@@ -27,7 +27,6 @@ from nasengine.trial import Measurement, Metric, Trial
 if TYPE_CHECKING:
     from nasengine.runs.run import Outcome
     from nasengine.search import Search
-    from nasengine.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -202,14 +201,8 @@ def _deliver_front(outcome: Outcome, folder: Path) -> None:
         write_architecture(place / "architecture.json", trial.architecture, outcome.search.space)
 
 
-def _slots_by_decision(space: SearchSpace) -> dict[str, int]:
-    """Return decision to how many slots share it: none, where it is a width."""
-    found = Counter(slot.decision for slot in space.graph.slots)
-    return {decision: found[decision] for decision in space.decisions}
-
-
 def _metrics(outcome: Outcome, use: Mapping[str, Any]) -> dict[str, Any]:
-    comparison = compare(outcome)
+    comparison, graph = compare(outcome), outcome.search.space.graph
 
     def facts(trial: Trial) -> dict[str, Any]:
         return measured_facts(trial, comparison.metrics)
@@ -223,7 +216,11 @@ def _metrics(outcome: Outcome, use: Mapping[str, Any]) -> dict[str, Any]:
             for name, metric in comparison.metrics.items()
         },
         "usage": use,
-        "slots": _slots_by_decision(outcome.search.space),
+        # Decision to how many slots share it, or to the channels that were chosen.
+        "slots": Counter(slot.decision for slot in graph.slots),
+        "channels": {
+            name: width.of(outcome.winner.architecture) for name, width in graph.widths.items()
+        },
         "trials": len(outcome.history),
         "seconds": outcome.seconds,
         "recommended": {

@@ -167,7 +167,9 @@ class Result:
     counted
         The metrics without chance.
     slots
-        Decision to how many slots share it, 0 of a width; earlier versions do not say.
+        Decision to how many slots share it; earlier versions do not say.
+    channels
+        Width to the channels that the winner has by it; earlier versions had no widths.
     verdict
         How the winner stands to each reference; earlier versions wrote sentences.
     tie
@@ -184,6 +186,7 @@ class Result:
     tests: dict[str, str] = field(default_factory=dict)
     counted: tuple[str, ...] = ()
     slots: dict[str, int] = field(default_factory=dict)
+    channels: dict[str, int] = field(default_factory=dict)
     verdict: tuple[Standing | str, ...] = ()
     tie: Tie | None = None
     front: tuple[_Searched, ...] = ()
