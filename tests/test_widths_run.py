@@ -19,6 +19,7 @@ from nasengine.architecture import given_architecture
 from nasengine.cli import main
 from nasengine.delivery.picture import render
 from nasengine.delivery.picture_layout import panels
+from nasengine.delivery.picture_rows import rows
 from nasengine.errors import ArchitectureError, SpaceError
 from nasengine.graph import SpaceGraph
 from nasengine.report import write_report
@@ -187,12 +188,27 @@ def test_repeated_cells_say_their_channels_once() -> None:
     assert not any(box.channels for box in cell.boxes.values())
 
 
-def test_channels_to_choose_from_have_room_beside_their_box() -> None:
-    for panel in panels(Stages().graph):
-        boxes = panel.boxes.values()
-        for box in boxes:
-            for source in box.reads:
-                assert panel.boxes[source].end < box.left or box.hangs
+class Halved(SearchSpace):
+    """Sums of two slots that are pooled: what pools would hang over the channels of one slot."""
+
+    def define(self, graph: SpaceGraph) -> None:
+        blocks = {"conv": Conv, "point": Point}
+        x = graph.input(3)
+        for stage in range(3):
+            width = graph.width(f"w_{stage}", (16, 24, 32))
+            parts = [graph.slot(f"{side}_{stage}", x, blocks, out=width) for side in "ab"]
+            x = graph.operation(f"down_{stage}", graph.add(f"sum_{stage}", parts), pooled)
+        graph.output(graph.operation("head", x, Conv, out=1))
+
+
+@pytest.mark.parametrize("space", [Levels(), Stages(), Halved()], ids=["u", "cells", "halved"])
+def test_channels_to_choose_from_have_room_beside_their_box(space: SearchSpace) -> None:
+    for panel in (row for whole in panels(space.graph) for row in rows(whole)):
+        for box in (box for box in panel.boxes.values() if box.channels):
+            for other in panel.boxes.values():
+                beside = box.right < other.right and other.left < box.end
+                over = abs(box.y + 0.15 - other.y) < other.height / 2
+                assert not (beside and over), (box.name, other.name)
 
 
 def test_a_space_is_narrowed_where_its_widths_choices_keep_their_names() -> None:
