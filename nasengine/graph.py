@@ -74,7 +74,7 @@ class Node:
 
 Source = Node | str
 
-_VARIANTS = 256
+_VARIANTS = 64
 """Combinations of widths that a node is tried at; its channels seldom depend on more than three."""
 
 _ONE: Mapping[str, str] = {
@@ -202,7 +202,7 @@ class SpaceGraph:
     def variants(self, name: str) -> list[dict[str, str]]:
         """Return the choices that a node's widths may have together, all widest first.
 
-        Where these are more than a few hundred, each width's own beside the widest of the others.
+        Where these are more than some dozens, each width's own beside the widest of the others.
         """
         widths = [self.widths[width] for width in self.widths_of(name)]
         every = [[(width.decision, choice) for choice in width.choices[::-1]] for width in widths]

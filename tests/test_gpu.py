@@ -13,7 +13,14 @@ from nasengine.randomness import reproducible
 from nasengine.recipe import RECIPES
 from nasengine.strategies.darts import Darts
 from nasengine.strategies.gradient_search import GradientSearch
-from nasengine.testing.stubs import Kept, TinySegmentation, TinySpace, tiny_search
+from nasengine.testing.stubs import (
+    Kept,
+    TinyGate,
+    TinySegmentation,
+    TinySpace,
+    TinyWidths,
+    tiny_search,
+)
 from nasengine.training import Training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -59,9 +66,12 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-@pytest.mark.parametrize("width", [None, 4], ids=["tiny", "light_sdi"])
-def test_replayed_steps_are_those_that_are_written(settings, width):
-    space = None if width is None else light_sdi.LightSDI(width=width)
+@pytest.mark.parametrize(
+    "space",
+    [TinySpace(), light_sdi.LightSDI(width=4), TinyWidths(), TinyGate()],
+    ids=["tiny", "light_sdi", "widths", "gate"],
+)
+def test_replayed_steps_are_those_that_are_written(settings, space):
     losses, alphas, weights, notes, found = ended(settings, space)
     assert len(found.steps._recorder.graphs) == 2
     assert not any("kernel by kernel" in note for note in notes)
