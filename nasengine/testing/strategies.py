@@ -40,7 +40,7 @@ from nasengine.screen import BAR, Screen
 from nasengine.search import Search
 from nasengine.space import SearchSpace
 from nasengine.strategy import Strategy
-from nasengine.testing.stubs import tiny_search
+from nasengine.testing.stubs import TinyGate, tiny_search
 from nasengine.trial import Measurement, Status, Trial
 
 if TYPE_CHECKING:
@@ -295,6 +295,17 @@ class StrategyContract:
         assert len(history) == len(distinct)
         assert {trial.key for trial in history} == distinct
         assert list(strategy.propose(history, 1, search)) == []
+
+    def test_numbers_of_channels_are_decided_too(self, strategy: Strategy) -> None:
+        """Decisions of which some fill no slot, and some count nowhere where a branch is cut."""
+        space = TinyGate()
+        search = search_for(space)
+        strategy.check(search)
+        history = play(strategy, search, 12)
+        assert len(history.keys) == len(history) == 12
+        assert all(
+            trial.architecture == space.architecture(trial.architecture) for trial in history
+        )
 
     @pytest.mark.parametrize("count", [2, 5])
     def test_several_at_once(
