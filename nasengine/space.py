@@ -30,7 +30,8 @@ class SearchSpace(Plugin):
     ----------
     widths
         The settings that say how many channels networks have inside, all lowered together by an
-        estimator that measures narrower networks; empty where there are none.
+        estimator that measures narrower networks; empty where there are none. Not what is
+        searched: see `SpaceGraph.width`.
 
     Examples
     --------

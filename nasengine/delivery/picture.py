@@ -40,6 +40,8 @@ _MARGIN = 0.5
 _STACKED = 0.14
 _LINE = 0.35
 """Height of a line below the drawing."""
+_LETTERS = 16
+"""Letters of such a line in the width of a column of the legend."""
 
 
 def draw(space: SearchSpace, path: Path, architecture: Mapping[str, str] | None = None) -> None:
@@ -120,11 +122,14 @@ def _figure(graph: SpaceGraph, architecture: Mapping[str, str] | None) -> Figure
 
 def _widths(graph: SpaceGraph, architecture: Mapping[str, str] | None, columns: int) -> list[str]:
     """Return lines of the widths: each with its choices, or with what was chosen."""
-    said = [
-        f"{name} {'|'.join(width.choices) if architecture is None else architecture[name]}"
+    shown = {
+        name: "|".join(width.choices) if architecture is None else architecture[name]
         for name, width in graph.widths.items()
-    ]
-    return wrap(f"searched channels: {', '.join(said)}", 20 * columns) if said else []
+    }
+    space = "\N{NO-BREAK SPACE}"
+    said = ", ".join(f"{name}{space}{choices}" for name, choices in shown.items())
+    lines = wrap(f"searched channels: {said}", _LETTERS * columns) if said else []
+    return [line.replace(space, " ") for line in lines]
 
 
 def _colours_of(graph: SpaceGraph, architecture: Mapping[str, str] | None) -> dict[str, str]:

@@ -100,7 +100,7 @@ def _budgets(searches: Sequence[Summary]) -> Iterator[str]:
 
 
 def _budget_text(budget: Mapping[str, float]) -> str:
-    said = {"trials": lambda n: f"{n:g} trials", "seconds": format_duration}
+    said = {"trials": lambda n: f"{n:g} trial{'s' * (n != 1)}", "seconds": format_duration}
     return " or ".join(said[key](value) for key, value in budget.items())
 
 
