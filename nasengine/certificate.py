@@ -59,6 +59,8 @@ class Part:
         Where they are searched: those of each input, then those out.
     widths
         The widths in these, with the positions of their choices among the region's.
+    known
+        Of searched channels, what was said before.
     """
 
     kind: Kind
@@ -68,14 +70,20 @@ class Part:
     channels: tuple[Channels, ...] = ()
     widths: tuple[tuple[str, int], ...] = ()
 
+    known: dict[tuple[str, ...], Filling] = field(default_factory=dict, compare=False)
+
     def filling(self, choices: Sequence[str]) -> Filling:
         """Return what stands here under the region's choices."""
-        found = self.fillings[choices[self.slot] if self.slot >= 0 else ""]
+        choice = choices[self.slot] if self.slot >= 0 else ""
         if not self.channels:
-            return found
-        label, meaning = found
-        widths = {name: choices[place] for name, place in self.widths}
-        return f"{label}@{[chosen(part, widths) for part in self.channels]}", meaning
+            return self.fillings[choice]
+        asked = (choice, *[choices[place] for _, place in self.widths])
+        if asked not in self.known:
+            widths = {name: choices[place] for name, place in self.widths}
+            label, meaning = self.fillings[choice]
+            counts = [chosen(part, widths) for part in self.channels]
+            self.known[asked] = f"{label}@{counts}", meaning
+        return self.known[asked]
 
 
 class Plan:
@@ -215,7 +223,6 @@ def reduce_parts(parts: Sequence[Part], choices: Sequence[str], zero: bool) -> t
             passes = len(inputs) == 1
             labels[number] = "+"
         else:
-            # As `Part.filling` says, without a call where there is nothing more to say.
             choice = choices[part.slot] if part.slot >= 0 else ""
             found = part.filling(choices) if part.channels else part.fillings[choice]
             labels[number], meaning = found
