@@ -1,6 +1,7 @@
 """How well does a table of latencies predict whole networks? Random Light SDI networks, one run.
 
-    python benchmarks/latency_prediction.py [--networks 30] [--width 16] [--repeats 50]
+    python benchmarks/latency_prediction.py [--networks 30] [--width 16] [--repeats 50] \
+        [--searched-widths "50%" "75%" "100%"]
 
 The table and the networks are timed in turn, round by round, so that the machine is the same for
 both. The last line says how well one half of the networks' own readings predicts the other: no
@@ -29,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", type=int, default=30)
     parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--searched-widths", nargs="*", default=())
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--threads", type=int, default=1)
@@ -36,7 +38,7 @@ def main() -> None:
     parser.add_argument("--engine", default="eager", choices=("eager", "compile", "onnxruntime"))
     parser.add_argument("--fold-batch-norm", action="store_true")
     given = parser.parse_args()
-    space = LightSDI(width=given.width)
+    space = LightSDI(width=given.width, searched_widths=tuple(given.searched_widths))
     search = tiny_search(space, task=TinySegmentation(size=given.size), estimators={})
     search = type(search)(**{**vars(search), "device": given.device})
     setup = Latency(
@@ -59,7 +61,8 @@ def main() -> None:
     costs = table.cost_table(space)
     predicted = [predict(costs, space, architecture) for architecture in drawn]
     measured = [median(kept) for kept in readings]
-    print(f"Light SDI, width {given.width}, {given.size}x{given.size}, {given.networks} networks")
+    widths = ", ".join([str(given.width), *given.searched_widths])
+    print(f"Light SDI, width {widths}, {given.size}x{given.size}, {given.networks} networks")
     print(f"{table.facts['device']}; {setup}; {given.repeats} rounds")
     print(f"torch {torch.__version__}, python {platform.python_version()}")
     print("predicted ms  measured ms  error")
