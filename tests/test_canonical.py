@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nasengine import moves
-from nasengine.canonical import meanings, simplify
+from nasengine.canonical import meanings, simplify, uncut
 from nasengine.certificate import plan_of
+from nasengine.graph import SpaceGraph
 from nasengine.network import build_network
 from nasengine.operations import Zero
 from nasengine.randomness import stream
@@ -233,6 +234,25 @@ def test_a_repeated_cell_is_not_mistaken_for_another_order():
     )
     keys = {space.key(architecture) for architecture in moves.enumerate_all(space.decisions)}
     assert len(keys) == 4
+
+
+def test_choices_that_cut_no_connection_are_told_for_every_decision():
+    graph = SpaceGraph()
+    width = graph.width("width", (2, 4))
+    x = graph.operation("stem", graph.input(3), conv, out=width)
+    gate = graph.slot("gate", x, {"none": zero, "conv": conv, "skip": identity})
+    cut = graph.slot("cut", x, {"none": zero, "nothing": zero})
+    once = graph.slot("once", x, {"a": conv, "b": conv}, shares="both")
+    again = graph.slot("again", x, {"a": zero, "b": conv}, shares="both")
+    total = graph.add("total", [gate, cut, once, again])
+    graph.output(graph.operation("head", total, conv, out=1))
+    graph.finish()
+    assert uncut(graph) == {
+        "width": ("2", "4"),
+        "gate": ("conv", "skip"),
+        "cut": ("none", "nothing"),
+        "both": ("b",),
+    }
 
 
 def test_an_identity_may_stand_anywhere_in_a_chain():

@@ -17,7 +17,7 @@ from nasengine.plugin import load_class
 from nasengine.runs.engine import Engine
 from nasengine.runs.storage import Storage
 from nasengine.strategy import Strategy
-from nasengine.testing.stubs import CountingEstimator, TinySpace, tiny_search
+from nasengine.testing.stubs import CountingEstimator, TinySpace, TinyWidths, tiny_search
 from nasengine.workload import Workload, estimate
 
 
@@ -28,12 +28,11 @@ def test_what_trains_nothing_takes_nothing(tmp_path: Path) -> None:
     assert found.bytes == 0
 
 
-def test_a_search_takes_about_what_was_estimated(tmp_path: Path) -> None:
+@pytest.mark.parametrize("space", [TinySpace, TinyWidths])
+def test_a_search_takes_about_what_was_estimated(space: type[SearchSpace], tmp_path: Path) -> None:
     darts = load_class(Strategy, "darts")(iterations=40, batch=4, arch_every=10)
     trained = load_class(Estimator, "trained")(iterations=60)
-    search = tiny_search(
-        TinySpace(width=32), folder=tmp_path, estimators={"iou": trained}, trials=1
-    )
+    search = tiny_search(space(width=32), folder=tmp_path, estimators={"iou": trained}, trials=1)
     assert darts.workload(search) == Workload(44, 4, whole=True)
     assert trained.workload(search) == Workload(60, 16)
     # What is imported and set up the first time is no training, and not estimated.
