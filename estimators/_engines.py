@@ -93,14 +93,23 @@ def prepare(network: nn.Module, setup: Setup, *shapes: Sequence[int]) -> Callabl
     PluginError
         If the engine is not installed.
     """
+    return prepared(network, setup, inputs_of(setup, *shapes))
+
+
+def inputs_of(setup: Setup, *shapes: Sequence[int]) -> list[Tensor]:
+    """Return a batch of random samples, or several."""
     with torch_seed(0, "latency", "input") as generator:
-        inputs = [
+        return [
             _laid_out(torch.rand((setup.batch, *shape), generator=generator), setup)
             for shape in shapes
         ]
+
+
+def prepared(network: nn.Module, setup: Setup, inputs: Sequence[Tensor]) -> Callable[[], object]:
+    """Return a call that runs a network once on what is given; else as `prepare`."""
     network = network.eval().to(setup.device)
     if setup.fold_batch_norm:
-        network = fold(network, len(shapes))
+        network = fold(network, len(inputs))
     if setup.channels_last and any(x.ndim == 4 for x in inputs):
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if setup.engine == "onnxruntime":

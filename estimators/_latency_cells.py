@@ -20,7 +20,7 @@ from nasengine.randomness import torch_seed
 from nasengine.shapes import Shape, make_module
 from nasengine.widths import chosen
 
-from ._engines import Setup, measuring, prepare
+from ._engines import Setup, inputs_of, measuring, prepared
 from ._tables import each_width, is_cut
 from .latency_table import PROBES, Cell, LatencyTable
 
@@ -103,8 +103,13 @@ class Block:
     def same(self, search: Search) -> Same:
         """Return what tells how long it takes."""
         graph, name = search.space.graph, self.node.name
-        read = zip(self.node.inputs, search.shapes.into[name], strict=True)
-        shapes = tuple((chosen(graph.out[n], self.widths), *shape[1:]) for n, shape in read)
+        read = [chosen(graph.out[source], self.widths) for source in self.node.inputs]
+        if self.node.kind == "concat":
+            # A copy takes the same whichever part is the wide one.
+            total, parts = sum(read), len(read)
+            read = [total // parts + (number < total % parts) for number in range(parts)]
+        sizes = [shape[1:] for shape in search.shapes.into[name]]
+        shapes = tuple((count, *size) for count, size in zip(read, sizes, strict=True))
         return self.factory, graph.channels_of(name, self.widths), shapes
 
 
@@ -147,26 +152,33 @@ class Work:
 
     def prepare(self, setup: Setup) -> dict[Hashable, Callable[[], object]]:
         """Build every module and make it a call."""
-        modules: dict[Hashable, tuple[nn.Module, tuple[Shape, ...]]] = {}
+        modules: dict[Hashable, tuple[nn.Module, tuple[Shape, ...], Hashable]] = {}
         seed = self.search.seed
         for same, (block, *_) in self.cells.items():
             factory, channels, shapes = same
             with torch_seed(seed, "latency", *block.cell):
-                modules[same] = (make_module(block.where, factory, *channels), shapes)
-            modules["call", shapes] = (_Call(), shapes)
+                module = make_module(block.where, factory, *channels)
+            # What all leave as it is, is one: at every width there is much of it. A fixed operation
+            # may overwrite what it reads, and so may a network.
+            modules[same] = (module, shapes, same if block.node.kind == "operation" else shapes)
+            modules["call", shapes] = (_Call(), shapes, shapes)
         for number, (architecture, _) in enumerate(self.table.probes):
             network = probe_network(self.search, number, architecture)
-            modules["probe", number] = (network, (self.search.task.input_shape,))
+            whole = (self.search.task.input_shape,)
+            modules["probe", number] = (network, whole, ("probe", number))
         runs: dict[Hashable, Callable[[], object]] = {}
+        inputs: dict[Hashable, list[Tensor]] = {}
         reporter = self.search.reporter
         # Of its own: an engine that compiles takes longer for this than for all that is timed.
         with (
             measuring(self.search, setup),
             reporter.progress("preparing the latency table", len(modules)) as progress,
         ):
-            for key, (module, shapes) in modules.items():
+            for key, (module, shapes, read) in modules.items():
                 self.search.pause_point()
-                runs[key] = prepare(module, setup, *shapes)
+                if read not in inputs:
+                    inputs[read] = inputs_of(setup, *shapes)
+                runs[key] = prepared(module, setup, inputs[read])
                 progress.advance()
         return runs
 
