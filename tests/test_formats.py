@@ -109,3 +109,25 @@ def test_code_files_kept_by_name_alone_are_still_compared(
         file.write_text("changed")
         with pytest.raises(RunFolderError, match=r"code\.mine\.py: was '"):
             run_folder.check_identity(own_code)
+
+
+# Settings that plugins had not when a run began.
+
+
+def test_a_run_goes_on_with_the_defaults_of_settings_that_came_since(tmp_path: Path) -> None:
+    table = {**tables(), "strategy": {"name": "darts", "cost": {"parameters": {"target": 99}}}}
+    path = tmp_path / "spec.toml"
+    path.write_text(tomli_w.dumps(table))
+    experiment = Experiment.load(path)
+    with RunFolder.create_at(tmp_path / "run", experiment, []) as run_folder:
+        kept = dict(run_folder.identity)
+        spec = kept["spec"]
+        # One of a plugin, of a table of a plugin's, of a new table, of a table among several.
+        del spec["space"]["classes"], spec["strategy"]["weights"]["schedule"]
+        del spec["strategy"]["alphas"], spec["strategy"]["cost"]["parameters"]["beta"]
+        write_json(tmp_path / "run" / "identity.json", {**kept, "spec": spec})
+        run_folder.check_identity(experiment)
+        for key, value in (("space.classes", 1), ("strategy.weights.schedule", "cosine")):
+            given = Experiment.load(path, [f"{key}={value}"])
+            with pytest.raises(RunFolderError, match=f"spec.{key}: was not there, is '?{value}'?"):
+                run_folder.check_identity(given)

@@ -144,6 +144,22 @@ class Experiment:
             tables["final"] = {"estimators": self._tables(spec.final.estimators, self.final)}
         return {key: value for key, value in tables.items() if value is not None}
 
+    def completed(self, spec: Any) -> Any:
+        """Return a run's spec, as `resolved` gave it, with the settings that plugins got since.
+
+        Of those that this experiment leaves to their defaults.
+        """
+        return _completed(
+            spec,
+            {
+                "space": self.space,
+                "task": self.task,
+                "strategy": self.strategy,
+                "estimators": self.estimators,
+                "final": {"estimators": self.final},
+            },
+        )
+
     def _tables(self, given: Mapping[str, Table], built: Mapping[str, Estimator]) -> Table:
         return {key: self._table(given[key].get("name", key), e) for key, e in built.items()}
 
@@ -347,6 +363,22 @@ def _problems(where: str, part: Strategy | Estimator, search: Search) -> list[st
     except SpecError as error:
         return [str(error)]
     return []
+
+
+def _completed(kept: Any, now: Any) -> Any:
+    """Return a kept table with what it lacks of a plugin's settings, as far as none is given."""
+    if not isinstance(kept, Mapping):
+        return kept
+    if isinstance(now, Mapping):
+        return {**kept, **{key: _completed(kept[key], now[key]) for key in now if key in kept}}
+    if not isinstance(now, BaseModel):
+        return kept
+    names = {field.alias or name: name for name, field in type(now).model_fields.items()}
+    return {
+        **kept,
+        **_plain({k: getattr(now, n) for k, n in names.items() if n not in now.model_fields_set}),
+        **{k: _completed(kept[k], getattr(now, n)) for k, n in names.items() if k in kept},
+    }
 
 
 def _plain(value: Any) -> Any:

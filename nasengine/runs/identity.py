@@ -34,7 +34,8 @@ def identity(experiment: Experiment) -> dict[str, Any]:
 
 def changes_since(before: Mapping[str, Any], experiment: Experiment) -> list[str]:
     """Say, a line each, what an experiment has otherwise than what a run began with."""
-    return _changes(before, _as_kept(identity(experiment), before))
+    began = {**before, "spec": experiment.completed(before.get("spec"))}
+    return _changes(began, _as_kept(identity(experiment), before))
 
 
 def check_code(path: Path) -> None:
