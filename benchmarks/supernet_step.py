@@ -288,10 +288,9 @@ def measure_training(case: Case, folder: Path, clock: Callable[[], float]) -> li
 
     def single_path(net: Any, inputs: Any, step: int, precision: Any) -> list[Any]:
         rng = search.stream("paths", step)
-        mixtures = {
-            name: Mixture(torch.ones(len(choices)), (rng.randrange(len(choices)),), True)
-            for name, choices in search.space.decisions.items()
-        }
+        counts = {name: len(choices) for name, choices in search.space.decisions.items()}
+        path = {name: rng.randrange(count) for name, count in counts.items()}
+        mixtures = {n: Mixture(torch.eye(counts[n])[i], (i,), True) for n, i in path.items()}
         return [precision.run(net, inputs, mixtures)]
 
     def engine(

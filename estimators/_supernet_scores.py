@@ -109,8 +109,11 @@ def draw_paths(
 
 
 def _mixtures(path: Mapping[str, int], supernet: Supernet, inputs: Tensor) -> dict[str, Mixture]:
+    def one_hot(choices: int, chosen: int) -> Tensor:
+        return torch.eye(choices, device=inputs.device)[chosen]
+
     return {
-        name: Mixture(torch.ones(len(choices), device=inputs.device), (path[name],), positive=True)
+        name: Mixture(one_hot(len(choices), path[name]), (path[name],), positive=True)
         for name, choices in supernet.decisions.items()
     }
 

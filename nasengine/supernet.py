@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -29,7 +29,8 @@ class Mixture(NamedTuple):
     weights
         One weight a choice, in order: shape (choices,).
     active
-        Indices of the choices that run; the others count as weight 0. None runs all.
+        Indices of the choices that run; None runs all. The others have weight 0, and may have a
+        gradient: channels beyond a width take it, for nothing has to run for them.
     positive
         Whether every weight is known to be above 0, which lets more candidates take theirs
         inside.
@@ -172,45 +173,32 @@ class Narrowed(nn.Module):
     ----------
     channels
         What the node's channels are made of.
-    anew
-        Whether the node computes its channels anew. Else they come multiplied already (by a
-        pooling, say), and only what no active width reaches is set to zero.
 
     Shape
     -----
     (N, C, ...) and a `Mixture` for each of the `decisions` to (N, C, ...).
     """
 
-    def __init__(self, channels: Channels, *, anew: bool = True) -> None:
+    def __init__(self, channels: Channels) -> None:
         super().__init__()
         self.channels = channels
-        self.anew = anew
         self.decisions = tuple(dict.fromkeys(width.decision for width in searched(channels)))
 
     def forward(self, x: Tensor, *mixtures: Mixture) -> Tensor:
         """Return the tensor with each channel times the weight of the widths that reach it."""
-        if not self.anew and all(mixture.active is None for mixture in mixtures):
-            return x
-        weights = {
-            decision: _reaching(mixture, anew=self.anew)
+        reaching = {
+            decision: _reaching(mixture.weights)
             for decision, mixture in zip(self.decisions, mixtures, strict=True)
         }
-        return _times(x, _mask(self.channels, weights, x.device))
+        return _times(x, _mask(self.channels, reaching, x.device))
 
 
-def _reaching(mixture: Mixture, *, anew: bool) -> list[Tensor]:
-    """Return, for each choice, the sum of the active weights from it on, or 1 where one is active.
+def _reaching(weights: Tensor) -> list[Tensor]:
+    """Return the sum of the weights from each choice on.
 
     Added one by one: a GPU has no `cumsum` that is the same every time.
     """
-    weights = mixture.weights.unbind()
-    active = range(len(weights)) if mixture.active is None else mixture.active
-    found, total = [], torch.zeros_like(weights[0])
-    for index in reversed(range(len(weights))):
-        if index in active:
-            total = total + weights[index] if anew else torch.ones_like(total)
-        found.append(total)
-    return found[::-1]
+    return [*accumulate(reversed(weights.unbind()))][::-1]
 
 
 class AtWidths(nn.Module):
@@ -305,9 +293,10 @@ class Supernet(nn.Module):
             mixture = mixtures[f"mix_{slot.decision}"]
             return built.call_module(slot.name, inputs, {"mixture": mixture})
 
-        def narrow(node: Node) -> tuple[nn.Module, Sequence[str]]:
-            anew = is_computed_anew(graph, node, modules[node.name])
-            narrowed = Narrowed(graph.out[node.name], anew=anew)
+        def narrow(node: Node) -> tuple[nn.Module, Sequence[str]] | None:
+            if not is_computed_anew(graph, node, modules[node.name]):
+                return None
+            narrowed = Narrowed(graph.out[node.name])
             return narrowed, [f"mix_{decision}" for decision in narrowed.decisions]
 
         further = [f"mix_{decision}" for decision in self.decisions]
@@ -322,7 +311,8 @@ class Supernet(nn.Module):
 def is_computed_anew(graph: SpaceGraph, node: Node, module: nn.Module) -> bool:
     """Say whether a node's searched channels are computed there, not only passed on.
 
-    What has no weights (a pooling, an upsampling) passes on what it reads, and zeros stay zeros.
+    An operation without weights (a pooling, an upsampling) passes on what it reads: what is zero
+    stays zero, and what was multiplied is not multiplied again.
     """
     read = {width for source in node.inputs for width in searched(graph.out[source])}
     known = {width.decision for width in read}
@@ -345,8 +335,9 @@ def build_path(graph: SpaceGraph, architecture: Mapping[str, str]) -> fx.GraphMo
     modules: dict[str, nn.Module] = {}
     at_widest = {**architecture, **{name: w.choices[-1] for name, w in graph.widths.items()}}
 
-    def narrow(node: Node) -> tuple[nn.Module, Sequence[str]]:
-        return AtWidths(graph.out[node.name], architecture), ()
+    def narrow(node: Node) -> tuple[nn.Module, Sequence[str]] | None:
+        is_new = is_computed_anew(graph, node, modules[node.name])
+        return (AtWidths(graph.out[node.name], architecture), ()) if is_new else None
 
     fill = chosen(graph, at_widest, modules)
     return assemble(graph, at_widest, fill, modules, "Path", narrow=narrow)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_darts import Neighbours
 from test_darts_resume import Reaping, die
 from test_strategy_conformance import GP, ROWS
 from torch import nn
@@ -145,6 +146,44 @@ def test_slots_of_searched_widths_are_computed_again_where_memory_is_short(preci
     alphas = [one.run().alphas for one in found]
     assert "computed again" in found[1].search.reporter.notes[0]
     torch.testing.assert_close(*alphas)
+
+
+class Sides(SearchSpace):
+    """Channels that see the image, and channels that see nothing."""
+
+    def define(self, graph):
+        class Nothing(nn.Module):
+            def forward(self, x):
+                return x * 0.0
+
+        def conv(channels_in, channels_out):
+            # Along a row, as far as what tells foreground lies.
+            block = nn.Conv2d(channels_in, channels_out, (1, 5), padding=(0, 2))
+            return nn.Sequential(block, nn.BatchNorm2d(channels_out), nn.ReLU())
+
+        image = graph.input(3)
+        nothing = graph.operation("nothing", image, lambda _in, _out: Nothing())
+        widths = [graph.width(name, (1, 4, 16)) for name in ("seeing", "blind")]
+        ends = [
+            graph.operation(f"side_{n}", source, conv, out=width)
+            for n, (source, width) in enumerate(zip((image, nothing), widths, strict=True))
+        ]
+        both = graph.concat("both", ends)
+        graph.output(graph.operation("head", both, lambda i, o: nn.Conv2d(i, o, 1), out=1))
+
+
+DRAWS = ("plain", "gumbel", "one path", "GDAS", "two paths")
+
+
+@pytest.mark.parametrize("settings", [SETTINGS[name] for name in DRAWS], ids=DRAWS)
+def test_channels_go_where_they_help(settings):
+    given = {"iterations": 150, "arch_every": 2, "weights": {"learning_rate": 0.05}}
+    given |= {"alphas": {"learning_rate": 1.0}, "cost": {"parameters": {"target": 400}}}
+    task, estimators = Neighbours(samples=32), {"parameters": Parameters()}
+    for seed in range(2):
+        search = tiny_search(Sides(), task=task, estimators=estimators, seed=seed)
+        (found,) = Darts.model_validate(given | settings).propose(History(), 1, search)
+        assert dict(found) == {"seeing": "16", "blind": "4"}
 
 
 def test_partial_channels_are_refused_where_channels_are_searched():

@@ -21,6 +21,7 @@ from nasengine.network import build_network
 from nasengine.passes import PASSES, Precision, prepare, recompute_slots
 from nasengine.passes.memory import step_memory
 from nasengine.passes.self_check import disagreements
+from nasengine.strategies.relaxation import Relaxation
 from nasengine.supernet import AtWidths, Mixture, Narrowed, Supernet, build_path
 from nasengine.testing.stubs import TinyGate, TinyWidths
 from nasengine.widths import Width, joined
@@ -102,14 +103,11 @@ def test_a_path_is_what_the_supernet_runs(space):
             inner = f"candidates.{architecture[slot.decision]}." if slot.kind == "slot" else ""
             state[name] = supernet.network.state_dict()[f"{node}.{inner}{rest}"]
         path.load_state_dict(state)
-        active = {
-            name: Mixture(torch.ones(len(choices)), (choices.index(architecture[name]),))
-            for name, choices in space.decisions.items()
-        }
+        mixtures = one_hot(space.decisions, architecture)
+        active = {n: m._replace(active=(int(m.weights.argmax()),)) for n, m in mixtures.items()}
         with torch.no_grad():
             torch.testing.assert_close(path(x), supernet(x, active))
-            expected = supernet(x, one_hot(space.decisions, architecture))
-            torch.testing.assert_close(path(x), expected)
+            torch.testing.assert_close(path(x), supernet(x, mixtures))
 
 
 def test_a_path_of_fixed_channels_is_the_network():
@@ -128,11 +126,10 @@ def test_masks_follow_the_parts_of_a_concatenation():
     assert found.flatten().tolist() == [*a, 1.0, 1.0, *b, *a]
 
 
-@pytest.mark.parametrize("anew", [True, False])
 @pytest.mark.parametrize(("one", "other"), [*product(range(3), range(2))])
-def test_what_no_active_width_reaches_is_zero(one, other, anew):
-    narrowed = Narrowed((A, 2, B), anew=anew)
-    mixtures = Mixture(torch.ones(3), (one,)), Mixture(torch.ones(2), (other,))
+def test_what_no_active_width_reaches_is_zero(one, other):
+    narrowed = Narrowed((A, 2, B))
+    mixtures = Mixture(torch.eye(3)[one], (one,)), Mixture(torch.eye(2)[other], (other,))
     x = torch.randn(2, 9, 3, 3)
     chosen = {"a": A.choices[one], "b": B.choices[other]}
     assert torch.equal(narrowed(x, *mixtures), AtWidths((A, 2, B), chosen)(x))
@@ -158,8 +155,8 @@ def test_an_operation_without_weights_passes_masked_channels_on_and_masks_those_
         x = graph.operation("made", x, Some, out=graph.width("w", (1, 2)))
         return graph.operation("kept", x, lambda _in, _out: nn.AvgPool2d(1))
 
-    network = Supernet(between(define)).network
-    assert network.made_narrowed.anew and not network.kept_narrowed.anew
+    masks = [n for n, m in Supernet(between(define)).network.named_children()]
+    assert masks == ["made", "made_narrowed", "kept", "head"]
 
 
 def test_a_name_that_a_node_has_is_no_mask():
@@ -180,6 +177,22 @@ def test_gradients_reach_the_mixtures_of_widths(space):
     mixtures = {name: Mixture(torch.softmax(alpha, 0)) for name, alpha in alphas.items()}
     Supernet(space.graph)(torch.randn(2, 3, 8, 8), mixtures).square().mean().backward()
     assert all(alpha.grad.abs().sum() > 0 for alpha in alphas.values())
+
+
+@pytest.mark.parametrize("kind", ["softmax", "gumbel"])
+def test_widths_that_are_not_drawn_have_gradients_too(kind):
+    """One path: which channels would help is asked of those that are zero as well."""
+    relaxation = Relaxation(kind, paths=1)
+    alphas = {"a": torch.zeros(3, requires_grad=True)}
+    x = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1)
+    for seed in range(6):
+        noise = relaxation.noise(alphas, torch.Generator().manual_seed(seed))
+        mixture = relaxation.mixtures(alphas, noise, 1.0)["a"]
+        (drawn,) = mixture.active
+        found = Narrowed((A,))(x, mixture)
+        torch.testing.assert_close(found, AtWidths((A,), {"a": A.choices[drawn]})(x))
+        (gradient,) = torch.autograd.grad(found.sum(), mixture.weights)
+        assert gradient.tolist() == [1.0, 3.0, 10.0]
 
 
 def soft(decisions):
@@ -261,14 +274,11 @@ class Places(TorchDispatchMode):
         return given
 
 
-@pytest.mark.parametrize("active", [None, (1,)])
-@pytest.mark.parametrize("anew", [True, False])
-def test_masks_are_made_where_they_are_needed(anew, active):
+def test_masks_are_made_where_they_are_needed():
     """Nothing is copied there from the processor, which a GPU would wait for."""
     x, weights = torch.empty(1, 9, 2, 2, device="meta"), torch.empty(3, device="meta")
-    given = Mixture(weights, active), Mixture(weights[:2], active)
     with Places() as places:
-        Narrowed((A, 2, B), anew=anew)(x, *given)
+        Narrowed((A, 2, B))(x, Mixture(weights), Mixture(weights[:2]))
     assert places.found <= {"meta"}
 
 
