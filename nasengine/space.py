@@ -110,7 +110,9 @@ class SearchSpace(Plugin):
             found = type(self)(**{**self.model_dump(by_alias=True), **after})
             otherwise = _otherwise(self.graph, found.graph)
         except (ValidationError, SpaceError) as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            reason = str(error)
+            if isinstance(error, ValidationError):
+                reason = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise SpaceError(f"{fraction} of {name}'s channels, {said}: {reason}") from error
         if otherwise:
             raise SpaceError(f"{name} has other {otherwise} with {said}")

@@ -229,6 +229,8 @@ def test_a_space_is_narrowed_where_its_widths_choices_keep_their_names() -> None
     told = "0.25 of Numbered's channels, width = 1: .*width 'w': numbers of channels increase"
     with pytest.raises(SpaceError, match=told):
         Numbered().narrowed(0.25)
+    with pytest.raises(SpaceError, match="width = 2: searched_widths are shares that increase"):
+        LightSDI(width=4, searched_widths=(0.25, 1.0)).narrowed(0.5)
 
 
 CODE = ["--code", __name__, "--code", "nasengine.testing.stubs"]
