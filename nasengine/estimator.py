@@ -167,7 +167,9 @@ class CostTable(_Costs):
                 terms = len(graph[name].inputs)
                 cut += cost * (terms - max(1, len(left[name]))) / (terms - 1)
             elif name in self.zeros and meaning[name, architecture[self.decisions[name]]] == "zero":
-                cut -= self.zeros[name]
+                # Counted at the widest: zeros cost by the channels that they fill.
+                built = graph.channels_of(name, architecture)[-1] / graph.channels[name][-1]
+                cut -= self.zeros[name] * built
         return cut
 
     def scaled(self, factor: float, unit: str | None = None) -> CostTable:
@@ -204,12 +206,20 @@ class CostTable(_Costs):
         if self.unit != other.unit:
             raise ValueError(f"costs in {self.unit} and in {other.unit} have no sum; scale them")
         rows, others = ({s: set(row) for s, row in t.costs.items()} for t in (self, other))
-        if rows != others:
+        # Of what is no slot there is no row where it costs nothing at any width.
+        shared = rows.keys() & others.keys()
+        if not {*self.decisions, *other.decisions} <= shared or any(
+            rows[name] != others[name] for name in shared
+        ):
             raise ValueError("costs of other slots or candidates have no sum")
         return replace(
             self,
             fixed=self.fixed + other.fixed,
-            costs={slot: _summed(row, other.costs[slot]) for slot, row in self.costs.items()},
+            costs={
+                name: _summed(self.costs.get(name, {}), other.costs.get(name, {}))
+                for name in {**self.costs, **other.costs}
+            },
+            widths={**self.widths, **other.widths},
             operations=_summed(self.operations, other.operations),
             sums=_summed(self.sums, other.sums),
             zeros=_summed(self.zeros, other.zeros),
