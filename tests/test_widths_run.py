@@ -197,7 +197,7 @@ class Halved(SearchSpace):
         for stage in range(3):
             width = graph.width(f"w_{stage}", (16, 24, 32))
             parts = [graph.slot(f"{side}_{stage}", x, blocks, out=width) for side in "ab"]
-            x = graph.operation(f"down_{stage}", graph.add(f"sum_{stage}", parts), pooled)
+            x = graph.operation(f"downsampled_{stage}", graph.add(f"sum_{stage}", parts), pooled)
         graph.output(graph.operation("head", x, Conv, out=1))
 
 

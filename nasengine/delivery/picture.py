@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from nasengine.delivery.picture_layout import BESIDE, CONNECTOR, Box, Panel, panels, route
+from nasengine.delivery.picture_layout import CONNECTOR, STACKED, Box, Panel, panels, route
 from nasengine.delivery.picture_rows import rows
 from nasengine.errors import SpecError, did_you_mean
 from nasengine.graph import SpaceGraph
@@ -37,7 +37,6 @@ _COLOURS = (
 )
 _INCH = 0.62  # a unit of the layout
 _MARGIN = 0.5
-_STACKED = 0.14
 _LINE = 0.35
 """Height of a line below the drawing."""
 _LETTERS = 16
@@ -205,8 +204,7 @@ def _paint(
 def _channels(axes: Axes, box: Box) -> None:
     """Say the channels out beside a box; searched ones stand out."""
     font = _font(6.5, _INK if box.searched else _WIRE, bold=box.searched, at="left")
-    left = box.right + BESIDE + _STACKED * _is_stack(box)
-    axes.text(left, box.y + 0.15, box.channels, **font)
+    axes.text(box.beside, box.y + 0.15, box.channels, **font)
 
 
 def _sizes(axes: Axes, panel: Panel) -> None:
@@ -260,15 +258,10 @@ def _fixed(axes: Axes, box: Box) -> None:
         axes.text(box.x, box.y - 0.01, box.text, **_font(9 / len(box.text), ink))
         return
     if box.kind == "cell":
-        for shift in (_STACKED, _STACKED / 2) if _is_stack(box) else ():
+        for shift in (STACKED, STACKED / 2) if box.is_stack else ():
             _rounded(axes, box, "white", _INK, shift=shift)
     _rounded(axes, box, "white" if box.kind == "cell" else _PALE, _INK)
     axes.text(box.x, box.y, box.text, **_font(8, _INK, bold=box.kind == "cell"))
-
-
-def _is_stack(box: Box) -> bool:
-    """Say whether a box stands for several cells in a row."""
-    return box.kind == "cell" and " x " in box.text
 
 
 def _rounded(

@@ -23,6 +23,8 @@ _SMALL = (0.95, 0.46)
 MERGE = (0.42, 0.42)
 BESIDE = 0.05
 """How far beside a box its channels are said."""
+STACKED = 0.14
+"""How far the box of several cells in a row stands out behind itself."""
 _LETTER = 0.1
 CONNECTOR = "connector"
 """The kind of a box by which a wire goes on in another row of the picture."""
@@ -85,9 +87,24 @@ class Box:
         return self.x + self.width / 2
 
     @property
+    def is_stack(self) -> bool:
+        """Whether it stands for several cells in a row."""
+        return self.kind == "cell" and " x " in self.text
+
+    @property
+    def beside(self) -> float:
+        """Where its channels are said."""
+        return self.right + BESIDE + STACKED * self.is_stack
+
+    @property
     def end(self) -> float:
         """Its right side, or that of the channels beside it."""
-        return self.right + (BESIDE + _LETTER * len(self.channels) if self.channels else 0)
+        return self.beside + _LETTER * len(self.channels) if self.channels else self.right
+
+    @property
+    def clear(self) -> float:
+        """Where its wire may turn: behind channels that are longer than a gap."""
+        return self.right if self.end < self.right + 0.9 * GAP else self.end
 
 
 @dataclass
@@ -276,7 +293,7 @@ def _behind(box: Box) -> float:
     """Return where the next box may begin."""
     if box.hangs:
         return box.x + 0.25 * box.width + GAP / 2
-    return max(box.right + GAP, box.end + BESIDE)
+    return max(box.right + GAP, box.clear + 0.7 * GAP)
 
 
 def _lane(
@@ -332,7 +349,7 @@ def route(panel: Panel, source: Box, target: Box) -> list[tuple[str | Point, ...
             ("curve", corner, corner, (target.left, target.y)),
         ]
     start, end = (source.right, source.y), (target.left, target.y)
-    turn = end[0] - min(GAP, end[0] - start[0])
+    turn = end[0] - min(GAP, end[0] - source.clear)
     beside = _beside(panel, source, turn)
     path: list[tuple[str | Point, ...]] = [("line", start)]
     y = source.y + beside
