@@ -43,6 +43,14 @@ MISTAKES: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda g: g.slot("s", g.input(3), TWO, channels=8),
         "'channels'; graph.slot takes name, sources, choices, out, shares, baselines",
     ),
+    "no choices of a width": (
+        lambda g: g.width("w"),
+        "'options'; graph.width takes name, options",
+    ),
+    "a width without its graph": (
+        lambda g: g.operation("o", g.input(3), conv, out=width(8, 16)),  # noqa: F821
+        "name 'width' is not defined; did you mean graph.width?",
+    ),
     "an unknown method": (
         lambda g: g.slots_("s"),
         "no attribute 'slots_'; did you mean 'slot'? Allowed: add, concat, input",

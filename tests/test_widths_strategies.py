@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from test_darts import Neighbours
-from test_darts_resume import Reaping, die
+from test_darts_resume import Killed, Reaping, die
 from test_strategy_conformance import GP, ROWS
 from torch import nn
 
@@ -24,6 +24,7 @@ from nasengine.strategies.features import Features
 from nasengine.strategies.gradient_search import GradientSearch
 from nasengine.strategies.memory_plan import choose, plan_memory
 from nasengine.strategies.nni_darts import NniDarts
+from nasengine.strategies.nni_search import NniSearch
 from nasengine.strategies.predictor import Predictor
 from nasengine.supernet import Mixture, Supernet
 from nasengine.testing.strategies import StrategyContract, play, search_for
@@ -193,21 +194,28 @@ def test_partial_channels_are_refused_where_channels_are_searched():
         Darts(partial_channels=2).check(make_search())
 
 
-@pytest.mark.parametrize("settings", ["plain", "GDAS", "a target"])
-def test_killed_anywhere_a_search_of_widths_ends_the_same(settings, tmp_path):
-    given = {"iterations": 6, "arch_every": 2, "log_every": 1, "save_seconds": 0, "batch": 2}
-    strategy = Darts.model_validate(given | SETTINGS[settings])
+KILLED = {name: (GradientSearch, SETTINGS[name]) for name in ("plain", "GDAS", "a target")}
+KILLED["NNI"] = (NniSearch, {})
+
+
+@pytest.mark.parametrize(("kind", "settings"), KILLED.values(), ids=KILLED)
+def test_killed_anywhere_a_search_of_widths_ends_the_same(kind, settings, tmp_path):
+    given = {"iterations": 6, "log_every": 1, "save_seconds": 0, "batch": 2} | settings
+    if kind is GradientSearch:
+        strategy = Darts.model_validate({"arch_every": 2} | given)
+    else:
+        strategy = NniDarts.model_validate(given)
 
     def ended(folder, reporter):
         search = make_search(folder=folder, reporter=reporter)
-        result = GradientSearch(strategy, search).run()
+        result = kind(strategy, search).run()
         return {name: alpha.tolist() for name, alpha in result.alphas.items()}
 
     (tmp_path / "whole").mkdir()
     whole = ended(tmp_path / "whole", Reaping())
     for at in range(1, 6):
         (tmp_path / str(at)).mkdir()
-        with pytest.raises(Exception, match=r"^$"):
+        with pytest.raises(Killed):
             ended(tmp_path / str(at), Reaping(at, die))
         assert ended(tmp_path / str(at), Reaping()) == whole
 
