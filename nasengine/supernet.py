@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
+from torch.func import functional_call
 
 from nasengine.graph import Node, SpaceGraph
+from nasengine.hidden_norms import hidden_norms
 from nasengine.network import assemble, chosen
 from nasengine.replay import side_by_side
 from nasengine.shapes import make_module
@@ -71,20 +73,28 @@ class MixedOperation(nn.Module):
         `nasengine.passes.fold_weights`).
     skipped
         Candidates that add nothing, and run only where no other does.
+    hidden
+        Where channels are searched, candidate to the norms inside it that widths mask, with their
+        channels (see `nasengine.hidden_norms`).
 
     Shape
     -----
-    (N, C_in, H, W), or several tensors, and a `Mixture` to (N, C_out, H', W').
+    (N, C_in, H, W), or several tensors, and a `Mixture` to (N, C_out, H', W'); with the mixtures of
+    the widths that mask what is `hidden`, by decision.
     """
 
     def __init__(self, candidates: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.candidates = nn.ModuleDict(candidates)
+        self.hidden: Mapping[str, Mapping[str, Channels]] = {}
         self.scaled: dict[str, ScaledNorm] = {}
         self.skipped: set[str] = set()
 
-    def forward(self, *inputs: Tensor, mixture: Mixture) -> Tensor:
+    def forward(
+        self, *inputs: Tensor, mixture: Mixture, widths: Mapping[str, Mixture] | None = None
+    ) -> Tensor:
         """Return the sum of weight x candidate(*inputs) over the active candidates."""
+        masks = self._masks(widths or {}, mixture.weights.device)
         names = list(self.candidates)
         active = range(len(names)) if mixture.active is None else mixture.active
         # What nothing keeps comes first: the others are added to it in place.
@@ -92,7 +102,7 @@ class MixedOperation(nn.Module):
         order = [i for i in order if names[i] not in self.skipped] or order[:1]
         weights = mixture.weights.unbind()
         terms = side_by_side(
-            partial(self._output, names[index], inputs, weights[index], mixture.positive)
+            partial(self._output, names[index], inputs, weights[index], mixture.positive, masks)
             for index in order
         )
         total, left = next(terms)
@@ -114,20 +124,42 @@ class MixedOperation(nn.Module):
         """Say whether a candidate's output, scaled, is one that nothing keeps."""
         return name in self.scaled and not self.scaled[name].through_relu
 
+    def _masks(self, widths: Mapping[str, Mixture], device: torch.device) -> dict[Channels, Tensor]:
+        """Return what each channel of a hidden norm is multiplied by."""
+        reaching = {decision: _reaching(mixture.weights) for decision, mixture in widths.items()}
+        every = {channels for norms in self.hidden.values() for channels in norms.values()}
+        return {channels: _mask(channels, reaching, device) for channels in every}
+
     def _output(
-        self, name: str, inputs: tuple[Tensor, ...], weight: Tensor, positive: bool
+        self,
+        name: str,
+        inputs: tuple[Tensor, ...],
+        weight: Tensor,
+        positive: bool,
+        masks: Mapping[Channels, Tensor],
     ) -> tuple[Tensor, Tensor | None]:
         """Return a candidate's output and the weight that it is still to be multiplied by."""
         candidate, scaled = self.candidates[name], self.scaled.get(name)
+        masked: dict[str, Tensor] = {
+            f"{path}.{part}": getattr(candidate.get_submodule(path), part) * masks[channels]
+            for path, channels in self.hidden.get(name, {}).items()
+            for part in ("weight", "bias")
+        }
         if scaled is None or (scaled.through_relu and not positive):
-            return candidate(*inputs), weight
+            return _called(candidate, inputs, masked), weight
         norm: Any = candidate.get_submodule(scaled.norm)
         norm.scale = weight
         try:
             # A forward that passes its norm by, as some do by chance, leaves the weight there.
-            return candidate(*inputs), norm.scale
+            return _called(candidate, inputs, masked), norm.scale
         finally:
             norm.scale = None
+
+
+def _called(module: nn.Module, inputs: tuple[Tensor, ...], other: dict[str, Tensor]) -> Tensor:
+    """Call a module with other tensors in the place of some of its parameters."""
+    found: Tensor = functional_call(module, other, inputs) if other else module(*inputs)
+    return found
 
 
 class PartialOperation(MixedOperation):
@@ -153,11 +185,13 @@ class PartialOperation(MixedOperation):
         super().__init__(candidates)
         self.part = part
 
-    def forward(self, *inputs: Tensor, mixture: Mixture) -> Tensor:
+    def forward(
+        self, *inputs: Tensor, mixture: Mixture, widths: Mapping[str, Mixture] | None = None
+    ) -> Tensor:
         """Return the channels of one tensor, a part of them mixed, shuffled."""
         (x,) = inputs
         through = x.shape[1] // self.part
-        mixed = super().forward(x[:, :through].contiguous(), mixture=mixture)
+        mixed = super().forward(x[:, :through].contiguous(), mixture=mixture, widths=widths)
         joined = torch.cat((mixed, x[:, through:].to(mixed.dtype)), 1)
         return torch.channel_shuffle(joined, self.part)
 
@@ -287,11 +321,15 @@ class Supernet(nn.Module):
                 name: make_module(f"slot {slot.name!r}, candidate {name!r}", factory, *channels)
                 for name, factory in slot.candidates.items()
             }
-            modules[slot.name] = (
-                MixedOperation(candidates) if part == 1 else PartialOperation(candidates, part)
-            )
-            mixture = mixtures[f"mix_{slot.decision}"]
-            return built.call_module(slot.name, inputs, {"mixture": mixture})
+            mixed = MixedOperation(candidates) if part == 1 else PartialOperation(candidates, part)
+            modules[slot.name] = mixed
+            given: dict[str, Any] = {"mixture": mixtures[f"mix_{slot.decision}"]}
+            hidden = {name: hidden_norms(graph, slot, name) for name in candidates}
+            if any(hidden.values()):
+                mixed.hidden = hidden
+                used = graph.widths_of(slot.name)
+                given["widths"] = {decision: mixtures[f"mix_{decision}"] for decision in used}
+            return built.call_module(slot.name, inputs, given)
 
         def narrow(node: Node) -> tuple[nn.Module, Sequence[str]] | None:
             if not is_computed_anew(graph, node, modules[node.name]):
@@ -340,4 +378,11 @@ def build_path(graph: SpaceGraph, architecture: Mapping[str, str]) -> fx.GraphMo
         return (AtWidths(graph.out[node.name], architecture), ()) if is_new else None
 
     fill = chosen(graph, at_widest, modules)
-    return assemble(graph, at_widest, fill, modules, "Path", narrow=narrow)
+    path = assemble(graph, at_widest, fill, modules, "Path", narrow=narrow)
+    for slot in graph.slots:
+        hidden = hidden_norms(graph, slot, architecture[slot.decision])
+        for name, channels in hidden.items() if slot.name in modules else ():
+            mask = AtWidths(channels, architecture)
+            norm = path.get_submodule(f"{slot.name}.{name}")
+            norm.register_forward_hook(lambda _, __, output, mask=mask: mask(output))
+    return path

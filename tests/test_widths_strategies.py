@@ -8,6 +8,7 @@ import torch
 from test_darts import Neighbours
 from test_darts_resume import Killed, Reaping, die
 from test_strategy_conformance import GP, ROWS
+from test_widths_supernet import Blocks
 from torch import nn
 
 from nasengine.errors import SpecError
@@ -119,7 +120,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("space", [TinyWidths(), TinyGate()], ids=["sum", "gate"])
+@pytest.mark.parametrize("space", [TinyWidths(), TinyGate(), Blocks()], ids=["sum", "gate", "in"])
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_every_setting_of_darts_searches_widths(settings, space):
     search = make_search(space)
@@ -137,13 +138,13 @@ def test_every_setting_of_darts_searches_widths(settings, space):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_slots_of_searched_widths_are_computed_again_where_memory_is_short(precision):
-    search = make_search(TinyWidths())
+    search = make_search(Blocks())
     settings = {"iterations": 4, "arch_every": 2, "batch": 2, "precision": precision}
     usual = Darts.model_validate(settings | {"memory": "1 GB"})
     whole = plan_memory(usual, search, choose(usual, "cpu")).peak
     short = Darts.model_validate(settings | {"memory": f"{whole - 1} B"})
     short.check(search)
-    found = [GradientSearch(strategy, make_search(TinyWidths())) for strategy in (usual, short)]
+    found = [GradientSearch(strategy, make_search(Blocks())) for strategy in (usual, short)]
     alphas = [one.run().alphas for one in found]
     assert "computed again" in found[1].search.reporter.notes[0]
     torch.testing.assert_close(*alphas)

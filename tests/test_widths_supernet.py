@@ -21,6 +21,7 @@ from nasengine.network import build_network
 from nasengine.passes import PASSES, Precision, prepare, recompute_slots
 from nasengine.passes.memory import step_memory
 from nasengine.passes.self_check import disagreements
+from nasengine.space import SearchSpace
 from nasengine.strategies.relaxation import Relaxation
 from nasengine.supernet import AtWidths, Mixture, Narrowed, Supernet, build_path
 from nasengine.testing.stubs import TinyGate, TinyWidths
@@ -87,6 +88,99 @@ def test_one_width_alone_is_the_network_also_behind_batch_norms(space, training)
     x = torch.randn(2, 3, 8, 8).double()
     for architecture in enumerate_all(space.decisions):
         torch.testing.assert_close(*agree(space, architecture, supernet, x))
+
+
+def norm(channels):
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
+
+
+class Deep(nn.Module):
+    """Channels of its input and of its output inside, joined with its input before its last."""
+
+    def __init__(self, channels_in, channels_out):
+        super().__init__()
+        depthwise = nn.Conv2d(channels_in, channels_in, 3, padding=1, groups=channels_in)
+        self.first = nn.Sequential(depthwise, nn.BatchNorm2d(channels_in))
+        self.second = nn.Sequential(conv(channels_in, channels_out), norm(channels_out))
+        self.fixed = nn.Sequential(conv(channels_out, 3), norm(3))
+        self.last = conv(channels_in + channels_out + 3, channels_out)
+        self.end = nn.BatchNorm2d(channels_out)
+
+    def forward(self, x):
+        hidden = self.second(self.first(x))
+        return self.end(self.last(torch.cat((hidden, x, self.fixed(hidden)), 1)))
+
+
+def preactivated(channels_in, channels_out):
+    return nn.Sequential(norm(channels_in), conv(channels_in, channels_out))
+
+
+class Blocks(SearchSpace):
+    """Blocks with searched channels inside, that read a concatenation."""
+
+    def define(self, graph):
+        one, other = graph.width("one", (2, 4)), graph.width("other", (1, 2, 3))
+        x = graph.operation("stem", graph.input(3), preactivated, out=one)
+        y = graph.slot("first", x, {"deep": Deep, "pre": preactivated}, out=other)
+        x = graph.concat("both", [x, y])
+        x = graph.slot("second", x, {"deep": Deep, "pre": preactivated}, out=2 * one)
+        x = graph.slot("third", x, {"deep": Deep, "skip": lambda *_: nn.Identity()})
+        graph.output(graph.operation("head", x, conv, out=1))
+
+
+def test_norms_inside_blocks_are_told_by_their_channels():
+    space = Blocks()
+    one, other = space.graph.widths.values()
+    supernet = Supernet(space.graph)
+    assert supernet.network.first.hidden == {
+        "deep": {"first.1": (one,), "second.1.0": (other,)},
+        "pre": {"0.0": (one,)},
+    }
+    assert supernet.network.second.hidden == {
+        "deep": {"first.1": (one, other), "second.1.0": (2 * one,)},
+        "pre": {"0.0": (one, other)},
+    }
+    assert supernet.network.third.hidden["skip"] == {}
+    assert not Supernet(TinyWidths().graph).network.first.hidden
+
+
+def axes(part, into, out, inside):
+    """Where the channels of each axis of a tensor of these blocks lie; None where they are all."""
+    if part.startswith(("first", "0.")):
+        return (into,)
+    if part.startswith("fixed"):
+        return (None, out) if part.startswith("fixed.0") else (None,)
+    return (out, inside) if part.startswith("last") else (out, into)
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_one_width_alone_is_the_network_inside_blocks_too(prepared):
+    """In training: statistics of a batch take out what is constant over it."""
+    space, x = Blocks(), torch.randn(2, 3, 8, 8).double()
+    graph = space.graph
+    torch.manual_seed(0)
+    supernet = Supernet(graph).double().train()
+    with torch.no_grad():
+        for parameter in supernet.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    plain = copy.deepcopy(supernet)
+    if prepared:
+        prepare(supernet)
+    for architecture in enumerate_all(space.decisions):
+        network = build_network(graph, architecture).double().train()
+        for name, tensor in network.state_dict().items():
+            node, _, rest = name.partition(".")
+            slot = graph[node]
+            inner = f"candidates.{architecture[slot.decision]}." if slot.kind == "slot" else ""
+            whole = plain.network.state_dict()[f"{node}.{inner}{rest}"]
+            into, out = (places(c, architecture) for c in graph.called_with(node))
+            first, second = graph.channels[node]
+            inside = torch.cat([out, into + second, torch.arange(3) + first + second])
+            for axis, lies in zip(range(whole.ndim), axes(rest, into, out, inside), strict=False):
+                whole = whole if lies is None else whole.index_select(axis, lies)
+            tensor.copy_(whole)
+        found = supernet(x, one_hot(space.decisions, architecture))
+        torch.testing.assert_close(found, network(x), msg=str(architecture))
 
 
 @settings(max_examples=15)
@@ -201,8 +295,11 @@ def soft(decisions):
     return {n: Mixture(torch.softmax(d, 0), positive=True) for n, d in drawn.items()}
 
 
+SPACES = {"sum": TinyWidths(), "gate": TinyGate(), "blocks": Blocks()}
+
+
 @pytest.mark.parametrize("without", [(), *((name,) for name in PASSES), tuple(PASSES)])
-@pytest.mark.parametrize("space", [TinyWidths(), TinyGate()], ids=["sum", "gate"])
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 def test_every_pass_leaves_what_is_computed(space, without):
     torch.manual_seed(0)
     plain = Supernet(space.graph).train()
@@ -216,7 +313,7 @@ def test_every_pass_leaves_what_is_computed(space, without):
     torch.testing.assert_close(*results, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("space", [TinyWidths(), TinyGate()], ids=["sum", "gate"])
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 def test_recomputed_slots_have_the_same_gradients(space):
     torch.manual_seed(0)
     plain = Supernet(space.graph).train()

@@ -6,7 +6,7 @@ with sublinear memory cost); gradients stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -30,16 +30,19 @@ class RecomputedOperation(nn.Module):
         self.candidates = mixed.candidates
         self._mixed = [mixed]  # In a list: a second registration would double every name.
 
-    def forward(self, *inputs: Tensor, mixture: Mixture) -> Tensor:
+    def forward(
+        self, *inputs: Tensor, mixture: Mixture, widths: Mapping[str, Mixture] | None = None
+    ) -> Tensor:
         """Return what the mixed operation returns."""
         mixed = self._mixed[0]
         if not self.training:
-            return mixed(*inputs, mixture=mixture)  # type: ignore[no-any-return]
+            return mixed(*inputs, mixture=mixture, widths=widths)  # type: ignore[no-any-return]
         before = [buffer.clone() for buffer in mixed.buffers()]
         return checkpoint(  # type: ignore[no-any-return]
             mixed,
             *inputs,
             mixture=mixture,
+            widths=widths,
             use_reentrant=False,
             context_fn=lambda: (nullcontext(), _with_buffers(mixed, before)),
         )
