@@ -31,8 +31,9 @@ from .draws import Batch, Draws
 class NniSpace(ModelSpace):  # type: ignore[misc]
     """A space's graph with a `LayerChoice` in every slot, and of masks where widths are searched.
 
-    Slots that share a decision bear one label, so that NNI gives them one alpha. Candidates are
-    numbered, not named: NNI makes attributes of the names.
+    Widths mask what is behind slots and operations, nothing inside of them. Slots that share a
+    decision bear one label, so that NNI gives them one alpha. Candidates are numbered, not named:
+    NNI makes attributes of the names.
 
     Parameters
     ----------

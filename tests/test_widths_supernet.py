@@ -16,12 +16,14 @@ from torch.utils._pytree import tree_leaves
 
 from nasengine import replay
 from nasengine.canonical import simplify
-from nasengine.moves import enumerate_all
+from nasengine.moves import enumerate_all, sample
 from nasengine.network import build_network
 from nasengine.passes import PASSES, Precision, prepare, recompute_slots
 from nasengine.passes.memory import step_memory
 from nasengine.passes.self_check import disagreements
+from nasengine.randomness import stream
 from nasengine.space import SearchSpace
+from nasengine.spaces.light_sdi import LightSDI
 from nasengine.strategies.relaxation import Relaxation
 from nasengine.supernet import AtWidths, Mixture, Narrowed, Supernet, build_path
 from nasengine.testing.stubs import TinyGate, TinyWidths
@@ -181,6 +183,41 @@ def test_one_width_alone_is_the_network_inside_blocks_too(prepared):
             tensor.copy_(whole)
         found = supernet(x, one_hot(space.decisions, architecture))
         torch.testing.assert_close(found, network(x), msg=str(architecture))
+
+
+LIGHT: dict[str, dict[str, tuple[str, ...]]] = {
+    "single_conv": {"0": ("out", "in"), "1": ("out",)},
+    "single_dilation_conv": {"0": ("out", "in"), "1": ("out",)},
+    "double_dw_conv": {"0": ("in",), "1": ("in",), "2": ("out", "in"), "": ("out",)},
+    "double_dw_d_conv": {"0": ("in",), "1": ("out", "in"), "5": ("out", "out"), "": ("out",)},
+    "cutconnect": {"block.0": ("out", "in"), "fuse.0": ("out", "both"), "": ("out",)},
+    "head": {"": ("out", "in")},
+}
+"""The channels of each axis of the blocks' tensors, by the beginning of their names."""
+
+
+def test_one_width_alone_is_the_network_of_light_sdi():
+    space = LightSDI(width=4, searched_widths=("50%", "100%"))
+    graph, x, rng = space.graph, torch.randn(2, 3, 32, 32).double(), stream(0, "light")
+    torch.manual_seed(0)
+    supernet = Supernet(graph).double().train()
+    with torch.no_grad():
+        for parameter in supernet.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    state = supernet.network.state_dict()
+    for architecture in (sample(space.decisions, rng) for _ in range(6)):
+        network = build_network(graph, architecture).double().train()
+        for name, tensor in network.state_dict().items():
+            node, _, rest = name.partition(".")
+            block = architecture.get(node, node)
+            whole = state[f"{node}.candidates.{block}.{rest}" if block != node else name]
+            into, out = (places(c, architecture) for c in graph.called_with(node))
+            lie = {"in": into, "out": out, "both": torch.cat([out, into + graph.channels[node][1]])}
+            parts = next(axes for part, axes in LIGHT[block].items() if rest.startswith(part))
+            for axis, part in zip(range(whole.ndim), parts, strict=False):
+                whole = whole.index_select(axis, lie[part])
+            tensor.copy_(whole)
+        torch.testing.assert_close(supernet(x, one_hot(space.decisions, architecture)), network(x))
 
 
 @settings(max_examples=15)
