@@ -110,8 +110,8 @@ class Darts(Strategy):
     final_temperature: float | None = Field(None, gt=0, allow_inf_nan=False)
     """What the temperature goes to, in a straight line; by default it stays."""
     paths: Literal[0, 1, 2] = 0
-    """How many candidates of a slot run at once: 0 all, 1 or 2 sampled ones. Of a width all channels
-    are computed, and a sampled one masks those beyond it."""
+    """How many candidates of a slot run at once: 0 all, 1 or 2 sampled ones. Of a width all
+    channels are computed, and a sampled one masks those beyond it."""
     partial_channels: int = Field(1, gt=0)
     """One channel in so many goes through the candidates, the others pass by: less memory and
     time, where every slot keeps its input's shape. PC-DARTS takes 4."""
