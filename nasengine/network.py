@@ -44,10 +44,10 @@ def build_network(graph: SpaceGraph, architecture: Mapping[str, str]) -> fx.Grap
         If a factory raises.
     """
     modules: dict[str, nn.Module] = {}
-    return assemble(graph, architecture, chosen(graph, architecture, modules), modules, "Network")
+    return assemble(graph, architecture, choosing(graph, architecture, modules), modules, "Network")
 
 
-def chosen(
+def choosing(
     graph: SpaceGraph, architecture: Mapping[str, str], modules: dict[str, nn.Module]
 ) -> Fill:
     """Return what puts an architecture's choice into every slot.

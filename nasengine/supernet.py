@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 from nasengine.graph import Node, SpaceGraph
 from nasengine.hidden_norms import hidden_norms
-from nasengine.network import assemble, chosen
+from nasengine.network import assemble, choosing
 from nasengine.replay import side_by_side
 from nasengine.shapes import make_module
 from nasengine.widths import Channels, Width, searched
@@ -377,7 +377,7 @@ def build_path(graph: SpaceGraph, architecture: Mapping[str, str]) -> fx.GraphMo
         is_new = is_computed_anew(graph, node, modules[node.name])
         return (AtWidths(graph.out[node.name], architecture), ()) if is_new else None
 
-    fill = chosen(graph, at_widest, modules)
+    fill = choosing(graph, at_widest, modules)
     path = assemble(graph, at_widest, fill, modules, "Path", narrow=narrow)
     for slot in graph.slots:
         hidden = hidden_norms(graph, slot, architecture[slot.decision])

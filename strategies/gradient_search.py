@@ -149,7 +149,9 @@ class GradientSearch(AlphaSearch[Darts]):
         decisions = self.search.space.decisions
         super().tell_doubts()
         collapsed = self._collapsed(derive(self.steps.alphas, decisions))
-        if len(collapsed) * 2 > len(decisions):
+        # What is derived spends a target, whatever the arg-max: a penalty alone may have led there.
+        is_spent = any(cost.targets and cost.tolerance < 1 for cost in self.costs)
+        if len(collapsed) * 2 > len(decisions) and not is_spent:
             self.search.reporter.warn(
                 f"collapse: {len(collapsed)} of {len(decisions)} decisions took their cheapest "
                 f"choice ({', '.join(collapsed)}); {self._way_out()}"

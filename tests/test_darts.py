@@ -252,6 +252,11 @@ def test_warns_of_collapse_and_of_noise():
     settings = {"cost": {"parameters": 0.95}, "alphas": {"learning_rate": 10.0}}
     strategy(**settings).propose(History(), 1, search)
     assert any("collapse: 2 of 2 decisions" in text for text in search.reporter.warnings)
+    for tolerance, told in ((0.1, False), (1.0, True)):
+        search = make_search()
+        settings["cost"] = {"parameters": {"target": 100, "tolerance": tolerance}}
+        strategy(**settings).propose(History(), 1, search)
+        assert any("collapse:" in text for text in search.reporter.warnings) is told
     search = make_search()
     strategy(iterations=2).propose(History(), 1, search)
     assert any("within noise: at 2 of 2" in text for text in search.reporter.warnings)
