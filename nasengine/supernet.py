@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -17,10 +16,11 @@ from torch.func import functional_call
 
 from nasengine.graph import Node, SpaceGraph
 from nasengine.hidden_norms import hidden_norms
+from nasengine.masks import AtWidths, mask_of, masked, reaching
 from nasengine.network import assemble, choosing
 from nasengine.replay import side_by_side
 from nasengine.shapes import make_module
-from nasengine.widths import Channels, Width, searched
+from nasengine.widths import Channels, searched
 
 
 class Mixture(NamedTuple):
@@ -126,9 +126,9 @@ class MixedOperation(nn.Module):
 
     def _masks(self, widths: Mapping[str, Mixture], device: torch.device) -> dict[Channels, Tensor]:
         """Return what each channel of a hidden norm is multiplied by."""
-        reaching = {decision: _reaching(mixture.weights) for decision, mixture in widths.items()}
+        weights = {decision: reaching(mixture.weights) for decision, mixture in widths.items()}
         every = {channels for norms in self.hidden.values() for channels in norms.values()}
-        return {channels: _mask(channels, reaching, device) for channels in every}
+        return {channels: mask_of(channels, weights, device) for channels in every}
 
     def _output(
         self,
@@ -220,70 +220,11 @@ class Narrowed(nn.Module):
 
     def forward(self, x: Tensor, *mixtures: Mixture) -> Tensor:
         """Return the tensor with each channel times the weight of the widths that reach it."""
-        reaching = {
-            decision: _reaching(mixture.weights)
+        weights = {
+            decision: reaching(mixture.weights)
             for decision, mixture in zip(self.decisions, mixtures, strict=True)
         }
-        return _times(x, _mask(self.channels, reaching, x.device))
-
-
-def _reaching(weights: Tensor) -> list[Tensor]:
-    """Return the sum of the weights from each choice on.
-
-    Added one by one: a GPU has no `cumsum` that is the same every time.
-    """
-    return [*accumulate(reversed(weights.unbind()))][::-1]
-
-
-class AtWidths(nn.Module):
-    """The channels of a node as a network of given widths has them: those beyond are zero.
-
-    Parameters
-    ----------
-    channels
-        What the node's channels are made of.
-    widths
-        A choice for some or all of the widths in these; the others stay as they are.
-
-    Shape
-    -----
-    (N, C, ...) to (N, C, ...).
-    """
-
-    def __init__(self, channels: Channels, widths: Mapping[str, str]) -> None:
-        super().__init__()
-        self.mask: Tensor
-
-        def reached(width: Width) -> list[Tensor]:
-            last = width.choices.index(widths.get(width.decision, width.choices[-1]))
-            return [torch.tensor(float(index <= last)) for index in range(len(width.choices))]
-
-        reaching = {width.decision: reached(width) for width in searched(channels)}
-        self.register_buffer("mask", _mask(channels, reaching, None), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the tensor without what lies beyond the widths."""
-        return _times(x, self.mask)
-
-
-def _times(x: Tensor, mask: Tensor) -> Tensor:
-    return x * mask.to(x.dtype).view(1, -1, *(1,) * (x.ndim - 2))
-
-
-def _mask(
-    channels: Channels, reaching: Mapping[str, Sequence[Tensor]], device: torch.device | None
-) -> Tensor:
-    """Return what each channel is multiplied by: (C,), from what reaches each width's choices."""
-    parts = []
-    for part in channels:
-        if isinstance(part, int):
-            parts.append(torch.ones(part, device=device))
-            continue
-        counts = [0, *(count for _, count in part.options)]
-        steps = (count - before for before, count in pairwise(counts))
-        weights = reaching[part.decision]
-        parts += [w.expand(step) for w, step in zip(weights, steps, strict=True)]
-    return torch.cat(parts)
+        return masked(x, mask_of(self.channels, weights, x.device))
 
 
 class Supernet(nn.Module):

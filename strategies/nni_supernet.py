@@ -20,9 +20,10 @@ from pytorch_lightning.plugins.environments import (  # type: ignore[attr-define
 from torch import Tensor, fx, nn
 
 from nasengine.graph import Node, SpaceGraph
+from nasengine.masks import AtWidths
 from nasengine.network import assemble
 from nasengine.shapes import make_module
-from nasengine.supernet import AtWidths, is_computed_anew
+from nasengine.supernet import is_computed_anew
 from nasengine.widths import searched
 
 from .draws import Batch, Draws

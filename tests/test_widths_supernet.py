@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from nasengine import replay
 from nasengine.canonical import simplify
+from nasengine.masks import AtWidths
 from nasengine.moves import enumerate_all, sample
 from nasengine.network import build_network
 from nasengine.passes import PASSES, Precision, prepare, recompute_slots
@@ -25,7 +26,7 @@ from nasengine.randomness import stream
 from nasengine.space import SearchSpace
 from nasengine.spaces.light_sdi import LightSDI
 from nasengine.strategies.relaxation import Relaxation
-from nasengine.supernet import AtWidths, Mixture, Narrowed, Supernet, build_path
+from nasengine.supernet import Mixture, Narrowed, Supernet, build_path
 from nasengine.testing.stubs import TinyGate, TinyWidths
 from nasengine.widths import Width, joined
 
