@@ -71,7 +71,8 @@ class LightSDI(SearchSpace):
 
     With `searched_widths`, which the paper has not, each level's channels are decided too, by
     ``width_1`` to ``width_5``: one width for a level's encoder and decoder, the fifth for
-    ``encoder_5``. References have all channels.
+    ``encoder_5``. References have all channels; further ones are UNets with a share at every level,
+    ``unet_25`` with 25%.
 
     Shape
     -----
@@ -87,6 +88,8 @@ class LightSDI(SearchSpace):
     (('50%', '75%', '100%'), '100%')
     >>> space.graph.channels_of("decoder_4", {"width_1": "50%", "width_2": "75%"})
     (16, 4)
+    >>> [name for name in space.references() if name.startswith("unet_")]
+    ['unet_50', 'unet_75']
     """
 
     widths: ClassVar[tuple[str, ...]] = ("width",)
@@ -136,6 +139,14 @@ class LightSDI(SearchSpace):
             for level in levels
         }
 
+    @property
+    def _everywhere(self) -> list[dict[str, str]]:
+        """The choices of all widths that are the same at every level, from the narrowest on."""
+        names = [f"width_{level}" for level in self._widths]
+        return [
+            dict(zip(names, same, strict=True)) for same in zip(*self._widths.values(), strict=True)
+        ]
+
     def define(self, graph: SpaceGraph) -> None:
         """Wire the UNet."""
         from .light_blocks import BASELINES, CANDIDATES, UPSAMPLINGS, head, max_pool
@@ -172,6 +183,12 @@ class LightSDI(SearchSpace):
             name: dict(zip(_SLOTS, (_SHORT[word] for word in row.split()), strict=True))
             for name, row in _PUBLISHED.items()
         }
-        widest = {f"width_{level}": [*choices][-1] for level, choices in self._widths.items()}
         fixed = {name: dict.fromkeys(_SLOTS, choice) for name, choice in everywhere.items()}
-        return {name: {**widest, **blocks} for name, blocks in {**fixed, **published}.items()}
+        *narrower, widest = self._everywhere or [{}]
+        return {
+            **{name: {**widest, **blocks} for name, blocks in {**fixed, **published}.items()},
+            **{
+                f"unet_{widths['width_1'].removesuffix('%')}": {**widths, **fixed["unet"]}
+                for widths in narrower
+            },
+        }

@@ -137,6 +137,15 @@ def test_half_of_every_level_is_the_space_of_half_the_width():
     assert str(network) == str(build_network(narrow.graph, narrow.reference("dagm_tile")))
 
 
+def test_a_unet_of_a_share_of_the_channels_is_a_reference():
+    searched = LightSDI(width=8, searched_widths=(0.125, "50%", "100%"))
+    named = [name for name in searched.references() if name not in LightSDI().references()]
+    assert named == ["unet_12.5", "unet_50"]
+    network = build_network(searched.graph, searched.reference("unet_50"))
+    narrow = LightSDI(width=4)
+    assert str(network) == str(build_network(narrow.graph, narrow.reference("unet")))
+
+
 def test_searched_widths_are_narrowed_with_the_width():
     space = LightSDI(width=8, searched_widths=SHARES)
     assert space.narrowed(0.5).graph.channels["encoder_2"] == (4, 8)
