@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from .costs import Cost, Terms
+from .costs import Cost
+from .terms import Floats, Names
 
 Reading = Literal["expected", "straight_through", "as_printed"]
 
@@ -161,14 +162,14 @@ class ArchitectureLoss:
                 penalty.load_state_dict(state[key])
 
 
-def _tensors(terms: Terms, device: str) -> dict[tuple[str, ...], Tensor]:
+def _tensors(terms: Mapping[Names, Floats], device: str) -> dict[Names, Tensor]:
     return {
         names: torch.tensor(costs, dtype=torch.float32, device=device)
         for names, costs in terms.items()
     }
 
 
-def _sum(terms: Mapping[tuple[str, ...], Tensor], weights: Mapping[str, Tensor]) -> Tensor:
+def _sum(terms: Mapping[Names, Tensor], weights: Mapping[str, Tensor]) -> Tensor:
     """Return the sum of the terms' means under independent weights of the decisions' choices."""
     return torch.stack([_mean(costs, names, weights) for names, costs in terms.items()]).sum()
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from math import fsum
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from nasengine.errors import ArchitectureError, SpecError, did_you_mean
-from nasengine.estimator import row_key
 from nasengine.machine import busy
 from nasengine.plugin import changed
 from nasengine.quantities import format_quantity, parse_quantity
@@ -23,6 +19,8 @@ if TYPE_CHECKING:
     from nasengine.architecture import Architecture
     from nasengine.estimator import CostTable
     from nasengine.search import Search
+
+    from .terms import Floats, Names
 
 
 class CostGoal(BaseModel):
@@ -69,11 +67,6 @@ _FAR = 5.0
 """A measured table may read so many times too high, where the machine has other work: only limits
 further than that below every network are refused."""
 
-Floats = npt.NDArray[np.float64]
-
-Terms = Mapping[tuple[str, ...], Floats]
-"""Decisions to the costs that depend on just these: an axis each, by the order of its choices."""
-
 
 @dataclass(frozen=True, eq=False)
 class Cost:
@@ -110,7 +103,7 @@ class Cost:
     key: str
     unit: str
     fixed: float
-    terms: Terms
+    terms: Mapping[Names, Floats]
     beta: float = 0.0
     target: float | None = None
     targets: tuple[float, ...] = ()
@@ -176,7 +169,7 @@ class Cost:
         return limit if self.counts else max(limit, self.range[0])
 
     @property
-    def shares(self) -> Terms:
+    def shares(self) -> Mapping[Names, Floats]:
         """P_ij / sum_j P_ij of equation (4), for each term; zeros where all cost nothing."""
         return {names: costs / (costs.sum() or 1.0) for names, costs in self.terms.items()}
 
@@ -187,7 +180,7 @@ class Cost:
         for names, costs in self.terms.items():
             for axis, name in enumerate(names):
                 others = tuple(other for other in range(len(names)) if other != axis)
-                found[name] = found.get(name, np.zeros(costs.shape[axis])) + costs.mean(others)
+                found[name] = found.get(name, 0.0) + costs.mean(others)
         return found
 
     @property
@@ -285,6 +278,8 @@ def resolve_costs(goals: Mapping[str, CostGoal], search: Search) -> tuple[Cost, 
 
 
 def _resolve(key: str, goal: CostGoal, search: Search, limit: float | None) -> Cost:
+    from .terms import term_arrays
+
     table = search.cost_table(key)
     where = f"strategy.cost.{key}.{'targets' if goal.targets else 'target'}"
     given = goal.targets or (() if goal.target is None else (goal.target,))
@@ -294,7 +289,7 @@ def _resolve(key: str, goal: CostGoal, search: Search, limit: float | None) -> C
         key,
         table.unit,
         table.fixed,
-        _terms(table, search.space.decisions),
+        term_arrays(table.terms(), search.space.decisions),
         goal.beta,
         target,
         targets,
@@ -308,22 +303,6 @@ def _resolve(key: str, goal: CostGoal, search: Search, limit: float | None) -> C
         asked.append((f"objectives.{key}.at_most", cost.text(limit), limit))
     _refuse_unreachable(cost, asked)
     return cost
-
-
-def _terms(table: CostTable, decisions: Mapping[str, Sequence[str]]) -> Terms:
-    """Return a table's terms as arrays; decisions on which no cost depends have zeros."""
-    given = {(name,): np.zeros(len(choices)) for name, choices in decisions.items()}
-    told = table.terms()
-    free = [names for names in given if not any(names[0] in others for others in told)]
-    return {
-        **{names: given[names] for names in free},
-        **{names: _array(row, [decisions[name] for name in names]) for names, row in told.items()},
-    }
-
-
-def _array(row: Mapping[str, float], choices: Sequence[Sequence[str]]) -> Floats:
-    every = [row[row_key(chosen)] for chosen in product(*choices)]
-    return np.array(every).reshape([len(each) for each in choices])
 
 
 def _refuse_unreachable(cost: Cost, asked: Sequence[tuple[str, str, float]]) -> None:

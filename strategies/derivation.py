@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from .costs import Cost, Floats
+    from .costs import Cost
+    from .terms import Floats
 
 _CELLS = 4096
 _STATES = 2**17

@@ -22,7 +22,8 @@ import numpy.typing as npt
 
 from nasengine.architecture import Architecture
 from nasengine.errors import SpecError
-from nasengine.estimator import row_key
+
+from .terms import Names, term_arrays
 
 if TYPE_CHECKING:
     from nasengine.moves import Decisions
@@ -35,10 +36,6 @@ FINE = 20
 
 APART = 2000
 """Combinations of choices whose counts are kept apart, at most."""
-
-Names = tuple[str, ...]
-Terms = Mapping[Names, Mapping[str, float]]
-"""Decisions to the costs that depend on just these, by `row_key` (`CostTable.terms`)."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +79,9 @@ class Strata:
         If too many widths belong together for counts to be kept apart.
     """
 
-    def __init__(self, terms: Terms, decisions: Decisions) -> None:
+    def __init__(self, terms: Mapping[Names, Mapping[str, float]], decisions: Decisions) -> None:
         self._decisions = decisions
-        costs = _arrays(terms, decisions)
+        costs = term_arrays(terms, decisions)
         span = sum(row.max() - row.min() for row in costs.values()) or 1.0
         grid = max(GRID, FINE * len(costs))
         steps = {n: np.rint((r - r.min()) / span * grid).astype(int) for n, r in costs.items()}
@@ -136,21 +133,6 @@ class Strata:
             number = rng.choices(range(len(options)), [way for way, _ in ways])[0]
             chosen, total = options[number], ways[number][1]
         return Architecture({n: choices[chosen[n]] for n, choices in self._decisions.items()})
-
-
-def _arrays(terms: Terms, decisions: Decisions) -> dict[Names, npt.NDArray[np.float64]]:
-    """Return the terms with an axis a decision, in the decisions' order; zeros for what is free."""
-    tied = {name for names in terms for name in names}
-    free: Terms = {(n,): dict.fromkeys(c, 0.0) for n, c in decisions.items() if n not in tied}
-    place = {name: number for number, name in enumerate(decisions)}
-    found = {}
-    for names, row in sorted(
-        {**terms, **free}.items(), key=lambda t: min(map(place.__getitem__, t[0]))
-    ):
-        choices = [decisions[name] for name in names]
-        costs = [row[row_key(keys)] for keys in product(*choices)]
-        found[names] = np.array(costs).reshape([len(each) for each in choices])
-    return found
 
 
 def _order(every: Iterable[Names], decisions: Decisions) -> Iterator[tuple[Names, Names]]:

@@ -197,7 +197,17 @@ def test_what_is_imported_is_declared() -> None:
         assert not missing - {"pydantic-core"}, f"{path}: {missing} is not in pyproject.toml"
 
 
-HEAVY = ("torch", "optuna", "nni", "sklearn", "scipy", "pandas", "matplotlib", "networkx")
+HEAVY = (
+    "torch",
+    "numpy",
+    "optuna",
+    "nni",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "matplotlib",
+    "networkx",
+)
 
 
 def test_plugins_are_listed_without_what_they_compute_with() -> None:
