@@ -132,8 +132,8 @@ def tables(
 
 
 def space_range(search: Search, table: CostTable) -> tuple[float, float]:
-    rows = table.per_decision()
-    kept = [[rows[name][c] for c in choices] for name, choices in search.space.decisions.items()]
+    rows = table.terms()
+    kept = [[rows[name,][c] for c in choices] for name, choices in search.space.decisions.items()]
     low, high = (table.fixed + sum(pick(row) for row in kept) for pick in (min, max))
     return low, high
 

@@ -225,13 +225,6 @@ class CostTable(_Costs):
             zeros=_summed(self.zeros, other.zeros),
         )
 
-    def per_decision(self) -> dict[str, dict[str, float]]:
-        """Return decision to choice to its cost in all slots that share the decision.
-
-        Of the slots whose cost depends on nothing else: see `terms`.
-        """
-        return {names[0]: row for names, row in self.terms().items() if len(names) == 1}
-
     def terms(self) -> dict[tuple[str, ...], dict[str, float]]:
         """Return decisions to the costs that depend on just these, by `row_key` of their choices.
 

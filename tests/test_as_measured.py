@@ -228,8 +228,8 @@ def test_a_target_that_nothing_meets_as_measured_gives_the_nearest_and_a_warning
 
 
 def cheapest(search):
-    rows = search.cost_table("timed").per_decision()
-    return [{n: min(c, key=rows[n].__getitem__) for n, c in search.space.decisions.items()}]
+    rows = search.cost_table("timed").terms()
+    return [{n: min(c, key=rows[n,].__getitem__) for n, c in search.space.decisions.items()}]
 
 
 def test_what_cannot_be_measured_is_derived_by_the_table(make_search):

@@ -147,7 +147,7 @@ def test_a_target_that_only_cut_connections_meet_is_met() -> None:
         space, estimators={"flops": build(Estimator, {"name": "flops"}, where="e")}
     )
     table = search.cost_table("flops")
-    by_sums = table.fixed + sum(min(row.values()) for row in table.per_decision().values())
+    by_sums = table.fixed + sum(min(row.values()) for row in table.terms().values())
     costs = sorted({table.predict(a) for a in enumerate_all(space.decisions)})
     assert table.least <= costs[0] < by_sums
     target = next(cost for cost in reversed(costs) if cost < by_sums)

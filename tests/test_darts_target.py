@@ -50,8 +50,8 @@ def strategy(cost, **settings):
 
 def targets(search, count=10):
     table = search.cost_table("parameters")
-    rows = table.per_decision()
-    kept = {n: [rows[n][c] for c in choices] for n, choices in search.space.decisions.items()}
+    rows = table.terms()
+    kept = {n: [rows[n,][c] for c in choices] for n, choices in search.space.decisions.items()}
     low = table.fixed + sum(min(row) for row in kept.values())
     high = table.fixed + sum(max(row) for row in kept.values())
     return [low + (high - low) * (i + 0.5) / count for i in range(count)]
