@@ -311,7 +311,8 @@ def check_latency_table(table: LatencyTable, search: Search, where: str) -> Cost
         Naming the slots, choices and widths that one has and the other has not, settings of the
         space (its width, say) that differ, or the input size.
     """
-    problems = [*_missing(table, search.space), *_other_settings(table, search.space)]
+    # Of other settings, what is missing is no news.
+    problems = _other_settings(table, search.space) or [*_missing(table, search.space)]
     shape = list(search.task.input_shape)
     if table.facts.get("input") != shape:
         problems.append(f"it is for inputs of {table.facts.get('input')}, the task gives {shape}")

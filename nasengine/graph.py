@@ -77,6 +77,9 @@ Source = Node | str
 _VARIANTS = 64
 """Combinations of widths that a node is tried at; its channels seldom depend on more than three."""
 
+_COMBINATIONS = 10_000
+"""Combinations of widths that a node may depend on: each is an entry of every cost table."""
+
 _ONE: Mapping[str, str] = {
     "input": "what belongs together (an image, its depth) is one, whose channels operations split",
     "output": "what is to come out together is one by graph.concat, which the task's loss splits",
@@ -426,6 +429,14 @@ class SpaceGraph:
         for name in self.widths:
             if name not in used:
                 raise SpaceError(f"width {name!r} is no node's; it is given as out=...")
+        for name, widths in self._widths_of.items():
+            count = prod(len(self.widths[width].options) for width in widths)
+            if count > _COMBINATIONS:
+                raise SpaceError(
+                    f"node {name!r} depends on {count:,} combinations of widths "
+                    f"({', '.join(widths)}); at most {_COMBINATIONS:,} are taken: let nodes share "
+                    f"widths, offer fewer, or lead them through operations of fixed channels"
+                )
         end = self.order[-1]
         if self.widths_of(end):
             raise SpaceError(

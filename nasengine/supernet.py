@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from nasengine.graph import Node, SpaceGraph
 from nasengine.hidden_norms import hidden_norms
@@ -20,7 +22,9 @@ from nasengine.masks import AtWidths, mask_of, masked, reaching
 from nasengine.network import assemble, choosing
 from nasengine.replay import side_by_side
 from nasengine.shapes import make_module
-from nasengine.widths import Channels, searched
+from nasengine.widths import Channels, searched, times, widest
+
+_NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 class Mixture(NamedTuple):
@@ -290,13 +294,19 @@ class Supernet(nn.Module):
 def is_computed_anew(graph: SpaceGraph, node: Node, module: nn.Module) -> bool:
     """Say whether a node's searched channels are computed there, not only passed on.
 
-    An operation without weights (a pooling, an upsampling) passes on what it reads: what is zero
-    stays zero, and what was multiplied is not multiplied again.
+    An operation without weights that keeps its channels (a pooling, an upsampling) passes on what
+    it reads: what is zero stays zero, and what was multiplied is not multiplied again. So does one
+    that makes each into several (a flattening). A norm makes all alike, whatever they were.
     """
-    read = {width for source in node.inputs for width in searched(graph.out[source])}
-    known = {width.decision for width in read}
-    own = {width.decision for width in searched(graph.out[node.name])}
-    return node.kind == "slot" or any(True for _ in module.parameters()) or not own <= known
+    out = graph.out[node.name]
+    kept = {
+        times(factor, graph.out[source])
+        for source in node.inputs
+        for factor in {1, widest(out) // widest(graph.out[source])} - {0}
+    }
+    parts = [*module.modules()]
+    weighs = any(True for _ in module.parameters()) or any(isinstance(m, _NORMS) for m in parts)
+    return node.kind == "slot" or weighs or out not in kept
 
 
 def build_path(graph: SpaceGraph, architecture: Mapping[str, str]) -> fx.GraphModule:

@@ -120,6 +120,11 @@ def joined(parts: Iterable[Channels]) -> Channels:
     return tuple(found)
 
 
+def times(factor: int, channels: Channels) -> Channels:
+    """Return channels so many times: every part of them, where it lies."""
+    return tuple(factor * part for part in channels)
+
+
 def widest(channels: Channels) -> int:
     """Return the most that channels come to."""
     return sum(part.widest if isinstance(part, Width) else part for part in channels)

@@ -95,6 +95,8 @@ class Cost:
         What the spec's objectives allow at most; None for no limit.
     counts
         Whether the table is exact, not measured.
+    widths
+        The decisions on numbers of channels.
     table
         What costs are predicted by; without it, by the terms alone. Where a choice may cut a
         connection, gradients go by the terms, and networks cost less than they say.
@@ -110,6 +112,7 @@ class Cost:
     tolerance: float = 0.1
     limit: float | None = None
     counts: bool = True
+    widths: frozenset[str] = frozenset()
     table: CostTable | None = None
 
     @property
@@ -157,9 +160,19 @@ class Cost:
         """Whether a term depends on several decisions, so that no network may cost the least."""
         return any(len(names) > 1 for names in self.terms)
 
+    @cached_property
+    def _cheap(self) -> float:
+        """What the network of the choices that cost least all told costs, by the terms."""
+        chosen = {name: int(row.argmin()) for name, row in self.rows.items()}
+        return self.fixed + float(
+            sum(costs[tuple(chosen[n] for n in names)] for names, costs in self.terms.items())
+        )
+
     def doubtful(self, limit: float) -> bool:
         """Whether it takes a search to say that networks are within a limit in the range."""
-        return self.is_joint or (self.cuts and limit < self._least)
+        return limit < (self._cheap if self.is_joint else self._least) and (
+            self.is_joint or self.cuts
+        )
 
     def within_reach(self, limit: float) -> float:
         """Return a limit, or what the cheapest network costs by a measured table above it.
@@ -170,8 +183,17 @@ class Cost:
 
     @property
     def shares(self) -> Mapping[Names, Floats]:
-        """P_ij / sum_j P_ij of equation (4), for each term; zeros where all cost nothing."""
-        return {names: costs / (costs.sum() or 1.0) for names, costs in self.terms.items()}
+        """P_ij / sum_j P_ij of equation (4), for each term; zeros where all cost nothing.
+
+        Where a slot's channels are searched, the sum over its candidates is that at the mean of
+        the widths. What depends on widths alone (an operation) is weighed by its part in the
+        whole, since equation (4) is of slots.
+        """
+        whole = float(sum(costs.mean() for costs in self.terms.values()))
+        return {
+            names: costs / ((whole if names[0] in self.widths else _of_slot(costs)) or 1.0)
+            for names, costs in self.terms.items()
+        }
 
     @cached_property
     def rows(self) -> dict[str, Floats]:
@@ -296,6 +318,7 @@ def _resolve(key: str, goal: CostGoal, search: Search, limit: float | None) -> C
         goal.tolerance,
         limit,
         search.estimators[key].counts,
+        frozenset(search.space.graph.widths),
         table,
     )
     asked = [(where, str(text), value) for text, value in zip(given, targets, strict=True)]
@@ -303,6 +326,11 @@ def _resolve(key: str, goal: CostGoal, search: Search, limit: float | None) -> C
         asked.append((f"objectives.{key}.at_most", cost.text(limit), limit))
     _refuse_unreachable(cost, asked)
     return cost
+
+
+def _of_slot(costs: Floats) -> float:
+    """Return the sum over the choices of the first decision, at the mean of the others'."""
+    return float(costs.sum() / costs[0].size)
 
 
 def _refuse_unreachable(cost: Cost, asked: Sequence[tuple[str, str, float]]) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _CELLS = 4096
 _STATES = 2**17
 """Partial architectures that are kept: where many are asked for, of fewer cells."""
+_GROWN = 2**20
+"""Partial architectures at most, once each is extended by a decision's choices."""
 _LEAST_CELLS = 16
 _SLACK = 1e-12
 """Relative: sums in another order differ by rounding."""
@@ -33,7 +35,7 @@ class _Partial(NamedTuple):
 
     scores: Floats
     costs: Floats
-    choices: npt.NDArray[np.int64]
+    choices: npt.NDArray[np.int32]
 
     def take(self, indices: npt.NDArray[np.intp]) -> _Partial:
         return _Partial(self.scores[indices], self.costs[indices], self.choices[indices])
@@ -118,7 +120,7 @@ class _Terms:
             closing[last].append((tuple(before), costs.transpose(axes)))
         return cls(closing)
 
-    def added(self, place: int, choices: npt.NDArray[np.int64]) -> Floats | float:
+    def added(self, place: int, choices: npt.NDArray[np.int32]) -> Floats | float:
         """Return what each choice at a place adds to partial architectures: (S or 1, choices)."""
         added: Floats | float = 0.0
         for before, costs in self.closing[place]:
@@ -144,14 +146,16 @@ def _complete(
 ) -> _Partial:
     terms = [_Terms.of(cost, [name for name, _ in scores]) for cost in limited]
     fixed = np.array([[cost.fixed for cost in limited]])
-    states = _Partial(np.zeros(1), fixed, np.zeros((1, 0), dtype=np.int64))
+    states = _Partial(np.zeros(1), fixed, np.zeros((1, 0), dtype=np.int32))
+    choices = [len(own) for _, own in scores]
     for place, (_, own) in enumerate(scores):
         states = _grown(states, own, [each.added(place, states.choices) for each in terms])
         # What is still to come costs at least: what cannot end within the limits is dropped.
         rest = np.array([each.rest(place) for each in terms])
         possible = (states.costs + rest <= most * (1 + _SLACK)).all(axis=1)
         kept_open = sorted({other for each in terms for other in each.open(place)})
-        states = _pruned(states.take(np.flatnonzero(possible)), most, count, kept_open)
+        room = min(_STATES, _GROWN // max(choices[place + 1 : place + 2], default=1))
+        states = _pruned(states.take(np.flatnonzero(possible)), most, count, kept_open, room)
     return states
 
 
@@ -161,7 +165,7 @@ def _grown(states: _Partial, scores: Sequence[float], added: Sequence[Floats | f
     costs = np.empty((size, choices, len(added)))
     for index, each in enumerate(added):
         costs[:, :, index] = states.costs[:, None, index] + each
-    chosen = np.tile(np.arange(choices), size)[:, None]
+    chosen = np.tile(np.arange(choices, dtype=np.int32), size)[:, None]
     return _Partial(
         (states.scores[:, None] + np.array(scores)).reshape(-1),
         costs.reshape(size * choices, len(added)),
@@ -169,17 +173,19 @@ def _grown(states: _Partial, scores: Sequence[float], added: Sequence[Floats | f
     )
 
 
-def _pruned(states: _Partial, most: Floats, count: int, kept_open: Sequence[int]) -> _Partial:
+def _pruned(
+    states: _Partial, most: Floats, count: int, kept_open: Sequence[int], room: int
+) -> _Partial:
     """Keep the `count` best of every grid cell, and the cheapest by each cost.
 
-    Of those that agree in what later costs depend on.
+    Of those that agree in what later costs depend on; in all no more than there is room for.
     """
     if not len(states.scores):
         return states
     groups = np.zeros(len(states.scores), dtype=np.int64)
     if kept_open:
         groups = np.unique(states.choices[:, kept_open], axis=0, return_inverse=True)[1].reshape(-1)
-    share = _STATES // count // int(groups.max() + 1)
+    share = room // count // int(groups.max() + 1)
     cells_at_most = min(_CELLS, max(_LEAST_CELLS, share))
     side = max(2, int(cells_at_most ** (1 / max(1, len(most)))))
     shares = np.divide(states.costs, most, out=np.zeros_like(states.costs), where=most > 0)
@@ -192,16 +198,16 @@ def _pruned(states: _Partial, most: Floats, count: int, kept_open: Sequence[int]
     rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
     kept = order[rank < count]
     cheapest = [_first_of(groups, (-states.scores, column)) for column in states.costs.T]
-    return _capped(states.take(np.unique(np.concatenate([kept, *cheapest]))), most)
+    return _capped(states.take(np.unique(np.concatenate([kept, *cheapest]))), most, room)
 
 
-def _capped(states: _Partial, most: Floats) -> _Partial:
+def _capped(states: _Partial, most: Floats, room: int) -> _Partial:
     """Keep no more than there is room for: half the best, half the furthest below the limits."""
-    if len(states.scores) <= 2 * _STATES:
+    if len(states.scores) <= 2 * room:
         return states
-    spent = (states.costs / np.where(most > 0, most, 1.0)).max(axis=1)
-    cheapest = np.argsort(spent, kind="stable")[:_STATES]
-    return states.take(np.unique(np.concatenate([_ranking(states)[:_STATES], cheapest])))
+    spent = (states.costs / np.where(most > 0, most, 1.0)).max(axis=1, initial=0.0)
+    cheapest = np.argsort(spent, kind="stable")[:room]
+    return states.take(np.unique(np.concatenate([_ranking(states)[:room], cheapest])))
 
 
 def _first_of(groups: npt.NDArray[np.int64], keys: tuple[Floats, ...]) -> npt.NDArray[np.intp]:

@@ -560,3 +560,13 @@ def test_the_expected_cost_is_the_mean_over_all_networks(drawn, rng):
         mean += chance * sum(a[tuple(chosen[n] for n in g)] for g, a in cost.terms.items())
     told = ArchitectureLoss([cost], "expected", "cpu").facts(p)["c"]
     assert told["expected"] == pytest.approx(1.0 + mean, rel=1e-5)
+
+
+def test_searched_widths_leave_a_betas_pressure_on_the_blocks_as_it_was():
+    """Equation (4) is of a slot's candidates; an operation counts for its part in the whole."""
+    blocks = np.array([[1.0, 2.0, 3.0], [3.0, 6.0, 9.0]])
+    alone = Cost("a", "", 0.0, {("slot",): blocks.mean(1)}).shares["slot",]
+    terms = {("slot", "width"): blocks, ("width",): np.array([0.1, 0.2, 0.3])}
+    shares = Cost("a", "", 0.0, terms, widths=frozenset(["width"])).shares
+    np.testing.assert_allclose(shares["slot", "width"].mean(1), alone)
+    assert np.ptp(shares["width",]) < 0.1 * np.ptp(shares["slot", "width"].mean(0))

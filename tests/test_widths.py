@@ -371,3 +371,15 @@ def test_equal_branches_may_be_swapped_whether_their_channels_are_searched_or_no
     other = {**one, "left_1": "tanh", "right_1": "conv"}
     assert plan.key({**one, "width": "2"}) == plan.key({**other, "width": "2"})
     assert plan.key({**one, "width": "1"}) != plan.key({**other, "width": "1"})
+
+
+def test_a_node_of_too_many_combinations_of_widths_is_refused():
+    def define(graph, x):
+        parts = [
+            graph.operation(f"part{n}", x, conv, out=graph.width(f"w{n}", range(1, 5)))
+            for n in range(7)
+        ]
+        return graph.concat("all_of_them", parts)
+
+    with pytest.raises(SpaceError, match="depends on 16,384 combinations of widths .w0, w1,"):
+        between(define)

@@ -434,3 +434,77 @@ def test_a_gpu_replays_masks(monkeypatch):
         (found,) = recorder.run(step, x, mixtures)
         assert torch.equal(found, supernet(x, mixtures)), number
     assert recorder.recorded == 1 and not told
+
+
+def first_slices(path, network):
+    """Give a network the first slices of a path's tensors."""
+    state = path.state_dict()
+    for name, tensor in network.state_dict().items():
+        whole = state[name]
+        tensor.copy_(whole[tuple(slice(size) for size in tensor.shape)] if tensor.ndim else whole)
+
+
+class Half(nn.Module):
+    def forward(self, x):
+        return x[:, : x.shape[1] // 2]
+
+
+def expanded(channels_in, channels_out):
+    """An inverted bottleneck: four times the channels that are read inside."""
+    hidden = 4 * channels_in
+    return nn.Sequential(
+        nn.Conv2d(channels_in, hidden, 1, bias=False),
+        nn.BatchNorm2d(hidden),
+        nn.ReLU(),
+        nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False),
+        nn.BatchNorm2d(hidden),
+        nn.ReLU(),
+        nn.Conv2d(hidden, channels_out, 1, bias=False),
+        nn.BatchNorm2d(channels_out),
+    )
+
+
+def halved(graph, x):
+    width = graph.width("w", (4, 8))
+    x = graph.operation("made", x, conv, out=2 * width)
+    return graph.operation("first_half", x, lambda *_: Half(), out=width)
+
+
+def flattened(graph, x):
+    x = graph.operation("made", x, conv, out=(width := graph.width("w", (4, 8))))
+    x = graph.operation("pool", x, lambda *_: nn.AdaptiveAvgPool2d(2))
+    x = graph.operation("flat", x, lambda *_: nn.Flatten(), out=4 * width)
+    x = graph.operation("linear", x, nn.Linear, out=2)
+    return graph.operation("image", x, lambda *_: nn.Unflatten(1, (2, 1, 1)))
+
+
+def bottleneck(graph, x):
+    width = graph.width("w", (4, 8))
+    x = graph.operation("made", x, conv, out=width)
+    return graph.slot("block", x, {"expanded": expanded}, out=width)
+
+
+@pytest.mark.parametrize("define", [halved, flattened, bottleneck])
+def test_a_path_at_a_width_is_its_network(define):
+    graph = between(define)
+    chosen = {name: choices[0] for name, choices in graph.decisions.items()}
+    path, network = build_path(graph, chosen), build_network(graph, chosen)
+    first_slices(path, network)
+    x = torch.randn(2, *ONE)
+    torch.testing.assert_close(path(x), network(x))
+
+
+@pytest.mark.parametrize(
+    "normed",
+    [lambda _, out: nn.InstanceNorm2d(out), lambda _, out: nn.BatchNorm2d(out, affine=False)],
+)
+def test_a_width_is_told_behind_norms_without_weights(normed):
+    def define(graph, x):
+        x = graph.operation("made", x, conv, out=graph.width("w", (4, 8)))
+        return graph.operation("norm", x, normed)
+
+    supernet = Supernet(between(define))
+    nn.init.ones_(supernet.network.made.weight)
+    weights = torch.tensor([0.5, 0.5], requires_grad=True)
+    supernet(torch.randn(4, 1, 8, 8), {"w": Mixture(weights)}).square().mean().backward()
+    assert weights.grad.abs().max() > 0.01
