@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from keyword import iskeyword
-from math import prod
 from operator import index
 from typing import TYPE_CHECKING, Literal, SupportsIndex
 
@@ -21,7 +19,9 @@ from nasengine.factories import Factories, Factory, check_bound, described
 from nasengine.widths import (
     Channels,
     Width,
+    check_count,
     chosen,
+    combinations,
     joined,
     searched,
     searched_width,
@@ -76,9 +76,6 @@ Source = Node | str
 
 _VARIANTS = 64
 """Combinations of widths that a node is tried at; its channels seldom depend on more than three."""
-
-_COMBINATIONS = 10_000
-"""Combinations of widths that a node may depend on: each is an entry of every cost table."""
 
 _ONE: Mapping[str, str] = {
     "input": "what belongs together (an image, its depth) is one, whose channels operations split",
@@ -207,12 +204,7 @@ class SpaceGraph:
 
         Where these are more than some dozens, each width's own beside the widest of the others.
         """
-        widths = [self.widths[width] for width in self.widths_of(name)]
-        every = [[(width.decision, choice) for choice in width.choices[::-1]] for width in widths]
-        if prod(map(len, every)) <= _VARIANTS:
-            return [dict(choices) for choices in product(*every)]
-        full = dict(choices[0] for choices in every)
-        return [full, *({**full, name: c} for choices in every for name, c in choices[1:])]
+        return combinations([self.widths[width] for width in self.widths_of(name)], _VARIANTS)
 
     def input(self, channels: int, name: str = "input") -> Node:
         """Add the network's input of so many channels: (N, channels, H, W)."""
@@ -429,14 +421,8 @@ class SpaceGraph:
         for name in self.widths:
             if name not in used:
                 raise SpaceError(f"width {name!r} is no node's; it is given as out=...")
-        for name, widths in self._widths_of.items():
-            count = prod(len(self.widths[width].options) for width in widths)
-            if count > _COMBINATIONS:
-                raise SpaceError(
-                    f"node {name!r} depends on {count:,} combinations of widths "
-                    f"({', '.join(widths)}); at most {_COMBINATIONS:,} are taken: let nodes share "
-                    f"widths, offer fewer, or lead them through operations of fixed channels"
-                )
+        for name, names in self._widths_of.items():
+            check_count(f"node {name!r}", [self.widths[width] for width in names])
         end = self.order[-1]
         if self.widths_of(end):
             raise SpaceError(

@@ -6,9 +6,10 @@ there, several where tensors were concatenated. Nothing here imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
+from math import prod
 from operator import index
 from typing import SupportsIndex
 
@@ -65,6 +66,9 @@ class Width:
         return dict(self.options)[choices[self.decision]]
 
 
+_COMBINATIONS = 10_000
+"""Combinations of widths that a node may depend on: each is an entry of every cost table."""
+
 Channels = tuple[int | Width, ...]
 """What lies beside one another in a node's channels."""
 
@@ -101,6 +105,42 @@ def searched_width(name: str, options: Iterable[int] | Mapping[str, int]) -> Wid
 
 def _is_whole(number: object) -> bool:
     return isinstance(number, SupportsIndex) and not isinstance(number, bool)
+
+
+def combinations(widths: Sequence[Width], most: int) -> list[dict[str, str]]:
+    """Return the choices that widths may have together, all widest first.
+
+    Where these are more than `most`, each width's own beside the widest of the others.
+
+    Examples
+    --------
+    >>> width = Width("a", (("2", 2), ("4", 4)))
+    >>> combinations([width], 9)
+    [{'a': '4'}, {'a': '2'}]
+    """
+    every = [[(width.decision, choice) for choice in width.choices[::-1]] for width in widths]
+    if prod(map(len, every)) <= most:
+        return [dict(choices) for choices in product(*every)]
+    full = dict(choices[0] for choices in every)
+    return [full, *({**full, name: c} for choices in every for name, c in choices[1:])]
+
+
+def check_count(where: str, widths: Sequence[Width]) -> None:
+    """Refuse what depends on too many widths together.
+
+    Raises
+    ------
+    SpaceError
+        Naming them.
+    """
+    count = prod(len(width.options) for width in widths)
+    if count > _COMBINATIONS:
+        raise SpaceError(
+            f"{where} depends on {count:,} combinations of widths "
+            f"({', '.join(width.decision for width in widths)}); at most {_COMBINATIONS:,} are "
+            f"taken: let nodes share widths, offer fewer, or lead them through operations of fixed "
+            f"channels"
+        )
 
 
 def joined(parts: Iterable[Channels]) -> Channels:
