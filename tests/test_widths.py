@@ -381,5 +381,5 @@ def test_a_node_of_too_many_combinations_of_widths_is_refused():
         ]
         return graph.concat("all_of_them", parts)
 
-    with pytest.raises(SpaceError, match="depends on 16,384 combinations of widths .w0, w1,"):
+    with pytest.raises(SpaceError, match=r"depends on 16,384 combinations of widths .w0, w1,"):
         between(define)
