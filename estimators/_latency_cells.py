@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from functools import reduce
 from statistics import median
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from nasengine import moves
 from nasengine.canonical import uncut
-from nasengine.estimator import row_key
 from nasengine.network import build_network
 from nasengine.randomness import torch_seed
 from nasengine.shapes import Shape, make_module
-from nasengine.widths import chosen
 
+from ._blocks import Block, Same, blocks
 from ._engines import Setup, inputs_of, measuring, prepared
-from ._tables import each_width, is_cut
-from .latency_table import PROBES, Cell, LatencyTable
+from .latency_table import PROBES, LatencyTable
 
 if TYPE_CHECKING:
     from nasengine.architecture import Architecture
-    from nasengine.factories import Factory
-    from nasengine.graph import Node, SpaceGraph
     from nasengine.search import Search
-    from nasengine.space import SearchSpace
-
-Same = tuple["Factory", tuple[int, ...], tuple[Shape, ...]]
-"""Cells with the same factory, channels and shapes take the same time."""
 
 
 class _Call(nn.Module):
@@ -40,90 +29,6 @@ class _Call(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return inputs[0]
-
-
-class _Sum(nn.Module):
-    """What a sum computes."""
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        total: Tensor = reduce(operator.add, inputs)
-        return total
-
-
-class _Concatenation(nn.Module):
-    """What a concatenation computes."""
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return torch.cat(inputs, 1)
-
-
-_MERGES: Mapping[str, Factory] = {
-    "add": lambda *_: _Sum(),
-    "concat": lambda *_: _Concatenation(),
-}
-
-
-@dataclass(frozen=True)
-class Block:
-    """What a network may have at a node, at one choice of the widths that the node depends on.
-
-    Parameters
-    ----------
-    node
-        Where it stands.
-    candidate
-        Its name; empty where nothing but the widths is searched.
-    factory
-        What makes it.
-    widths
-        Decision to choice.
-    """
-
-    node: Node
-    candidate: str
-    factory: Factory
-    widths: Mapping[str, str]
-
-    @property
-    def cell(self) -> Cell:
-        """Where its readings are kept."""
-        own = (self.candidate,) if self.candidate else ()
-        return self.node.name, row_key((*own, *self.widths.values()))
-
-    @property
-    def where(self) -> str:
-        """What to call it in an error."""
-        found = f"{self.node.kind} {self.node.name!r}"
-        return f"{found}, candidate {self.candidate!r}" if self.candidate else found
-
-    def is_cut(self, space: SearchSpace) -> bool:
-        """Say whether it cuts its connection, and takes no time."""
-        return bool(self.candidate) and is_cut(space, self.node, self.candidate)
-
-    def same(self, search: Search) -> Same:
-        """Return what tells how long it takes."""
-        graph, name = search.space.graph, self.node.name
-        read = [chosen(graph.out[source], self.widths) for source in self.node.inputs]
-        if self.node.kind == "concat":
-            # A copy takes the same whichever part is the wide one.
-            total, parts = sum(read), len(read)
-            read = [total // parts + (number < total % parts) for number in range(parts)]
-        sizes = [shape[1:] for shape in search.shapes.into[name]]
-        shapes = tuple((count, *size) for count, size in zip(read, sizes, strict=True))
-        return self.factory, graph.channels_of(name, self.widths), shapes
-
-
-def blocks(graph: SpaceGraph) -> Iterator[Block]:
-    """Yield all that may stand in a slot, and the rest of what depends on a searched width."""
-    for node in graph.slots:
-        for name, factory in {**node.candidates, **node.baselines}.items():
-            for widths in each_width(graph, node.name):
-                yield Block(node, name, factory, widths)
-    for node in graph.nodes:
-        fixed = node.factory or _MERGES.get(node.kind)
-        if fixed is not None and graph.widths_of(node.name):
-            for widths in each_width(graph, node.name):
-                yield Block(node, "", fixed, widths)
 
 
 @dataclass

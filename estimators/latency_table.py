@@ -26,15 +26,12 @@ if TYPE_CHECKING:
     from nasengine.search import Search
     from nasengine.space import SearchSpace
 
+    from ._blocks import Block, Cell
     from ._engines import Setup
-    from ._latency_cells import Block
 
 FORMAT = "nasengine latency table 1"
 PROBES = 5
 _SAVE_EVERY = 5
-
-Cell = tuple[str, str]
-"""A node and its `row_key`: the candidate that stands in a slot, then widths."""
 
 
 @dataclass
@@ -341,7 +338,7 @@ def _other_settings(table: LatencyTable, space: SearchSpace) -> list[str]:
 
 def _missing(table: LatencyTable, space: SearchSpace) -> Iterator[str]:
     """Say which slots, blocks and widths the space and the table do not have alike."""
-    from ._latency_cells import blocks
+    from ._blocks import blocks
 
     every = groupby(blocks(space.graph), lambda block: block.node)
     nodes = {node.name: list(found) for node, found in every}

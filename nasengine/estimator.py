@@ -129,11 +129,6 @@ class CostTable(_Costs):
         return row_key(architecture[decision] for decision in self.depends(name))
 
     @property
-    def is_sum(self) -> bool:
-        """Whether a network's cost is a sum of one cost a decision: no cuts, no searched widths."""
-        return not self.widths and not self.cuts
-
-    @property
     def cuts(self) -> bool:
         """Whether a choice may cut a connection, so that costs are no sum over decisions."""
         from nasengine.canonical import meanings

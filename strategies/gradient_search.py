@@ -126,7 +126,7 @@ class GradientSearch(AlphaSearch[Darts]):
                 c for c, cost in zip(choices, rows[name], strict=True) if cost == min(rows[name])
             }
             for name, choices in decisions.items()
-            if name in rows and len(set(rows[name])) > 1
+            if len(set(rows[name])) > 1
         }
 
     def _collapsed(self, architecture: Mapping[str, str]) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from torch.fx.passes.shape_prop import ShapeProp
 
 from nasengine.errors import ArchitectureError, DataError, EstimationFailed, SpecError
-from nasengine.estimators import _latency_cells, _timing
+from nasengine.estimators import _blocks, _latency_cells, _timing
 from nasengine.estimators._engines import Setup, measuring
 from nasengine.estimators.latency import Latency
 from nasengine.estimators.latency_table import (
@@ -53,7 +53,7 @@ def shapes_met(space, architecture, shape):
 
 def test_blocks_are_called_with_what_they_are_called_with_in_networks(search):
     space = search.space
-    found = {block.cell: block for block in _latency_cells.blocks(space.graph)}
+    found = {block.cell: block for block in _blocks.blocks(space.graph)}
     for architecture in enumerate_all(space.decisions):
         met = shapes_met(space, architecture, search.task.input_shape)
         names = {"stem": "stem", "first": "first", "second": "second", "head": "head"}
@@ -112,7 +112,7 @@ def test_known_times_of_blocks_add_up_to_networks(search, monkeypatch):
 
     def of(architecture):
         graph, total = search.space.graph, 0.0
-        for block in _latency_cells.blocks(graph):
+        for block in _blocks.blocks(graph):
             fits = all(architecture[w] == choice for w, choice in block.widths.items())
             if fits and block.candidate in ("", architecture.get(block.node.decision)):
                 total += times[block.same(search)]
