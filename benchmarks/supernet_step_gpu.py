@@ -128,7 +128,7 @@ def _cell(seconds: dict[str, list[float]], kind: str, variant: str) -> str:
 def measure_without(case: Case, folder: Path, device: str) -> list[str]:
     """Return lines on what both steps take where something is left out."""
     search, batch = place(case, folder, device)
-    left_out = ("graphs", "lanes", "fold_weights", "conv_bias", "inplace_relu")
+    left_out = ("graphs", "lanes", "upsampling", "fold_weights", "conv_bias", "inplace_relu")
     variants = ("bf16", *(f"bf16 without {name}" for name in left_out))
     each = {v: partial(_both, works(build(v, search, case), batch)) for v in variants}
     seconds = in_turn(each, REPEATS, time.perf_counter)
