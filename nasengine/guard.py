@@ -24,6 +24,8 @@ from nasengine.randomness import derive_seed, kept_generators
 MAX_REASON = 1000
 """Characters of a failure's reason that are kept."""
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 Setting = tuple[Callable[[], Any], Callable[[Any], object]]
 """How something of the process is read, and how it is put back."""
 
@@ -34,7 +36,7 @@ def guarded(seed: int, *labels: str | int) -> Iterator[None]:
 
     Restored: the generators of `random`, NumPy and torch, torch's gradient mode, default dtype,
     default device, threads and determinism, the working folder, the environment, the warning
-    filters, standard output and error, the recursion limit, and what SIGINT and SIGTERM do.
+    filters, standard output and error, the recursion limit, and what SIGINT, SIGTERM and SIGHUP do.
 
     Parameters
     ----------
@@ -92,7 +94,7 @@ def _of_the_interpreter() -> list[Setting]:
         (_working_folder, os.chdir),
     ]
     if threading.current_thread() is threading.main_thread():
-        settings += [_of_signal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        settings += [_of_signal(number) for number in _STOPPING]
     return settings
 
 

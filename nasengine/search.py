@@ -67,7 +67,7 @@ class Search:
     reporter
         Told what happens.
     stop
-        Set by the first SIGINT or SIGTERM; see `pause_point`.
+        Set by the first SIGINT, SIGTERM or SIGHUP; see `pause_point`.
     start
         Architectures that are the first trials, before a strategy proposes any.
     """

@@ -1,20 +1,22 @@
 """The command line: what to do, and the exit status.
 
-0 done, 1 failed, 2 bad input, 130 and 143 interrupted by SIGINT and SIGTERM. Nothing heavy is
-imported before it is known to be needed.
+0 done, 1 failed, 2 bad input, 129, 130 and 143 interrupted by SIGHUP, SIGINT and SIGTERM. Nothing
+heavy is imported before it is known to be needed.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 
+from nasengine.cli.output import lasting_output
 from nasengine.cli.parser import BAD_INPUT, make_parser
 from nasengine.errors import InputError, Interrupted, NasengineError
 
@@ -23,7 +25,11 @@ FAILED = 1
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
-    options = make_parser().parse_args(arguments)
+    with lasting_output():
+        return _status(make_parser().parse_args(arguments))
+
+
+def _status(options: argparse.Namespace) -> int:
     stop = threading.Event()
     signals = _Signals(stop)
     try:
@@ -37,9 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except (Interrupted, KeyboardInterrupt):
         return 128 + (signals.received or signal.SIGINT)
-    except BrokenPipeError:
-        sys.stderr.close()  # The reader has gone; Python would complain at exit.
-        return FAILED
     except OSError as error:  # A disk or a system that refuses, where nothing better can be said.
         _say(error)
         return FAILED
@@ -74,16 +77,22 @@ def _say(error: Exception) -> None:
 
 
 class _Signals:
-    """The first SIGINT or SIGTERM asks the run to stop at the next safe point; a second ends it."""
+    """The first SIGINT, SIGTERM or SIGHUP asks the run to stop at the next safe point.
+
+    Another SIGINT or SIGTERM ends it at once. A SIGHUP does not: of a terminal that is closed, the
+    shell and the system each send one. Where SIGHUP is ignored (nohup), it is left so.
+    """
 
     def __init__(self, stop: threading.Event) -> None:
         self.received: int | None = None
+        self._asked = False
         self._stop = stop
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+            for number in (signal.SIGINT, signal.SIGTERM, *hangup):
                 self._before[number] = signal.signal(number, self._handle)
 
     def __exit__(self, *_: object) -> None:
@@ -91,13 +100,16 @@ class _Signals:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _handle(self, number: int, _: object) -> None:
-        if self.received is not None:
-            import os
-
-            os._exit(128 + number)
-        self.received = number
-        self._stop.set()
-        print("\nstopping at the next safe point; once more to stop at once", file=sys.stderr)
+        if number != signal.SIGHUP:
+            if self._asked:
+                os._exit(128 + number)
+            self._asked = True
+        if self.received is None:
+            self.received = number
+            self._stop.set()
+            # Not through the stream, which may be in the middle of writing.
+            with suppress(OSError):
+                os.write(2, b"\nstopping at the next safe point; once more to stop at once\n")
 
 
 Command = Callable[[argparse.Namespace, threading.Event], int]

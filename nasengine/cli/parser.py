@@ -36,7 +36,7 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="nasengine",
         description="Neural architecture search from one TOML file.",
-        epilog="Exit status: 0 done, 1 failed, 2 bad input, 130/143 interrupted.",
+        epilog="Exit status: 0 done, 1 failed, 2 bad input, 129/130/143 interrupted.",
     )
     from nasengine import __version__
 
