@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -280,6 +281,17 @@ def test_a_report_tells_widths_from_slots(run: Path) -> None:
     tables = write_report(run).read_text().split('class="heat"')[1:]
     named = [re.findall(r"<tr><th>(\w+)</th>", table.split("</table>")[0]) for table in tables]
     assert named == [["outer"], ["inner"], ["down_1", "down_2", "deep", "up_1"]]
+
+
+def test_a_report_of_an_unfinished_run_tells_widths_from_slots_too(run: Path) -> None:
+    """And shows nothing of what an earlier winner left in best/."""
+    text = write_report(run, finished=False).read_text()
+    words = re.sub("<[^>]+>", "", text)
+    assert "4 decisions for 5 slots: " in words and "; channels: outer 2, inner 2." in words
+    assert "outer (channels)half: 2inner (channels)2" in words and "deep (2 slots)point" in words
+    assert "the searched network's graph" in html.unescape(write_report(run).read_text())
+    assert "the searched network's graph" not in html.unescape(text)
+    assert "delivered in best/" not in text
 
 
 def test_numbers_are_their_own_letters(run: Path) -> None:

@@ -102,6 +102,14 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Decisions:
+    """What a search decides: to how many slots each choice goes, and how many channels it is."""
+
+    slots: dict[str, int]
+    channels: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
 class Text:
     """A note or a warning."""
 
@@ -114,12 +122,13 @@ class Log:
 
     Parameters
     ----------
-    data, iterations, choices, derived, steps, notes, warnings
+    decisions, data, iterations, choices, derived, steps, notes, warnings
         The lines of each kind.
     unread
         How many lines are not as they were written: a crash may cut one off.
     """
 
+    decisions: list[Decisions] = field(default_factory=list)
     data: list[Data] = field(default_factory=list)
     iterations: list[Iteration] = field(default_factory=list)
     choices: list[Choices] = field(default_factory=list)
@@ -136,6 +145,7 @@ class _Line:
 
 
 _KINDS = {
+    "decisions": ("decisions", Decisions),
     "data": ("data", Data),
     "darts": ("iterations", Iteration),
     "darts_choices": ("choices", Choices),

@@ -196,18 +196,13 @@ def architecture(record: Record) -> Html | None:
     winner = record.winner
     if winner is None:
         return None
-    drawing = record.file("best", "architecture.svg")
-    slots: Mapping[str, int] = record.result.slots if record.result else {}
-    channels: Mapping[str, int] = record.result.channels if record.result else {}
+    drawing = _delivered(record, "architecture.svg")
+    slots, channels = record.slots, record.channels
     image = None
     if drawing is not None:
         # An image runs no script and loads nothing, whatever the file holds.
         image = _image(drawing, "svg+xml", "the searched network's graph")
-    delivered = [
-        (path.name, f"{path.stat().st_size:,} bytes")
-        for path in sorted(record.folder.glob("best/*"))
-        if path.is_file()
-    ]
+    delivered = [(path.name, f"{path.stat().st_size:,} bytes") for path in record.delivered]
     return section(
         "The architecture",
         tag("p", *_in_words(winner, record.objectives.recommendation, slots, channels)),
@@ -215,6 +210,10 @@ def architecture(record: Record) -> Html | None:
         grid([_decision(*item, slots, channels) for item in winner.architecture.items()], "slots"),
         details("delivered in best/", facts(delivered)) if delivered else None,
     )
+
+
+def _delivered(record: Record, name: str) -> bytes | None:
+    return record.file("best", name) if record.result is not None else None
 
 
 def _decision(
@@ -255,7 +254,7 @@ def _several(count: int, what: str) -> str:
 
 def predictions(record: Record) -> Html | None:
     """Return validation images with what the delivered network makes of them."""
-    content = record.file("best", "predictions.png")
+    content = _delivered(record, "predictions.png")
     if content is None:
         return None
     note = (

@@ -134,6 +134,26 @@ class Record:
         trial = self.history[self.result.searched.trial]
         return replace(trial, measurements=self.result.measurements, reason="")
 
+    @property
+    def slots(self) -> Mapping[str, int]:
+        """Decision to how many slots share it, as far as it is known."""
+        if self.result is not None:
+            return self.result.slots
+        return self.log.decisions[-1].slots if self.log.decisions else {}
+
+    @property
+    def channels(self) -> Mapping[str, int]:
+        """Width to the channels that the winner has by it, as far as it is known."""
+        if self.result is not None:
+            return self.result.channels
+        told = self.log.decisions[-1].channels if self.log.decisions else {}
+        chosen = {} if self.winner is None else self.winner.architecture
+        return {
+            width: counts[chosen[width]]
+            for width, counts in told.items()
+            if chosen.get(width) in counts
+        }
+
     @cached_property
     def standings(self) -> list[Standing]:
         """How the winner stands to each reference; none where an earlier version wrote it."""
@@ -169,6 +189,13 @@ class Record:
         if not unit and abs(value) >= 1000:
             return format_count(value)
         return format_quantity(value, unit)
+
+    @property
+    def delivered(self) -> list[Path]:
+        """The files of ``best/``; of a run that goes on, they are of an earlier winner."""
+        if self.result is None:
+            return []
+        return [path for path in sorted(self.folder.glob("best/*")) if path.is_file()]
 
     def file(self, *parts: str) -> bytes | None:
         """Return a file of the folder; None if there is none."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shlex
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nasengine.errors import SpecError, StorageError
 from nasengine.files import write_json
+from nasengine.graph import SpaceGraph
 from nasengine.history import History
 from nasengine.machine import threads
 from nasengine.metric_names import is_primary
@@ -95,6 +98,7 @@ def run(
     from nasengine.runs.result import deliver
 
     with _engine(experiment, folder, reporter, stop) as engine:
+        engine.search.reporter.record("decisions", _decisions(engine.search.space.graph))
         folder.storage.set_fact("finished", False)
         if not len(engine.history):
             for note in experiment.check_ahead(engine.search):
@@ -115,6 +119,14 @@ def run(
         _report(folder, final.reporter)
         folder.storage.set_fact("finished", True)
         return outcome
+
+
+def _decisions(graph: SpaceGraph) -> dict[str, Any]:
+    """Tell what is decided, for who reads the folder without the space."""
+    return {
+        "slots": Counter(slot.decision for slot in graph.slots),
+        "channels": {name: dict(width.options) for name, width in graph.widths.items()},
+    }
 
 
 def _so_far(engine: Engine) -> str:
