@@ -153,7 +153,7 @@ def test_own_code_is_passed_again_and_two_names_are_one_too_many(
     ran: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["export", str(ran)]) == 2
-    assert "pass it again: --code nasengine.testing.stubs" in capsys.readouterr().err
+    assert "add to the command: --code nasengine.testing.stubs\n" in capsys.readouterr().err
     with pytest.raises(RunFolderError, match="name one of them"):
         nasengine.export(ran, trial=0, reference="big", code=["nasengine.testing.stubs"])
 

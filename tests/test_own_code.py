@@ -69,6 +69,31 @@ def test_code_that_is_not_there_is_told(spec: Path, capsys: pytest.CaptureFixtur
     assert "--code nothere.py: no such file" in capsys.readouterr().err
 
 
+def test_code_of_another_run_is_told_with_what_this_one_has(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["run", str(spec), "--quiet"])
+    capsys.readouterr()
+    (spec.parent / "power.py").write_text("raise SystemExit('never imported')")
+    code = ["--code", "nasengine.testing.stubs", "--code", "energy.py", "--code", "power.py"]
+    assert main(["resume", "runs/tiny-1", *code]) == 2
+    told = capsys.readouterr().err
+    assert "--code power.py: no code of runs/tiny-1; allowed: energy.py, nasengine.test" in told
+
+
+def test_what_to_add_to_the_command_is_told(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["run", str(spec), "--quiet"])
+    capsys.readouterr()
+    assert main(["resume", "runs/tiny-1"]) == 2
+    told = capsys.readouterr().err.strip()
+    words = shlex.split(told.partition("if you trust it, add to the command: ")[2])
+    assert "energy.py" in words
+    (spec.parent / "energy.py").rename(spec.parent / "e.py")
+    assert main(["resume", "runs/tiny-1"]) == 2
+    assert capsys.readouterr().err.strip() == f"{told}, each file from where it is now"
+    assert main(["resume", "runs/tiny-1", *words]) == 2
+
+
 def test_the_file_that_is_passed_is_taken_before_one_of_its_name(
     spec: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

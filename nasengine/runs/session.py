@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nasengine.errors import RunFolderError, SpecError
+from nasengine.errors import RunFolderError, SpecError, did_you_mean
 from nasengine.log import LogReporter
 from nasengine.machine import threads
 from nasengine.plugin_name import PluginName
@@ -253,19 +254,38 @@ def _own_code(folder: RunFolder, given: Sequence[str]) -> list[str]:
         If the run needs code that was not passed, or there is no such file: a folder alone never
         makes code run.
     """
+    plugins = _own_plugins(folder.path)
+    _check_given(folder.path, given, plugins.values())
+    overrides = []
+    for path, name in plugins.items():
+        meant = [code for code in given if _means(code, name)]
+        if not meant:
+            raise RunFolderError(f"{folder.path}: {path}.name is {_asked_for(folder.path)}")
+        same = [code for code in meant if str(Path(code).resolve()) == name.source]
+        located = str(Path([*same, *meant][0]).resolve()) if name.is_file else name.source
+        overrides.append(f"{path}.name={PluginName(located, name.attribute)}")
+    return overrides
+
+
+def _check_given(folder: Path, given: Sequence[str], own: Collection[PluginName]) -> None:
     for code in given:
         if code.endswith(".py") and not Path(code).is_file():
             raise RunFolderError(f"--code {code}: no such file: {Path(code).resolve()}")
-    overrides = []
-    for path, name in _own_plugins(folder.path).items():
-        source = name.source
-        match = [code for code in given if str(Path(code).resolve()) == source or code == source]
-        match += [code for code in given if Path(code).name == Path(source).name]
-        if not match:
-            raise RunFolderError(
-                f"{folder.path}: {path}.name is your own code; if you trust it, pass it again: "
-                f"{_code(folder.path)}"
-            )
-        located = str(Path(match[0]).resolve()) if name.is_file else source
-        overrides.append(f"{path}.name={PluginName(located, name.attribute)}")
-    return overrides
+        if not any(_means(code, name) for name in own):
+            near = did_you_mean(code, dict.fromkeys(map(_from_here, own)))
+            raise RunFolderError(f"--code {code}: no code of {folder}; {near}")
+
+
+def _means(code: str, name: PluginName) -> bool:
+    """Say whether code that is passed is a plugin's: a file may have moved, its name is the same."""
+    return code == name.source or Path(code).name == Path(name.source).name
+
+
+def _asked_for(folder: Path) -> str:
+    """Say what to add to the command for a run's own code."""
+    files = [name.source for name in _own_plugins(folder).values() if name.is_file]
+    moved = not all(map(os.path.isfile, files))  # No name makes it raise, as a Path's may.
+    return (
+        "your own code, which a run's folder alone never makes run; if you trust it, add to the "
+        f"command: {_code(folder)}{', each file from where it is now' if moved else ''}"
+    )
