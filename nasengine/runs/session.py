@@ -277,7 +277,7 @@ def _check_given(folder: Path, given: Sequence[str], own: Collection[PluginName]
 
 
 def _means(code: str, name: PluginName) -> bool:
-    """Say whether code that is passed is a plugin's: a file may have moved, its name is the same."""
+    """Say whether passed code is a plugin's: a file may have moved, and has its name still."""
     return code == name.source or Path(code).name == Path(name.source).name
 
 
