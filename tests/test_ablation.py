@@ -179,7 +179,33 @@ def test_an_override_is_for_the_whole_strategies_that_have_it(spec: Path) -> Non
     )
     evolution, random = (experiment for _, experiment in grid.searches)
     assert evolution.strategy.model_dump()["population"] == 4
-    assert random.notes == ("strategy is now 'random', which has no population: dropped",)
+    left_out = "--set 'strategy.population=4' is left out: 'random' has no such setting"
+    assert random.notes == (left_out,)
+
+
+@pytest.mark.parametrize("key", ["strategy.name", "strategy"])
+def test_an_override_is_for_a_varied_strategy_where_the_specs_own_lacks_it(
+    key: str, spec: Path
+) -> None:
+    table = {**tables(), "strategy": {"name": "random"}, "references": []}
+    spec.write_text(tomli_w.dumps(table))
+    names = ["evolution", "local_search"]
+    varied = names if key == "strategy.name" else [{"name": name} for name in names]
+    grid = ablation.Ablation.load(
+        spec, ["strategy.population=4"], {key: varied}, spec.parent / "runs"
+    )
+    settings = [experiment.strategy.model_dump() for _, experiment in grid.searches]
+    assert [each.get("population") for each in settings] == [4, None, None]
+
+
+def test_an_override_that_no_strategy_has_is_refused(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vary = ["--vary", "strategy.name=evolution"]
+    assert main(["ablate", str(spec), *vary, "--set", "strategy.populaton=4"]) == 2
+    told = capsys.readouterr().err
+    assert "--set 'strategy.populaton=4': no strategy of the ablation has it" in told
+    assert "did you mean 'population'?" in told
 
 
 @pytest.mark.parametrize(
@@ -318,6 +344,17 @@ def test_a_setting_of_a_strategy_of_ones_own_is_found_beside_the_spec(tmp_path: 
     table = {**tables(), "strategy": {"name": "own.py:Own"}}
     grid = cells(table, {"strategy.depth": [1, 2]}, tmp_path)
     assert [cell.setting["strategy.depth"] for cell in grid] == ["1", "", "2"]
+
+
+def test_a_strategy_without_any_setting_is_once_in_the_grid(tmp_path: Path) -> None:
+    own = (
+        "from nasengine import Strategy\n\nclass Bare(Strategy):\n    def propose(self, history):\n"
+    )
+    own += "        return []\n"
+    (tmp_path / "bare.py").write_text(own)
+    varied = {"strategy.name": ["bare.py:Bare", "evolution"], "strategy.population": [4, 8]}
+    grid = cells(tables(), varied, tmp_path)
+    assert [cell.setting["strategy.population"] for cell in grid] == ["", "4", "8", ""]
 
 
 @pytest.mark.parametrize(

@@ -313,9 +313,20 @@ def override(table: Mapping[str, Any], assignments: Iterable[str]) -> tuple[Tabl
     return result, paths
 
 
+def key_of(assignment: str) -> str:
+    """Return the key path that an assignment sets.
+
+    Examples
+    --------
+    >>> key_of("task.data.name = neu_seg")
+    'task.data.name'
+    """
+    return ".".join(key.strip() for key in assignment.partition("=")[0].split("."))
+
+
 def _assign(tables: Table, assignment: str) -> str:
-    path, equals, text = assignment.partition("=")
-    keys = [key.strip() for key in path.split(".")]
+    _, equals, text = assignment.partition("=")
+    keys = key_of(assignment).split(".")
     if not equals or not all(keys):
         raise SpecError(f"--set {assignment!r}: key.path=value is needed")
     place: Any = tables
@@ -324,7 +335,7 @@ def _assign(tables: Table, assignment: str) -> str:
         if not isinstance(place, dict):
             raise SpecError(f"--set {assignment!r}: {key!r} is a value, not a table")
     place[keys[-1]] = parse_value(text.strip())
-    return ".".join(keys)
+    return key_of(assignment)
 
 
 def parse_value(text: str) -> Any:

@@ -15,15 +15,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nasengine.errors import SpecError
+from nasengine.errors import SpecError, did_you_mean
 from nasengine.files import read_json, write_json
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.session import check_first
-from nasengine.runs.spec import override, read_toml
+from nasengine.runs.spec import key_of, override, read_toml
 from nasengine.studies.cell_folder import check_budget, has_begun, held
 from nasengine.studies.cell_spec import load_cell, load_references
 from nasengine.studies.comparison import Row
-from nasengine.studies.grid import Cell, cells, of_search, of_strategy, strategy_key, told_apart
+from nasengine.studies.grid import (
+    Cell,
+    cells,
+    lacks,
+    of_search,
+    of_strategy,
+    setting_of_strategy,
+    settings_of,
+    strategy_key,
+    told_apart,
+)
 
 REFERENCES = "references"
 DESCRIPTION = "ablation.json"
@@ -70,14 +80,18 @@ class Ablation:
         Raises
         ------
         SpecError, PluginError
-            If a cell's spec is wrong, or what is varied is overridden as well.
+            If a cell's spec is wrong, what is varied is overridden as well, or no strategy has a
+            setting that is overridden.
         RunFolderError
             If a cell has begun with another spec, or used more than the budget.
         """
         _refuse_varied(assignments, varied)
-        Experiment.load(path, assignments)  # What is wrong with the spec itself is told first.
         table, _ = override(read_toml(path), assignments)
-        grid = cells(table, varied, path.parent)
+        own, folder = table.get("strategy"), path.parent
+        fitting = [a for a in assignments if not lacks(own, key_of(a), folder)]
+        Experiment.load(path, fitting)  # What is wrong with the spec itself is told first.
+        grid = cells(table, varied, folder)
+        _refuse_unknown([a for a in assignments if a not in fitting], grid, folder)
         searches = [(cell, load_cell(path, assignments, cell)) for cell in grid]
         references = [
             (cell, experiment)
@@ -166,9 +180,20 @@ def runs_of(folder: Path) -> list[Path]:
 def _refuse_varied(assignments: Sequence[str], varied: Mapping[str, Sequence[Any]]) -> None:
     """Refuse an override of what is varied: it would change nothing."""
     for assignment in assignments:
-        path = assignment.partition("=")[0].strip()
+        path = key_of(assignment)
         if path in varied or path.removesuffix(".name") in varied:
             raise SpecError(f"--set {assignment!r}: {path} is varied; give --vary its values")
+
+
+def _refuse_unknown(assignments: Sequence[str], grid: Sequence[Cell], folder: Path) -> None:
+    """Refuse an override of a setting that no strategy has."""
+    strategies = [cell.overrides[strategy_key(cell.overrides)] for cell in grid]
+    for assignment in assignments:
+        key = key_of(assignment)
+        if all(lacks(strategy, key, folder) for strategy in strategies):
+            known = {name for each in strategies for name in settings_of(each, folder) or ()}
+            near = did_you_mean(setting_of_strategy(key), known)
+            raise SpecError(f"--set {assignment!r}: no strategy of the ablation has it; {near}")
 
 
 def without_strategy(setting: Mapping[str, str]) -> dict[str, str]:

@@ -13,15 +13,14 @@ from nasengine.metric_names import estimator_of
 from nasengine.quantities import parse_quantity
 from nasengine.runs.composition import in_file, swap
 from nasengine.runs.experiment import Experiment
-from nasengine.runs.spec import GoalTable, Table, override, read_toml
-from nasengine.studies.grid import RANDOM, Cell, of_strategy
+from nasengine.runs.spec import GoalTable, Table, key_of, override, read_toml
+from nasengine.studies.grid import RANDOM, Cell, lacks
 
 
 def load_cell(path: Path, assignments: Sequence[str], cell: Cell) -> Experiment:
     """Build a cell's experiment; references are measured in runs of their own.
 
-    An override of a setting that another strategy than the spec's does not have is dropped, with
-    a note.
+    An override of a setting that the cell's strategy does not have is left out, with a note.
 
     Raises
     ------
@@ -73,6 +72,7 @@ def _composed(path: Path, assignments: Sequence[str], cell: Cell) -> tuple[Table
     for key, value in cell.overrides.items():
         if isinstance(value, Mapping):
             _place(tables, key, value)
+    assignments, notes = _fitting(assignments, tables, cell, path.parent.resolve())
     tables, asked = override(tables, assignments)
     before = _strategy_name(tables)
     for key, value in cell.overrides.items():
@@ -80,15 +80,22 @@ def _composed(path: Path, assignments: Sequence[str], cell: Cell) -> tuple[Table
             _place(tables, key, value)
     kept = [*asked, *_paths(cell)]
     changed = before != _strategy_name(tables) or "strategy" in cell.overrides
-    if changed:
-        kept = [path for path in kept if path not in asked or not of_strategy(path)]
     swapped = [*asked, *cell.overrides, *(["strategy.name"] if changed else [])]
-    notes = [
-        note
-        for name in dict.fromkeys(swapped)
-        for note in swap(tables, name, kept, path.parent.resolve())
-    ]
+    for name in dict.fromkeys(swapped):
+        notes += swap(tables, name, kept, path.parent.resolve())
     return tables, notes
+
+
+def _fitting(
+    assignments: Sequence[str], tables: Table, cell: Cell, folder: Path
+) -> tuple[list[str], list[str]]:
+    """Return the overrides without what the cell's strategy does not have, and notes on that."""
+    overridden, _ = override(tables, assignments)
+    strategy = cell.overrides.get("strategy.name", overridden.get("strategy"))
+    fitting = [a for a in assignments if not lacks(strategy, key_of(a), folder)]
+    name = strategy.get("name") if isinstance(strategy, Mapping) else strategy
+    left_out = [a for a in assignments if a not in fitting]
+    return fitting, [f"--set {a!r} is left out: {name!r} has no such setting" for a in left_out]
 
 
 def _strategy_name(tables: Table) -> Any:

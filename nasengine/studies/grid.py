@@ -107,6 +107,19 @@ def of_strategy(key: str) -> bool:
     return key.partition(".")[0] == "strategy"
 
 
+def setting_of_strategy(key: str) -> str:
+    """Return the setting of the strategy that a key path is of; empty where it is of none.
+
+    Examples
+    --------
+    >>> setting_of_strategy("strategy.cost.parameters"), setting_of_strategy("strategy.name")
+    ('cost', '')
+    """
+    part, _, rest = key.partition(".")
+    setting = rest.partition(".")[0]
+    return setting if part == "strategy" and setting != "name" else ""
+
+
 def of_search(key: str) -> bool:
     """Say whether a key path is of the search alone, and not of how a network is measured."""
     return key.partition(".")[0] in ("strategy", "start", "objectives", "budget")
@@ -180,27 +193,32 @@ def _with_random(table: Table, varied: Mapping[str, Sequence[Any]]) -> dict[str,
 def _settings(varied: Mapping[str, Sequence[Any]], folder: Path) -> Iterator[dict[str, Any]]:
     """Yield every combination once, each without what its strategy does not have."""
     grid = [dict(zip(varied, v, strict=True)) for v in itertools.product(*varied.values())]
-    fields = [_strategy_fields(setting, folder) for setting in grid]
-    own = {k: k.split(".")[1] for k in varied if k.startswith("strategy.") and k != "strategy.name"}
+    strategies = [setting[strategy_key(setting)] for setting in grid]
+    own = [key for key in varied if setting_of_strategy(key)]
     # What no strategy has is a mistake, which building the cell names.
-    own = {key: name for key, name in own.items() if any(name in known for known in fields)}
+    own = [key for key in own if not all(lacks(s, key, folder) for s in strategies)]
     seen = []
-    for setting, known in zip(grid, fields, strict=True):
-        lacking = {key for key, name in own.items() if known and name not in known}
+    for setting, strategy in zip(grid, strategies, strict=True):
+        lacking = {key for key in own if lacks(strategy, key, folder)}
         fitting = {key: value for key, value in setting.items() if key not in lacking}
         if not lacking or fitting not in seen:
             seen.append(fitting)
             yield fitting
 
 
-def _strategy_fields(setting: Mapping[str, Any], folder: Path) -> frozenset[str]:
-    """Return the settings that a combination's strategy has; none where there is no such one."""
-    given = setting[strategy_key(setting)]
-    name = given.get("name") if isinstance(given, Mapping) else given
+def settings_of(strategy: Any, folder: Path) -> frozenset[str] | None:
+    """Return the settings that a strategy has, by its name or table; None of one that is none."""
+    name = strategy.get("name") if isinstance(strategy, Mapping) else strategy
     try:
         return frozenset(load_class(Strategy, str(name), folder).model_fields)
     except PluginError:
-        return frozenset()  # Building it says what is wrong, with the key's path.
+        return None  # Building it says what is wrong, with the key's path.
+
+
+def lacks(strategy: Any, key: str, folder: Path) -> bool:
+    """Say whether a key path sets what a strategy, by its name or table, does not have."""
+    setting, known = setting_of_strategy(key), settings_of(strategy, folder)
+    return bool(setting) and known is not None and setting not in known
 
 
 def _texts(values: Sequence[Any]) -> list[str]:
