@@ -454,7 +454,11 @@ def test_examples_are_listed_and_copied_with_what_belongs_to_them(
     assert listed == sorted([p.stem for p in EXAMPLES.glob("*.toml")] + ["device_table"])
     for name in listed:
         assert main(["example", name, "-o", str(tmp_path / name)]) == 0
-        spec = shlex.split(capsys.readouterr().out.splitlines()[-1])[-1]
+        told = shlex.split(capsys.readouterr().out.partition("\n\n")[2])
+        spec = told[2]
+        assert told[:2] == ["nasengine", "ablate" if name == "ablation" else "run"]
+        needs_files = name in ("nas_bench_201", "nas_bench_macro", "own_images")
+        assert any(word.endswith("=PATH") for word in told[3:]) is needs_files
         assert read_toml(Path(spec))["name"].replace("-", "_") == name
     own = {path.name for path in (tmp_path / "my_space").iterdir()}
     assert own == {"my_space.toml", "my_space.py"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import shutil
 import threading
@@ -23,7 +24,8 @@ def example(options: argparse.Namespace, _: threading.Event) -> int:
         print("copy one: nasengine example NAME")
         return 0
     spec = copy(options.name, options.output)
-    print(f"{summary(options.name)}\n\nnasengine run {shlex.quote(str(spec))}")
+    print_wrapped("", summary(options.name))
+    print(f"\n{command(options.name, spec)}")
     return 0
 
 
@@ -42,8 +44,15 @@ def names() -> list[str]:
 
 def summary(name: str) -> str:
     """Return what an example's spec opens with: its comment, up to an empty line of it."""
-    lines = (line.removeprefix("#").strip() for line in _comment(home() / _spec(name)))
-    return " ".join(takewhile(bool, lines))
+    return " ".join(takewhile(bool, _comment(home() / _spec(name))))
+
+
+def command(name: str, spec: Path) -> str:
+    """Return the command that an example's comment says it is for, on a copy of its spec."""
+    comment = "\n".join(_comment(home() / _spec(name)))
+    said = re.search(r"^(nasengine (?:run|ablate)) \S+((?:.*\\\n)*.*)$", comment, re.MULTILINE)
+    start, rest = said.groups() if said else ("nasengine run", "")
+    return f"{start} {shlex.quote(str(spec))}" + rest.replace("\n", "\n    ")
 
 
 def _spec(name: str) -> Path:
@@ -53,7 +62,8 @@ def _spec(name: str) -> Path:
 
 def _comment(path: Path) -> Iterator[str]:
     lines = path.read_text(encoding="utf-8").splitlines()
-    return takewhile(lambda line: line.startswith("#"), lines)
+    comment = takewhile(lambda line: line.startswith("#"), lines)
+    return (line.removeprefix("#").strip() for line in comment)
 
 
 def copy(name: str, into: Path) -> Path:
