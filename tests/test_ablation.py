@@ -688,7 +688,7 @@ def test_runs_of_unequal_budget_are_rows_of_their_own(
     capsys.readouterr()
     assert main(["compare", "runs/tiny-1", "runs/tiny-2", "runs/tiny-3"]) == 0
     told = capsys.readouterr().out
-    assert "trials=1" in told and "trials=3" in told and "by row: 1 trial | 3 trials" in told
+    assert "trials=1" in told and "trials=3" in told and "not the same, 1 trial | 3 trials" in told
 
 
 def test_a_run_that_is_not_finished_is_not_compared(

@@ -476,6 +476,11 @@ def test_an_example_overwrites_nothing_and_its_nearest_name_is_told(
     assert "no example 'my_spac'; did you mean 'my_space'?" in capsys.readouterr().err
 
 
+def test_without_a_command_the_commands_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "    resume       go on with an interrupted run" in capsys.readouterr().err
+
+
 def test_a_word_that_is_no_command_is_told_with_the_nearest(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -53,6 +53,11 @@ def test_no_name_and_no_number_is_cut(width: int, settings: int) -> None:
         assert max(map(len, text.splitlines())) <= width
 
 
+def test_columns_that_hold_nothing_are_left_out() -> None:
+    text = shown(40, ["name", "gain", "wins"], [["a", "", "1"], ["b", "", ""]])
+    assert "wins" in text and "gain" not in text
+
+
 def test_the_bootstrap_goes_first_then_the_table_is_turned_then_it_is_lines() -> None:
     titles, cells = comparison(3)
     wide, spared, turned, narrow = (shown(w, titles, cells) for w in (200, 140, 100, 40))

@@ -259,6 +259,20 @@ def test_a_plot_is_written_whole_or_not_at_all(
     assert (tmp_path / "comparison.png").read_bytes() == b"before"
 
 
+def test_that_no_row_has_a_gain_is_told_with_what_to_do() -> None:
+    """As of runs that differ in more than the strategy: their columns of gains are empty."""
+    some = [found("random", 0, iou=0.5), found("darts", 0, iou=0.6)]
+    apart = [
+        replace(run, setting={**run.setting, "budget.trials": trials})
+        for run, trials in zip(some, "39", strict=True)
+    ]
+    told_of = [notes(table, baseline_of(table, None)) for table in (rows(some), rows(apart))]
+    assert not any("no gain" in note for note in told_of[0])
+    assert "no gain over random: no row differs from one of it in the strategy alone" in (
+        "\n".join(told_of[1])
+    )
+
+
 def test_intervals_hold_together_over_the_rows() -> None:
     random = [found("random", seed, iou=value) for seed, value in enumerate((0.1, 0.2, 0.3))]
     one = [found("darts", seed, iou=value) for seed, value in enumerate((0.5, 0.8, 0.6))]

@@ -571,6 +571,16 @@ def test_a_constant_has_an_axis_around_it() -> None:
     assert [tick_text(value, "ms") for value in ticks(0, 2)] == ["0", "0.5", "1", "1.5", "2"]
 
 
+def test_what_counts_has_whole_ticks() -> None:
+    series = [Series("", [(0.0, 0.5), (1.0, 0.7)])]
+    ticked = {
+        counts: re.findall(r'class="middle">([^<]+)<', str(chart("t", series, axis, Axis("v"))))
+        for counts in (True, False)
+        for axis in [Axis("trial", counts=counts)]
+    }
+    assert ticked == {True: ["0", "1"], False: ["0", "0.2", "0.4", "0.6", "0.8", "1"]}
+
+
 def test_a_heat_map_has_a_gap_where_a_decision_has_no_such_choice() -> None:
     rows = {"a": {"x": 0.9, "y": 0.1}, "b": {"y": 0.2, "z": 0.8}}
     drawn = heat_map("t", rows, {"a": "x", "b": "z"})

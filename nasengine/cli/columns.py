@@ -1,7 +1,8 @@
 """A table as wide as the terminal: no number and no name is ever cut.
 
-Titles may break between words. Where that does not suffice, columns that can be spared go; then the
-table is turned, its rows as columns; then every row becomes lines of its own.
+Columns that hold nothing are left out. Titles may break between words. Where that does not suffice,
+columns that can be spared go; then the table is turned, its rows as columns; then every row becomes
+lines of its own.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ def print_columns(
     spare
         Titles of columns that are left out where there is no room.
     """
+    held = [i for i in range(len(titles)) if i == 0 or any(row[i] for row in rows)]
+    titles, rows = [titles[i] for i in held], [[row[i] for i in held] for row in rows]
     kept = [index for index, title in enumerate(titles) if title not in spare]
     without = [titles[i] for i in kept], [[row[i] for i in kept] for row in rows]
     # As many columns as rows, few mostly; what it says first may break as titles do.

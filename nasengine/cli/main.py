@@ -26,7 +26,12 @@ FAILED = 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
     with lasting_output():
-        return _status(make_parser().parse_args(arguments))
+        parser = make_parser()
+        options = parser.parse_args(arguments)
+        if options.command is None:
+            parser.print_help(sys.stderr)
+            return BAD_INPUT
+        return _status(options)
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -41,7 +41,7 @@ def make_parser() -> Parser:
     from nasengine import __version__
 
     parser.add_argument("--version", action="version", version=f"nasengine {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     _add_runs(commands)
     _add_export(commands)
@@ -55,7 +55,13 @@ def _add_runs(commands: Commands) -> None:
         "run", help="search, measure, train and deliver what a spec describes"
     )
     _takes_spec(run)
-    run.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run folders")
+    run.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="FOLDER",
+        help="where the run's folder is made (runs)",
+    )
     _shows(run)
 
     resume = commands.add_parser("resume", help="go on with an interrupted run")
@@ -106,7 +112,11 @@ def _add_export(commands: Commands) -> None:
     )
     which.add_argument("--reference", metavar="NAME", help="a reference network, as unet")
     export.add_argument(
-        "-o", "--output", type=Path, help="a new or empty folder (RUN/exported/trial-N)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="a new or empty folder (RUN/exported/trial-N)",
     )
     _takes_code(export)
 
@@ -121,7 +131,12 @@ def _add_studies(commands: Commands) -> None:
         metavar="KEY=A,B,C",
         help="values of a key, as in strategy.name=darts,optuna or seed=0..4; may be repeated",
     )
-    ablate.add_argument("--into", type=Path, help="the parent of the cells' run folders")
+    ablate.add_argument(
+        "--into",
+        type=Path,
+        metavar="FOLDER",
+        help="the parent of the cells' run folders (runs/NAME-ablation)",
+    )
     _baseline(ablate)
     _shows(ablate)
 
@@ -133,24 +148,34 @@ def _add_studies(commands: Commands) -> None:
         metavar="RUN",
         help="run folders; an ablation's: all its cells",
     )
-    compare.add_argument("-o", "--output", type=Path, help="folder for CSV, Markdown and plot")
+    compare.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER", help="folder for CSV, Markdown and plot"
+    )
     _baseline(compare)
 
     report = commands.add_parser("report", help="write a run's report.html, from its folder alone")
     report.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
-    report.add_argument("-o", "--output", type=Path, help="the file (report.html in the folder)")
+    report.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="the file (report.html in the folder)"
+    )
 
     table = commands.add_parser("latency-table", help="measure this device's table, to search with")
     _takes_spec(table)
-    table.add_argument("-o", "--output", type=Path, required=True, help="the JSON file")
+    table.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the JSON file"
+    )
     table.add_argument("--estimator", metavar="KEY", help="which of the spec's estimators")
     _shows(table)
 
     correlate = commands.add_parser("correlate", help="how well one estimator ranks another")
     _takes_spec(correlate)
     correlate.add_argument("--estimators", required=True, metavar="A,B", help="the two")
-    correlate.add_argument("--samples", type=int, default=50, help="random architectures (50)")
-    correlate.add_argument("-o", "--output", type=Path, help="folder for values and scatter plot")
+    correlate.add_argument(
+        "--samples", type=int, default=50, metavar="N", help="random architectures (50)"
+    )
+    correlate.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER", help="folder for values and scatter plot"
+    )
     correlate.add_argument("--json", action="store_true", help="print JSON")
     _shows(correlate)
 
@@ -170,7 +195,12 @@ def _add_catalog(commands: Commands) -> None:
     example = commands.add_parser("example", help="the examples: a list, or one copied to here")
     example.add_argument("name", nargs="?", metavar="NAME", help="which one to copy")
     example.add_argument(
-        "-o", "--output", type=Path, default=Path(), help="the folder to copy it to (this one)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path(),
+        metavar="FOLDER",
+        help="the folder to copy it to (this one)",
     )
 
 

@@ -28,10 +28,13 @@ class Axis:
         Its name.
     unit
         Of its values; empty for a ratio or a plain number.
+    counts
+        Whether its values are whole numbers, and its ticks are.
     """
 
     title: str
     unit: str = ""
+    counts: bool = False
 
     @property
     def label(self) -> str:
@@ -146,7 +149,7 @@ def _bottom(across: Scale, x: Axis, height: float) -> Html:
     """Draw the axis below, its ticks and its title."""
     y, left, right = height - _BOTTOM, across.start, across.end
     parts = [tag("path", d=f"M{left:g} {y:g}H{right:g}", class_="axis")]
-    for value in _roomy(across, x.unit):
+    for value in _roomy(across, x):
         at, text = across(value), tick_text(value, x.unit)
         parts.append(tag("path", d=f"M{at:g} {y:g}v4", class_="axis"))
         parts.append(tag("text", text, x=at, y=y + 18, class_="middle"))
@@ -155,10 +158,12 @@ def _bottom(across: Scale, x: Axis, height: float) -> Html:
     return join(parts)
 
 
-def _roomy(across: Scale, unit: str) -> list[float]:
+def _roomy(across: Scale, x: Axis) -> list[float]:
     """Return ticks whose texts do not touch."""
     values = ticks(across.low, across.high)
-    longest = max(len(tick_text(value, unit)) for value in values)
+    if x.counts:  # Ticks are multiples of 1, or of what divides it: some are whole.
+        values = [value for value in values if value.is_integer()]
+    longest = max(len(tick_text(value, x.unit)) for value in values)
     most = max(2, int((across.end - across.start) / (longest * _DIGIT * 1.3 + 12)))
     return values[:: math.ceil(len(values) / most)]
 

@@ -10,7 +10,7 @@ from .events import CostFacts, Iteration
 from .html import Html, details, grid, section, tag
 from .record import Record
 
-_ITERATION = Axis("iteration")
+_ITERATION = Axis("iteration", counts=True)
 _MOST_SPARKS = 32
 
 

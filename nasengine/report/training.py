@@ -9,7 +9,7 @@ from .events import Step
 from .html import Html, grid, section
 from .record import Record
 
-_STEP = Axis("step")
+_STEP = Axis("step", counts=True)
 Curves = Mapping[str, Mapping[int, Step]]
 """What is trained, to its steps; after a crash some are told twice, and the later one counts."""
 

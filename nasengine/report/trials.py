@@ -24,7 +24,7 @@ MOST_ROWS = 500
 MOST_POINTS = 1000
 """Dots of one kind in a chart."""
 
-_TRIAL = Axis("trial")
+_TRIAL = Axis("trial", counts=True)
 _NUMBER = re.compile(r"[0-9]+%?")
 """What says itself in a row of letters, as most choices of widths do."""
 

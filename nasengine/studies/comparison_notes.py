@@ -63,6 +63,11 @@ def _intervals(table: Sequence[Row], baseline: Baseline) -> Iterator[str]:
     pairs = compared(table, baseline)
     gains = [found for pair in pairs if (found := gain(*pair, judged(table))) is not None]
     if not gains:
+        if len(table) > 1 and not any(map(baseline.of, table)):
+            yield (
+                f"no gain over {baseline.name}: no row differs from one of it in the strategy "
+                "alone; --baseline ROW compares all rows with one"
+            )
         return
     if {other.name for _, other in pairs} - {baseline.name}:
         yield f"baseline: the row of {baseline.name} that differs in the strategy alone"
@@ -90,7 +95,7 @@ def _budgets(searches: Sequence[Summary]) -> Iterator[str]:
     allowed = dict.fromkeys(_budget_text(run.budget) for run in searches if run.budget)
     if not allowed:
         return
-    each = next(iter(allowed)) if len(allowed) == 1 else f"by row: {' | '.join(allowed)}"
+    each = next(iter(allowed)) if len(allowed) == 1 else f"not the same, {' | '.join(allowed)}"
     timed = any("seconds" in run.budget for run in searches)
     late = "; one under way at the end is measured to its end" if timed else ""
     yield (
