@@ -37,12 +37,16 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--engine", default="eager", choices=("eager", "compile", "onnxruntime"))
     parser.add_argument("--fold-batch-norm", action="store_true")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "int8"))
     given = parser.parse_args()
     space = LightSDI(width=given.width, searched_widths=tuple(given.searched_widths))
     search = tiny_search(space, task=TinySegmentation(size=given.size), estimators={})
     search = type(search)(**{**vars(search), "device": given.device})
     setup = Latency(
-        engine=given.engine, threads=given.threads, fold_batch_norm=given.fold_batch_norm
+        engine=given.engine,
+        threads=given.threads,
+        fold_batch_norm=given.fold_batch_norm,
+        precision=given.precision,
     ).setup(search)
     table = LatencyTable(describe(search, setup))
     work = _latency_cells.work(search, table)

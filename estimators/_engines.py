@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import io
-import logging
 import platform
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nasengine.errors import EstimationFailed, PluginError, origin
+from nasengine.errors import EstimationFailed, ExportFailed
+from nasengine.exporting.int8 import quantized
+from nasengine.exporting.onnx_model import exported, session
 from nasengine.files import machine_folder
 from nasengine.machine import model_name, threads
 from nasengine.network import calling
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from nasengine.search import Search
 
 EngineName = Literal["eager", "compile", "onnxruntime"]
+PrecisionName = Literal["fp32", "int8"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Setup:
         Whether batch norms become part of the convolution before them.
     channels_last
         Whether tensors are (N, H, W, C) in memory.
+    precision
+        Of weights and activations.
     """
 
     engine: EngineName
@@ -58,6 +60,7 @@ class Setup:
     threads: int
     fold_batch_norm: bool
     channels_last: bool
+    precision: PrecisionName = "fp32"
 
 
 @contextlib.contextmanager
@@ -90,8 +93,6 @@ def prepare(network: nn.Module, setup: Setup, *shapes: Sequence[int]) -> Callabl
     ------
     EstimationFailed
         If the engine cannot take this network, with its reason.
-    PluginError
-        If the engine is not installed.
     """
     return prepared(network, setup, inputs_of(setup, *shapes))
 
@@ -193,73 +194,22 @@ def _compiled(network: nn.Module, inputs: Sequence[Tensor]) -> Callable[[], obje
     return lambda: compiled(*inputs)
 
 
-def require_onnxruntime(device: str) -> Any:
-    """Import onnxruntime.
-
-    Raises
-    ------
-    PluginError
-        Saying what to install.
-    """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise PluginError(
-            f"latency: engine = 'onnxruntime' needs {error.name}: pip install 'nasengine[onnx]'"
-        ) from error
-    wanted = _provider(device)
-    if wanted not in onnxruntime.get_available_providers():
-        raise PluginError(
-            f"latency: this onnxruntime does not run on {device}: pip install onnxruntime-gpu"
-        )
-    return onnxruntime
-
-
-def _provider(device: str) -> str:
-    return "CPUExecutionProvider" if device == "cpu" else "CUDAExecutionProvider"
-
-
 def _onnxruntime(
     network: nn.Module, inputs: Sequence[Tensor], setup: Setup
 ) -> Callable[[], object]:
-    onnxruntime = require_onnxruntime(setup.device)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = setup.threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
     inputs = [x.cpu().contiguous() for x in inputs]
-    model = _exported(network.cpu(), inputs)
-    session = onnxruntime.InferenceSession(model, options, [_provider(setup.device)])
-    # Inputs that a module does not use are among them.
-    feed = {given.name: x.numpy() for given, x in zip(session.get_inputs(), inputs, strict=True)}
-    return lambda: session.run(None, feed)
-
-
-def _exported(network: nn.Module, inputs: Sequence[Tensor]) -> bytes:
-    """Export by the dynamo exporter, which prints and warns as it goes."""
     try:
-        # Tensors made under inference_mode cannot be exported.
-        with (
-            torch.inference_mode(False),
-            torch.no_grad(),
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            # It says for every export that torchvision is not installed.
-            logging.getLogger("torch.onnx._internal.exporter._registration").setLevel("ERROR")
-            program = torch.onnx.export(
-                network, tuple(x.clone() for x in inputs), dynamo=True, verbose=False
-            )
-    except Exception as error:
-        raise EstimationFailed(
-            f"latency: the network cannot be exported to ONNX: {origin(error)}"
-        ) from error
-    assert program is not None
-    model: bytes = program.model_proto.SerializeToString()
-    return model
+        model = exported(network.cpu(), inputs)
+        if setup.precision == "int8":
+            names = [given.name for given in model.graph.input]
+            feed = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+            model = quantized(model, [feed])
+    except ExportFailed as error:
+        raise EstimationFailed(f"latency: as ONNX: {error}") from error
+    runs = session(model.SerializeToString(), threads=setup.threads, device=setup.device)
+    # Inputs that a module does not use are among them.
+    feed = {given.name: x.numpy() for given, x in zip(runs.get_inputs(), inputs, strict=True)}
+    return lambda: runs.run(None, feed)
 
 
 def device_name(device: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from nasengine.checkpoint import remove_checkpoint
 from nasengine.early_stopping import EarlyStopping
 from nasengine.errors import EstimationFailed, SpaceError, SpecError
 from nasengine.estimator import Candidate
-from nasengine.evaluation import evaluate, predict, score
+from nasengine.evaluation import evaluate
 from nasengine.files import write_atomically
 from nasengine.randomness import torch_seed
 from nasengine.search import Search
@@ -26,11 +25,10 @@ from nasengine.shapes import infer_shapes
 from nasengine.task import Samples
 from nasengine.training import Training
 
+from ._held_out import on_held_out
+
 if TYPE_CHECKING:
     from .trained import Trained
-
-_PER_SAMPLE_LIMIT = 500
-"""Larger splits keep no figure per sample: they would swell the history."""
 
 
 @dataclass(frozen=True)
@@ -83,29 +81,14 @@ def train_once(settings: Trained, candidate: Candidate, search: Search, seed: in
     )
     # With several seeds, those already trained must not be trained again after a resume.
     training.run(search, keep=settings.seeds > 1)
-    held_out = {"": validation} if test is None else {"": validation, "test_": test}
-    values, per_sample = _measured(network, held_out, search, primary.name)
+    values, per_sample = on_held_out(network, validation, test, search, primary.name)
     values["seconds"] = training.seconds
     return Run(values, per_sample, training.step, _weights(network))
 
 
-def _measured(
-    network: nn.Module, held_out: Mapping[str, Samples], search: Search, primary: str
-) -> tuple[dict[str, float], dict[str, tuple[float | None, ...]]]:
-    """Return the metrics on each split by its prefix, and the primary one of each sample."""
-    values: dict[str, float] = {}
-    per_sample: dict[str, tuple[float | None, ...]] = {}
-    for prefix, samples in held_out.items():
-        outputs = predict(network, samples.inputs, search.device)
-        found = score(outputs, samples.targets, search.task)
-        values.update({f"{prefix}{name}": value for name, value in found.items()})
-        if len(samples) <= _PER_SAMPLE_LIMIT:
-            per_sample[f"{prefix}{primary}"] = _each(outputs, samples, search, primary)
-    return values, per_sample
-
-
 def deliver(run: Run, candidate: Candidate) -> None:
     """Write a run's weights to where the engine takes them from."""
+    candidate.int8_path.unlink(missing_ok=True)  # Of other weights.
     write_atomically(candidate.weights_path, save(run.weights))
 
 
@@ -223,15 +206,6 @@ def _checkpoint(settings: Trained, candidate: Candidate, seed: int) -> Path:
     """Name the file by the settings too: two estimators may train the same candidate."""
     digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
     return candidate.folder / f"training-{digest}-{seed}.safetensors"
-
-
-def _each(
-    outputs: Tensor, samples: Samples, search: Search, metric: str
-) -> tuple[float | None, ...]:
-    """Return a metric of each sample alone."""
-    parts = zip(torch.split(outputs, 1), torch.split(samples.targets, 1), strict=True)
-    values = [search.task.evaluate(output, target)[metric] for output, target in parts]
-    return tuple(round(value, 6) if math.isfinite(value) else None for value in values)
 
 
 def _weights(network: nn.Module) -> dict[str, Tensor]:

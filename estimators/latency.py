@@ -50,6 +50,10 @@ class Latency(Estimator):
     channels_last: bool = False
     """Keep tensors as (N, H, W, C) in memory."""
 
+    precision: Literal["fp32", "int8"] = "fp32"
+    """``int8``: quantised as `quantized` does it, by random inputs, for times do not depend on the
+    ranges; with ``engine = "onnxruntime"``, on the CPU."""
+
     repeats: int = Field(default=30, gt=1)
     """Timed passes, at least."""
 
@@ -175,6 +179,7 @@ class Latency(Estimator):
             threads=self.threads or torch.get_num_threads(),
             fold_batch_norm=self.fold_batch_norm,
             channels_last=self.channels_last,
+            precision=self.precision,
         )
 
     def check(self, search: Search) -> None:
@@ -190,10 +195,16 @@ class Latency(Estimator):
         if self.table_file is not None:
             self._refuse_unused()
             self._costs(search)
-        elif self.engine == "onnxruntime":
-            from ._engines import require_onnxruntime
+            return
+        if self.precision == "int8" and (self.engine != "onnxruntime" or search.device != "cpu"):
+            raise SpecError(
+                f"precision: 'int8' is run by engine = 'onnxruntime' on the cpu; this is "
+                f"{self.engine!r} on {search.device}"
+            )
+        if self.engine == "onnxruntime":
+            from nasengine.exporting.onnx_model import require_onnxruntime
 
-            require_onnxruntime(search.device)
+            require_onnxruntime("latency: engine = 'onnxruntime'", search.device)
 
     @cached_property
     def read_table(self) -> LatencyTable:
@@ -207,7 +218,7 @@ class Latency(Estimator):
         problems = [
             f"{name}: the table {self.table_file} was measured with {facts.get(name)!r}, and the "
             f"spec says {getattr(self, name)!r}"
-            for name in ("engine", "threads", "fold_batch_norm", "channels_last")
+            for name in ("engine", "threads", "fold_batch_norm", "channels_last", "precision")
             if name in given and facts.get(name) != getattr(self, name)
         ]
         problems += [

@@ -239,6 +239,7 @@ def describe(search: Search, setup: Setup) -> dict[str, Any]:
         "batch": setup.batch,
         "fold_batch_norm": setup.fold_batch_norm,
         "channels_last": setup.channels_last,
+        "precision": setup.precision,
         "heap": heap(),
         "input": list(search.task.input_shape),
         "space": {"name": type(search.space).__name__, **search.space.model_dump(mode="json")},
@@ -290,8 +291,10 @@ def _parsed(content: bytes, path: Path) -> LatencyTable:
     if found.readings.keys() != {*found.decisions, *found.widths}:
         raise ValueError("readings and decisions name different slots")
     parts = ("format", "unit", "fixed", "costs", "decisions", "widths", "readings", "probes")
+    told = parse_json(content, dict[str, Any])
     return LatencyTable(
-        facts={k: v for k, v in parse_json(content, dict[str, Any]).items() if k not in parts},
+        # Tables from before there was another precision do not tell theirs.
+        facts={"precision": "fp32"} | {k: v for k, v in told.items() if k not in parts},
         cells={(node, key): r for node, row in found.readings.items() for key, r in row.items()},
         probes=[(Architecture(probe.architecture), probe.readings) for probe in found.probes],
         decisions=found.decisions,

@@ -59,9 +59,9 @@ class Trained(RecipeSettings, Estimator):
         The test metrics are measured only where the data have a test split, which is not known
         before the data are read.
         """
-        found = [*search.task.metrics_from(self.metric), Metric("loss", "", "min")]
-        found += [Metric(f"test_{m.name}", m.unit, m.direction, test_of=m.name) for m in found]
-        return (*found, Metric("seconds", "s", "min"))
+        from ._held_out import held_out_metrics
+
+        return (*held_out_metrics(search, self.metric), Metric("seconds", "s", "min"))
 
     def primary(self, search: Search) -> Metric:
         """Return the primary metric."""

@@ -61,6 +61,10 @@ class EstimationFailed(NasengineError):
     """One candidate could not be measured; the trial is recorded as failed with this reason."""
 
 
+class ExportFailed(NasengineError):
+    """A network cannot be written in a form; the run's other results are not touched."""
+
+
 class StorageError(NasengineError):
     """The disk refused to keep what was measured."""
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from nasengine.search import Search
     from nasengine.workload import Workload
 
+WEIGHTS_FILE = "weights.safetensors"
+INT8_FILE = "model_int8.onnx"
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -60,7 +63,12 @@ class Candidate:
     @property
     def weights_path(self) -> Path:
         """Where an estimator that trains leaves the weights (safetensors) to be delivered."""
-        return self.folder / "weights.safetensors"
+        return self.folder / WEIGHTS_FILE
+
+    @property
+    def int8_path(self) -> Path:
+        """Where an estimator that quantises leaves the model (ONNX) to be delivered."""
+        return self.folder / INT8_FILE
 
 
 @dataclass(frozen=True)
@@ -134,14 +142,6 @@ class CostTable(_Costs):
         from nasengine.canonical import meanings
 
         return self.graph is not None and "zero" in meanings(self.graph).values()
-
-    @property
-    def least(self) -> float:
-        """A bound that no network is below: what no cut leaves without use."""
-        if self.graph is None or not self.cuts:
-            return self.fixed + sum(min(row.values()) for row in self.terms().values())
-        shortened = sum(c * (len(self.graph[n].inputs) - 1) for n, c in self.sums.items())
-        return max(0.0, self.fixed - sum(self.operations.values()) - shortened)
 
     def _cut(self, graph: SpaceGraph, architecture: Mapping[str, str]) -> float:
         """Return the cost of all that cut connections leave without use."""
@@ -285,7 +285,7 @@ class Estimator(Plugin):
     ----------
     effort
         Cheap ones run first, so that a limit they break spares the rest: 0 counts, 1 takes
-        milliseconds to seconds, 2 trains.
+        milliseconds to seconds, 2 trains, 3 measures what was trained.
     """
 
     kind: ClassVar[str] = "estimator"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
+from pathlib import Path
 
 import torch
 from torch import fx, nn
 
 from nasengine.canonical import simplify
+from nasengine.errors import RunFolderError
 from nasengine.graph import Node, SpaceGraph
+from nasengine.randomness import torch_seed
 from nasengine.shapes import make_module
 from nasengine.widths import searched
 
@@ -45,6 +48,29 @@ def build_network(graph: SpaceGraph, architecture: Mapping[str, str]) -> fx.Grap
     """
     modules: dict[str, nn.Module] = {}
     return assemble(graph, architecture, choosing(graph, architecture, modules), modules, "Network")
+
+
+def trained_network(
+    graph: SpaceGraph, architecture: Mapping[str, str], weights: Path
+) -> fx.GraphModule:
+    """Build a network with its weights from a file (safetensors), on the CPU, to be evaluated.
+
+    Raises
+    ------
+    RunFolderError
+        If the file is damaged, or of another network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    with torch_seed(0, "trained"):  # What is drawn is overwritten.
+        network = build_network(graph, architecture)
+    try:
+        network.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError) as error:
+        raise RunFolderError(f"{weights}: damaged: {error!s:.200}") from error
+    network.eval()
+    return network
 
 
 def choosing(

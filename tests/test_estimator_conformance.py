@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
+from importlib.util import find_spec
+from typing import ClassVar
 
 import pytest
+from safetensors.torch import save_file
 
 from nasengine.errors import EstimationFailed
 from nasengine.estimator import Candidate, Estimator
@@ -14,6 +17,7 @@ from nasengine.estimators.latency import Latency
 from nasengine.estimators.memory import Memory
 from nasengine.estimators.one_shot import OneShot
 from nasengine.estimators.parameters import Parameters
+from nasengine.estimators.quantized import Quantized
 from nasengine.estimators.tabular import Tabular
 from nasengine.estimators.trained import Trained
 from nasengine.estimators.zero_cost import ZeroCost
@@ -43,20 +47,26 @@ class Row(EstimatorContract):
 
     plugin = ""
     baselines = True  # whether it measures references with blocks that no search proposes
+    references = True  # whether references are measured on every space too
+    beside: ClassVar[dict[str, Estimator]] = {}  # what it needs in the search
 
     @pytest.mark.parametrize("name", [*SPACES, *SEARCHED_WIDTHS])
     def test_on_every_space(self, name, tmp_path):
-        search = tiny_search({**SPACES, **SEARCHED_WIDTHS}[name], estimators={}, folder=tmp_path)
+        space = {**SPACES, **SEARCHED_WIDTHS}[name]
+        search = tiny_search(space, estimators=self.beside, folder=tmp_path)
         architecture, *_, reference = suite.whole_architectures(search, 1)
         estimator = self.make(search)
         estimator.check(search)
         for label, drawn in (("trial-0", architecture), ("reference", reference)):
+            if label == "reference" and not self.references:
+                continue
             candidate = tiny_candidate(search, drawn, label)
             foreign = any(drawn[name] not in c for name, c in search.space.decisions.items())
             if foreign and not self.baselines:
                 with pytest.raises(EstimationFailed, match="is no candidate"):
                     estimator.measure(candidate)
                 continue
+            self.before(candidate)
             self.test_what_is_declared_is_measured(estimator, search, candidate)
         self.test_the_table_covers_the_space(estimator, search)
         self.test_the_table_predicts(estimator, search)
@@ -64,6 +74,19 @@ class Row(EstimatorContract):
     @pytest.fixture
     def estimator(self, search) -> Estimator:
         return self.make(search)
+
+    @pytest.fixture
+    def search(self, tmp_path) -> Search:
+        return tiny_search(estimators=self.beside, folder=tmp_path)
+
+    @pytest.fixture
+    def candidate(self, search) -> Candidate:
+        found = tiny_candidate(search, suite.whole_architectures(search)[0])
+        self.before(found)
+        return found
+
+    def before(self, candidate: Candidate) -> None:
+        """Do what estimators before it do."""
 
     def make(self, search: Search) -> Estimator:
         raise NotImplementedError
@@ -106,6 +129,24 @@ class TestTrained(Row):
 
     def make(self, search) -> Estimator:
         return Trained(iterations=2, batch=4)
+
+
+@pytest.mark.skipif(find_spec("onnxruntime") is None, reason="the extra onnx is not installed")
+class TestQuantized(Row):
+    plugin = "quantized"
+    optional = frozenset({"test_iou", "test_accuracy", "test_loss"})
+    references = True  # whether references are measured on every space too
+    beside: ClassVar[dict[str, Estimator]] = {"trained": Trained(iterations=1)}
+
+    @pytest.mark.parametrize("name", SPACES)
+    def test_on_every_space(self, name, tmp_path):
+        super().test_on_every_space(name, tmp_path)
+
+    def before(self, candidate: Candidate) -> None:
+        save_file(candidate.network().state_dict(), candidate.weights_path)
+
+    def make(self, search) -> Estimator:
+        return Quantized(samples=4)
 
 
 class TestOneShot(Row):

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasengine.delivery import source
-from nasengine.delivery.checked import ExportFailed
 from nasengine.delivery.export import export_python, python_source
 from nasengine.delivery.onnx_model import export_onnx, write_onnx
 from nasengine.delivery.usage import usage_docstring, usage_facts
 from nasengine.delivery.writable import not_writable
+from nasengine.errors import ExportFailed
 from nasengine.evaluation import predict
 from nasengine.graph import SpaceGraph
 from nasengine.moves import enumerate_all, sample
@@ -391,7 +391,7 @@ def test_onnx_says_which_extra_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
         importlib.util, "find_spec", lambda n, *a: None if n == "onnxscript" else real(n, *a)
     )
     said = export_onnx(trained("custom"), (3, 8, 8), tmp_path / "model.onnx", FACTS)
-    assert said == "no model.onnx: onnxscript not installed; pip install 'nasengine[onnx]'"
+    assert said == "no model.onnx: it needs onnxscript: pip install 'nasengine[onnx]'"
 
 
 # How it is used

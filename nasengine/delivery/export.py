@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from nasengine.delivery.checked import ExportFailed, checked_difference, example
 from nasengine.delivery.source import Source, rebuilt
 from nasengine.delivery.usage import usage_constants, usage_docstring, usage_functions
+from nasengine.errors import ExportFailed
+from nasengine.exporting.checked import checked_difference, example
 from nasengine.files import write_atomically
 
 

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import logging
-import warnings
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from nasengine.delivery.checked import ExportFailed, checked_difference, example
-from nasengine.errors import origin
+from nasengine.errors import ExportFailed
+from nasengine.exporting.onnx_model import exported_as_free, missing
 from nasengine.files import write_atomically
-
-_SIDES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
-"""How the sides are called that are free, by their number."""
 
 
 def export_onnx(
@@ -68,88 +62,37 @@ def write_onnx(
         If the extra ``onnx`` is not installed, the network has no ONNX form, or its outputs
         differ from torch's.
     """
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ExportFailed(f"{' and '.join(missing)} not installed; pip install 'nasengine[onnx]'")
-    network = network.cpu().eval()
-    try:
-        found, data = _checked_model(network, input_shape, facts, any_size=True)
-    except ExportFailed:
-        found, data = _checked_model(network, input_shape, facts, any_size=False)
-    write_atomically(path, data)
-    return found
+    if absent := missing("onnx", "onnxscript"):
+        raise ExportFailed(f"it needs {absent}")
+    model, any_size, difference = exported_as_free(network.cpu().eval(), input_shape)
+    write_atomically(path, _told(model, facts))
+    verified = not math.isnan(difference)
+    return {
+        "opset": next(o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}),
+        "any_size": any_size,
+        "verified": verified,
+        "max_abs_difference": difference if verified else None,
+    }
 
 
-def _checked_model(
-    network: nn.Module, input_shape: Sequence[int], facts: Mapping[str, Any], *, any_size: bool
-) -> tuple[dict[str, Any], bytes]:
-    """Return what is to be known of a model, and the model."""
-    inputs = example(input_shape)
-    model = _onnx_program(network, inputs, any_size).model_proto
+def copy_onnx(source: Path, path: Path, facts: Mapping[str, Any]) -> str:
+    """Write an ONNX model that was measured, with how it is used; return why not, or nothing."""
+    if absent := missing("onnx"):
+        return f"no {path.name}: it needs {absent}"
+    import onnx
+
+    write_atomically(path, _told(onnx.load(source), facts))
+    return ""
+
+
+def _told(model: Any, facts: Mapping[str, Any]) -> bytes:
+    """Return a model that says how it is used."""
+    shape = model.graph.input[0].type.tensor_type.shape
+    any_size = all(side.dim_param for side in shape.dim[2:])
     for key, value in facts.items():
         if key == "sides_divisible_by" and not any_size:
             continue  # Of the network; this file of it takes one size.
         text = value if isinstance(value, str) else json.dumps(value)
         model.metadata_props.add(key=key, value=text)
-    data = model.SerializeToString()
-    # What fits once fits at twice the size, whatever the network's strides are.
-    larger = inputs[:1].repeat(1, 1, *(2 for _ in input_shape[1:]))
-    differences = [
-        _onnx_difference(network, data, of) for of in ([inputs, larger] if any_size else [inputs])
-    ]
-    return {
-        "opset": next(o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}),
-        "any_size": any_size,
-        "verified": differences[0] is not None,
-        "max_abs_difference": differences[0],
-    }, data
-
-
-def _onnx_program(network: nn.Module, inputs: Tensor, any_size: bool) -> Any:
-    log = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = log.level
-    named = _SIDES.get(inputs.ndim - 2, tuple(f"side_{n}" for n in range(inputs.ndim - 2)))
-    free = ("batch", None, *named) if any_size else ("batch",)
-    shape = {place: torch.export.Dim(name) for place, name in enumerate(free) if name}
-    with warnings.catch_warnings():
-        # It says that torchvision is not installed, which nothing here needs.
-        log.setLevel(logging.ERROR)
-        # The exporter and onnxscript use deprecated parts of torch and Python themselves.
-        for category in (DeprecationWarning, FutureWarning, UserWarning):
-            for module in (r"torch\.", r"onnxscript", r"onnx_ir", r"copyreg", r"contextlib", r"<"):
-                warnings.filterwarnings("ignore", category=category, module=module)
-        try:
-            return torch.onnx.export(
-                network,
-                (inputs,),
-                dynamo=True,
-                verbose=False,
-                input_names=["input"],
-                output_names=["output"],
-                dynamic_shapes=(shape,),
-            )
-        # The exporter raises a dozen types of its own, by release.
-        except Exception as error:
-            raise ExportFailed(f"torch cannot export it: {origin(error)}") from error
-        finally:
-            log.setLevel(level)
-
-
-def _onnx_difference(network: nn.Module, data: bytes, inputs: Tensor) -> float | None:
-    """Return the largest difference to torch's outputs; None without onnxruntime."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        return None
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # What it cannot do is raised, too.
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    try:
-        (outputs,) = session.run(None, {"input": inputs.numpy()})
-        with torch.inference_mode():
-            wanted = network(inputs)
-    # onnxruntime's errors have no type of their own, and a network may raise anything.
-    except Exception as error:
-        first = str(error).strip().partition("\n")[0]
-        raise ExportFailed(f"onnxruntime cannot run it: {first}") from error
-    return checked_difference(torch.from_numpy(outputs), wanted, "the ONNX model")
+    data: bytes = model.SerializeToString()
+    return data

@@ -20,7 +20,7 @@ from typing import Any
 from torch import fx, nn
 from torch.nn import functional
 
-from nasengine.delivery.checked import ExportFailed
+from nasengine.errors import ExportFailed
 
 _STANDARD = {"math": math, "operator": operator}
 """Modules of Python's own whose functions a forward pass may call."""

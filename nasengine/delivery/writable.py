@@ -7,8 +7,8 @@ from functools import partial
 
 from torch import nn
 
-from nasengine.delivery.checked import ExportFailed
 from nasengine.delivery.source import Source, rebuilt
+from nasengine.errors import ExportFailed
 from nasengine.factories import Factory
 from nasengine.graph import SpaceGraph
 from nasengine.meta_shapes import made_on_meta, on_meta

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from nasengine.architecture import Architecture, write_architecture
 from nasengine.delivery.usage import usage_facts
-from nasengine.errors import NasengineError, RunFolderError
+from nasengine.errors import NasengineError
+from nasengine.estimator import INT8_FILE, WEIGHTS_FILE
 from nasengine.files import write_atomically
 from nasengine.task import Samples
 from nasengine.trial import Metric, Trial
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 
     from nasengine.search import Search
 
-FROM_WEIGHTS = ("weights.safetensors", "predictions.png", "model.py", "model.onnx")
+FROM_WEIGHTS = (WEIGHTS_FILE, "predictions.png", "model.py", "model.onnx", INT8_FILE)
 """What `deliver_network` writes only where a network was trained, and could be exported."""
 
 
 def weights_of(run: Path, trial: Trial) -> Path:
     """Return where the weights of a trial or a reference lie, if any estimator left some."""
-    return run / "trials" / trial.label / "weights.safetensors"
+    return run / "trials" / trial.label / WEIGHTS_FILE
 
 
 def deliver_network(
@@ -45,7 +46,8 @@ def deliver_network(
     architecture
         What is delivered.
     weights
-        Its weights; without the file, what needs them is left out.
+        Its weights; without the file, what needs them is left out. What was quantised of them lies
+        beside them.
     folder
         Where to; it exists.
     use
@@ -61,36 +63,25 @@ def deliver_network(
         If the weights are damaged.
     """
     from nasengine.delivery.picture import draw
+    from nasengine.network import trained_network
 
-    network = _loaded(search, architecture, weights) if weights.is_file() else None
+    network = None
+    if weights.is_file():
+        network = trained_network(search.space.graph, architecture, weights)
     write_architecture(folder / "architecture.json", architecture, search.space)
     draw(search.space, folder / "architecture.svg", architecture)
     draw(search.space, folder / "architecture.png", architecture)
     if network is None:
         return ["no weights: no estimator trains the network at its full width (add a 'trained')"]
-    write_atomically(folder / "weights.safetensors", weights.read_bytes())
-    return _deliver_trained(search, network, folder, use)
-
-
-def _loaded(search: Search, architecture: Architecture, weights: Path) -> nn.Module:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from nasengine.network import build_network
-
-    network = build_network(search.space.graph, architecture)
-    try:
-        network.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError) as error:
-        raise RunFolderError(f"{weights}: damaged: {error!s:.200}") from error
-    return network.eval()
+    write_atomically(folder / WEIGHTS_FILE, weights.read_bytes())
+    return _deliver_trained(search, network, weights.with_name(INT8_FILE), folder, use)
 
 
 def _deliver_trained(
-    search: Search, network: nn.Module, folder: Path, use: Mapping[str, Any]
+    search: Search, network: nn.Module, int8: Path, folder: Path, use: Mapping[str, Any]
 ) -> list[str]:
     from nasengine.delivery.export import export_python
-    from nasengine.delivery.onnx_model import export_onnx
+    from nasengine.delivery.onnx_model import copy_onnx, export_onnx
 
     shape = search.task.input_shape
     pieces: list[Callable[[], str | None]] = [
@@ -98,6 +89,8 @@ def _deliver_trained(
         lambda: export_python(network, shape, folder / "model.py", use),
         lambda: export_onnx(network, shape, folder / "model.onnx", use),
     ]
+    if int8.is_file():
+        pieces.append(lambda: copy_onnx(int8, folder / INT8_FILE, use))
     problems = []
     with search.reporter.progress(f"delivering {folder.name}", len(pieces)) as progress:
         for deliver in pieces:

@@ -297,7 +297,13 @@ class Experiment:
             *((f"estimators.{key}", estimator) for key, estimator in self.estimators.items()),
             *((f"final.estimators.{key}", estimator) for key, estimator in self.final.items()),
         ]
-        problems = [p for where, part in parts for p in _problems(where, part, search)]
+        # What is measured at the end stands beside what was measured of every trial.
+        at_end = replace(search, estimators=self.all_estimators)
+        problems = [
+            problem
+            for where, part in parts
+            for problem in _problems(where, part, at_end if where.startswith("final") else search)
+        ]
         if problems:
             raise SpecError("\n".join(problems))
         return search

@@ -92,7 +92,7 @@ class EstimatorContract:
         names = [metric.name for metric in metrics]
         assert names and all(names) and len(set(names)) == len(names)
         assert all(metric.direction in ("max", "min") for metric in metrics)
-        assert estimator.effort in (0, 1, 2)
+        assert estimator.effort in (0, 1, 2, 3)
 
     def test_what_is_declared_is_measured(
         self, estimator: Estimator, search: Search, candidate: Candidate

@@ -7,14 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nasengine.errors import NasengineError
+from nasengine.errors import ExportFailed
 
 _TOLERANCE = 1e-3
 """Largest difference to torch, relative to the largest output, of a model that is delivered."""
-
-
-class ExportFailed(NasengineError):
-    """A network cannot be written in a form; the run's other results are not touched."""
 
 
 def checked_difference(outputs: Tensor, wanted: Tensor, what: str) -> float:

@@ -1,0 +1,1 @@
+"""Networks in other forms than torch's: what is checked of them, ONNX, integers of 8 bits."""
