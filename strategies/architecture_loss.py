@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from .costs import Cost
-from .terms import Floats, Names
+
+if TYPE_CHECKING:
+    from nasengine.elimination import Floats, Names
 
 Reading = Literal["expected", "straight_through", "as_printed"]
 

@@ -14,13 +14,13 @@ from nasengine.errors import ArchitectureError, SpecError, did_you_mean
 from nasengine.machine import busy
 from nasengine.plugin import changed
 from nasengine.quantities import format_quantity, parse_quantity
+from nasengine.terms import bounds_of_cut, ends, term_arrays, total
 
 if TYPE_CHECKING:
     from nasengine.architecture import Architecture
+    from nasengine.elimination import Eliminated, Floats, Names
     from nasengine.estimator import CostTable
     from nasengine.search import Search
-
-    from .terms import Floats, Names
 
 
 class CostGoal(BaseModel):
@@ -130,8 +130,7 @@ class Cost:
                 self._weighed[choices] = self.table.predict(architecture)
             return self._weighed[choices]
         chosen = {name: decisions[name].index(architecture[name]) for name in decisions}
-        parts = (costs[tuple(chosen[n] for n in names)] for names, costs in self.terms.items())
-        return self.fixed + float(sum(parts))
+        return self.fixed + total(self.terms, chosen)
 
     @cached_property
     def cuts(self) -> bool:
@@ -143,36 +142,24 @@ class Cost:
         """Networks that were predicted, by their choices: each derivation asks for the same."""
         return {}
 
-    @property
+    @cached_property
     def range(self) -> tuple[float, float]:
-        """The cheapest and the dearest network of the space by the table; bounds where it cuts."""
-        low = self._least
+        """The cheapest and the dearest network of the space by the table; bounds where it cuts.
+
+        And where more widths belong together than `nasengine.elimination` keeps apart.
+        """
         if self.table is not None and self.cuts:
-            low = self.table.least
-        return low, self.fixed + float(sum(costs.max() for costs in self.terms.values()))
-
-    @property
-    def _least(self) -> float:
-        return self.fixed + float(sum(costs.min() for costs in self.terms.values()))
-
-    @property
-    def is_joint(self) -> bool:
-        """Whether a term depends on several decisions, so that no network may cost the least."""
-        return any(len(names) > 1 for names in self.terms)
+            return bounds_of_cut(self.table, self.terms)
+        cheapest, dearest = self._ends
+        return self.fixed + cheapest.least, self.fixed - dearest.least
 
     @cached_property
-    def _cheap(self) -> float:
-        """What the network of the choices that cost least all told costs, by the terms."""
-        chosen = {name: int(row.argmin()) for name, row in self.rows.items()}
-        return self.fixed + float(
-            sum(costs[tuple(chosen[n] for n in names)] for names, costs in self.terms.items())
-        )
+    def _ends(self) -> tuple[Eliminated, Eliminated]:
+        return ends(self.terms)
 
     def doubtful(self, limit: float) -> bool:
         """Whether it takes a search to say that networks are within a limit in the range."""
-        return limit < (self._cheap if self.is_joint else self._least) and (
-            self.is_joint or self.cuts
-        )
+        return limit < self.fixed + self._ends[0].reached
 
     def within_reach(self, limit: float) -> float:
         """Return a limit, or what the cheapest network costs by a measured table above it.
@@ -300,8 +287,6 @@ def resolve_costs(goals: Mapping[str, CostGoal], search: Search) -> tuple[Cost, 
 
 
 def _resolve(key: str, goal: CostGoal, search: Search, limit: float | None) -> Cost:
-    from .terms import term_arrays
-
     table = search.cost_table(key)
     where = f"strategy.cost.{key}.{'targets' if goal.targets else 'target'}"
     given = goal.targets or (() if goal.target is None else (goal.target,))

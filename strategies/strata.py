@@ -1,29 +1,27 @@
 """Uniform draws among the architectures whose additive cost lies in one part of its range.
 
-The number of architectures of each total cost is counted by dynamic programming, one term of the
-cost after the other, on a grid of costs; a draw then walks back through the counts. So the rarest
-sizes, which rejection would never hit, are drawn as easily as the commonest. A term may depend on
+The number of architectures of each total cost is counted by dynamic programming, one decision after
+the other, on a grid of costs; a draw then walks back through the counts. So the rarest sizes, which
+rejection would never hit, are drawn as easily as the commonest. A term of the cost may depend on
 several decisions (of a block at searched channels): counts are kept apart by the choices of those
-decisions that a later term depends on too.
+that are still open (`nasengine.elimination`).
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from nasengine.architecture import Architecture
+from nasengine.elimination import Names, Step, elimination_order, joint
 from nasengine.errors import SpecError
-
-from .terms import Names, term_arrays
+from nasengine.terms import term_arrays
 
 if TYPE_CHECKING:
     from nasengine.moves import Decisions
@@ -40,18 +38,21 @@ APART = 2000
 
 @dataclass(frozen=True)
 class _Place:
-    """One term, among those that are counted one after the other.
+    """One decision, among those that are counted one after the other.
 
     Parameters
     ----------
+    decision
+        Its name.
     names
-        The decisions that were open before it, then the others that it depends on.
+        The decisions that were open before it, then the others that its terms depend on.
     steps
-        What it costs by their choices: shape (choices of each).
+        What these terms cost by their choices: shape (choices of each).
     before
-        Counts of the terms before it, by the choices of what was open and by steps.
+        Counts of the decisions before it, by the choices of what was open and by steps.
     """
 
+    decision: str
     names: Names
     steps: npt.NDArray[np.int64]
     before: npt.NDArray[np.float64]
@@ -89,27 +90,32 @@ class Strata:
         self._places: list[_Place] = []
         # Architectures by their choices of what is open and by steps; all counts are halved (which
         # is exact) as often as keeps them below 1: no space is too large.
-        self._counts, kept = np.eye(1, self._size)[0], tuple[str, ...]()
-        for names, after in _order(costs, decisions):
-            kept = self._count(kept, names, steps[names], after)
+        self._counts, open_names = np.eye(1, self._size)[0], tuple[str, ...]()
+        sizes = {name: len(choices) for name, choices in decisions.items()}
+        for step in elimination_order(sizes, costs):
+            self._count(step, open_names, [(names, steps[names]) for names in step.scopes])
+            open_names = step.open
 
     def _count(
-        self, kept: Names, names: Names, steps: npt.NDArray[np.int64], after: Names
-    ) -> Names:
-        """Count one more term, and keep apart what is open after it."""
-        before, every = self._counts, tuple(dict.fromkeys((*kept, *names)))
-        axes = [names.index(name) for name in every if name in names]
-        shape = [len(self._decisions[name]) if name in names else 1 for name in every]
+        self, step: Step, before: Names, terms: Sequence[tuple[Names, npt.NDArray[np.int64]]]
+    ) -> None:
+        """Count one more decision, by what was open before it and the terms that it begins."""
+        scopes = (name for names, _ in terms for name in names)
+        every = tuple(dict.fromkeys((*before, step.decision, *scopes)))
         sizes = [len(self._decisions[name]) for name in every]
-        whole = np.broadcast_to(steps.transpose(axes).reshape(shape), sizes)
-        self._places.append(_Place(every, whole, before))
-        counts = np.zeros((*(len(self._decisions[name]) for name in after), self._size))
-        places = [every.index(name) for name in after]
+        if math.prod(sizes) > APART:
+            raise SpecError(
+                f"strategy.stratify: costs depend on too many widths at once: "
+                f"{math.prod(sizes)} combinations, and {APART} can be told apart"
+            )
+        whole = np.broadcast_to(joint(terms, every), sizes)
+        self._places.append(_Place(step.decision, every, whole, self._counts))
+        counts = np.zeros((*(len(self._decisions[name]) for name in step.open), self._size))
+        places = [every.index(name) for name in step.open]
         for at in np.ndindex(*sizes):
-            into, step = counts[tuple(at[p] for p in places)], whole[at]
-            into[step:] += before[at[: len(kept)]][: self._size - step]
+            into, cost = counts[tuple(at[p] for p in places)], whole[at]
+            into[cost:] += self._counts[at[: len(before)]][: self._size - cost]
         self._counts = np.ldexp(counts, -int(np.frexp(counts.max())[1]))
-        return after
 
     def draws(
         self, stratum: int, strata: int, tries: int, rng: random.Random
@@ -126,42 +132,8 @@ class Strata:
     def _draw(self, total: int, rng: random.Random) -> Architecture:
         chosen: dict[str, int] = {}
         for place in reversed(self._places):
-            closed = [name for name in place.names if name not in chosen]
-            every = product(*(range(len(self._decisions[name])) for name in closed))
-            options = [{**chosen, **dict(zip(closed, indices, strict=True))} for indices in every]
-            ways = [place.ways(option, total) for option in options]
-            number = rng.choices(range(len(options)), [way for way, _ in ways])[0]
-            chosen, total = options[number], ways[number][1]
+            every = range(len(self._decisions[place.decision]))
+            ways = [place.ways({**chosen, place.decision: index}, total) for index in every]
+            index = rng.choices(every, [way for way, _ in ways])[0]
+            chosen[place.decision], total = index, ways[index][1]
         return Architecture({n: choices[chosen[n]] for n, choices in self._decisions.items()})
-
-
-def _order(every: Iterable[Names], decisions: Decisions) -> Iterator[tuple[Names, Names]]:
-    """Yield the terms, each with what is open after it: next what leaves the least open.
-
-    Raises
-    ------
-    SpecError
-        If that is too much.
-    """
-    left, kept = list(every), tuple[str, ...]()
-    uses = Counter(name for names in left for name in names)
-
-    def after(names: Names) -> Names:
-        together = dict.fromkeys((*kept, *names))
-        return tuple(name for name in together if uses[name] > (name in names))
-
-    def size(names: Iterable[str]) -> int:
-        return math.prod(len(decisions[name]) for name in names)
-
-    while left:
-        no_more = (names for names in left if size(after(names)) <= size(kept))
-        names = next(no_more, None) or min(left, key=lambda each: size(after(each)))
-        if size({*kept, *names}) > APART:
-            raise SpecError(
-                f"strategy.stratify: costs depend on too many widths at once: "
-                f"{size({*kept, *names})} combinations, and {APART} can be told apart"
-            )
-        kept = after(names)
-        left.remove(names)
-        uses.subtract(names)
-        yield names, kept

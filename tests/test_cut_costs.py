@@ -21,6 +21,7 @@ from nasengine.runs.feasibility import check_limits
 from nasengine.runs.goals import known_metrics
 from nasengine.runs.ranges import SAMPLES, metric_range
 from nasengine.search import Search
+from nasengine.strategies.costs import CostGoal, resolve_costs
 from nasengine.strategies.darts import Darts
 from nasengine.testing.stubs import tiny_search
 
@@ -149,7 +150,8 @@ def test_a_target_that_only_cut_connections_meet_is_met() -> None:
     table = search.cost_table("flops")
     by_sums = table.fixed + sum(min(row.values()) for row in table.terms().values())
     costs = sorted({table.predict(a) for a in enumerate_all(space.decisions)})
-    assert table.least <= costs[0] < by_sums
+    (cost,) = resolve_costs({"flops": CostGoal(beta=0.1)}, search)
+    assert cost.range[0] <= costs[0] < by_sums and costs[-1] <= cost.range[1]
     target = next(cost for cost in reversed(costs) if cost < by_sums)
     settings = Darts.model_validate(
         {"iterations": 2, "arch_every": 1, "batch": 2, "cost": {"flops": {"target": target}}}

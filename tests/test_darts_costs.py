@@ -5,6 +5,7 @@ import math
 import random
 from dataclasses import replace
 from typing import ClassVar
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from test_cut_costs import Gated
 from test_cut_costs import search_of as search_with_cuts
 
+from nasengine import elimination
 from nasengine.errors import SpecError
 from nasengine.estimator import CostTable, Estimator
 from nasengine.objectives import Objective, Objectives
@@ -518,9 +520,16 @@ def joint_costs(draw):
     return scores, Cost("c", "", 1.0, costs)
 
 
+@pytest.mark.parametrize("apart", [1, elimination.MOST])
 @given(joint_costs(), st.floats(0, 1), st.integers(1, 4))
-def test_costs_of_several_decisions_together_are_kept_as_by_exhaustive_search(drawn, share, count):
-    scores, cost = drawn
+def test_costs_of_several_decisions_together_are_kept_as_by_exhaustive_search(
+    apart, drawn, share, count
+):
+    with patch.object(elimination, "MOST", apart):
+        _check_against_exhaustive_search(*drawn, share, count, is_exact=apart > 1)
+
+
+def _check_against_exhaustive_search(scores, cost, share, count, is_exact):
     names = list(scores)
     every = list(itertools.product(*(range(len(row)) for row in scores.values())))
 
@@ -535,8 +544,8 @@ def test_costs_of_several_decisions_together_are_kept_as_by_exhaustive_search(dr
     wanted = sorted((score(c) for c in every), reverse=True)[:count]
     assert [score(c) for c in free] == pytest.approx(wanted)
     least, most = min(map(price, every)), max(map(price, every))
-    assert cost.range[0] <= least * (1 + 1e-12)
-    assert most <= cost.range[1] * (1 + 1e-12)
+    assert cost.range[0] <= least * (1 + 1e-12) and most <= cost.range[1] * (1 + 1e-12)
+    assert not is_exact or cost.range == pytest.approx((least, most), rel=1e-12)
     limit = least + share * (most - least)
     found = best_choices(scores, [cost], {"c": limit}, {}, 1)
     assert price(found[0]) <= limit * (1 + 1e-9)

@@ -167,7 +167,7 @@ def test_what_a_check_measures_is_measured_as_in_the_run_and_is_the_runs(
     experiment = Experiment.load(write(tmp_path, table))
     with session.begin(experiment, tmp_path / "runs") as folder:
         search = experiment.search(folder.path)
-    assert search.cost_table("latency").least == 0.0
+    assert search.cost_table("latency").fixed == 0.0
     assert threads == [3]
 
 

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 from torch import nn
 
-from nasengine import SearchSpace, Zero
+from nasengine import SearchSpace, Zero, elimination
 from nasengine.errors import SpecError
 from nasengine.estimator import CostTable, Estimator, row_key
 from nasengine.estimators.flops import Flops
@@ -19,6 +19,7 @@ from nasengine.quantities import format_quantity
 from nasengine.runs.feasibility import check_limits
 from nasengine.runs.limits_together import check_together
 from nasengine.runs.ranges import SAMPLES, measure_few, metric_range, surely_within
+from nasengine.strategies.costs import CostGoal, resolve_costs
 from nasengine.testing.stubs import TinyWidths, tiny_search
 from nasengine.trial import Measurement, Metric
 
@@ -94,16 +95,23 @@ def every(search, key):
 CHAIN = Chain()
 
 
-@pytest.mark.parametrize("estimator", [Parameters(), Flops()], ids=["parameters", "flops"])
-def test_a_range_is_exact_where_costs_grow_with_the_widths(estimator):
+COSTS = [Parameters(), Flops(), Unlike()]
+
+
+@pytest.mark.parametrize("estimator", COSTS, ids=["parameters", "flops", "unlike"])
+def test_a_range_is_exact_where_channels_are_searched(estimator):
     search = search_of(CHAIN, cost=estimator)
     assert search.space.size > SAMPLES
     values, found = every(search, "cost"), metric_range(search, "cost")
     assert found.exact and (found.smallest, found.largest) == (values[0], values[-1])
     assert surely_within(search, "cost") == (values[0], values[-1])
+    (cost,) = resolve_costs({"cost": CostGoal(beta=0.5)}, search)
+    assert cost.range == (values[0], values[-1])
 
 
-def test_a_range_that_no_network_is_known_to_bound_is_not_said_to_be_exact():
+def test_a_range_that_no_network_is_known_to_bound_is_not_said_to_be_exact(monkeypatch):
+    """More widths together than are told apart: bounds and what was found lie apart."""
+    monkeypatch.setattr(elimination, "MOST", 1)
     search = search_of(CHAIN, unlike=Unlike())
     values, found = every(search, "unlike"), metric_range(search, "unlike")
     low, high = surely_within(search, "unlike")
@@ -113,6 +121,19 @@ def test_a_range_that_no_network_is_known_to_bound_is_not_said_to_be_exact():
     assert limited(CHAIN, Objective("unlike", at_most=values[0]), unlike=Unlike()) == []
     with pytest.raises(SpecError, match="as far as was looked"):
         limited(CHAIN, Objective("unlike", at_most=low - 1), unlike=Unlike())
+
+
+@pytest.mark.parametrize("most", [1, elimination.MOST])
+def test_a_target_is_refused_just_where_no_network_meets_it(most, monkeypatch):
+    monkeypatch.setattr(elimination, "MOST", most)
+    search = search_of(CHAIN, unlike=Unlike())
+    values = every(search, "unlike")
+    resolve_costs({"unlike": CostGoal(target=values[0])}, search)
+    told = (
+        "no architecture meets" if most == 1 else f"range from {values[0]:g}\\..* to {values[-1]:g}"
+    )
+    with pytest.raises(SpecError, match=told):
+        resolve_costs({"unlike": CostGoal(target=values[0] - 1)}, search)
 
 
 def test_a_limit_at_the_edge_is_met_and_beyond_it_refused():
@@ -156,6 +177,20 @@ def test_limits_that_exclude_each_other_are_refused():
     )
     with pytest.raises(SpecError, match="no network meets these limits at once: parameters at mo"):
         limited(space, *limits, **BOTH)
+
+
+def test_limits_that_exclude_each_other_by_what_neighbours_cost_together_are_refused():
+    """Each term of `unlike` is low enough somewhere, and all of them only in dear networks."""
+    space, estimators = Chain(length=5), {"unlike": Unlike(), "parameters": Parameters()}
+    search = search_of(space, **estimators)
+    costs = [search.cost_table(key).predict for key in estimators]
+    networks = [tuple(cost(a) for cost in costs) for a in enumerate_all(space.decisions)]
+    unlike, narrow = min(networks)[0] + 3, min(parameters for _, parameters in networks)
+    least = min(parameters for cost, parameters in networks if cost <= unlike)
+    most = narrow + 0.3 * (least - narrow)
+    limits = Objective("unlike", at_most=unlike), Objective("parameters", at_most=most)
+    with pytest.raises(SpecError, match="no network meets these limits at once: unlike at mo"):
+        limited(space, *limits, **estimators)
 
 
 def test_limits_that_a_network_meets_are_never_refused():

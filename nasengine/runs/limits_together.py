@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from nasengine.architecture import Architecture
+from nasengine.elimination import Terms, eliminate
 from nasengine.errors import SpecError
 from nasengine.estimator import CostTable
 from nasengine.moves import Decisions, enumerate_all, neighbours, sample
 from nasengine.objectives import Objective
 from nasengine.quantities import format_quantity
 from nasengine.runs.ranges import Value, counted_value, has_cuts, has_table, table_value
-from nasengine.runs.terms import Terms, bound, cheapest, summed, terms_of, weighed
 from nasengine.search import Search
+from nasengine.terms import term_arrays, total, weighed
 from nasengine.trial import Metric
 
 SECONDS = 3.0
@@ -164,10 +165,11 @@ class _Looked:
         weights = [1.0 / len(sides)] * len(sides)
         for step in range(1, _WEIGHINGS + 1):
             pairs = list(zip(weights, sides, strict=True))
-            terms = weighed((weight, side.terms) for weight, side in pairs)
-            chosen = cheapest(terms, decisions)
-            over = [side.over(chosen) for side in sides]
-            yield chosen, bound(terms) + sum(weight * side.constant for weight, side in pairs)
+            found = eliminate(weighed((weight, side.terms) for weight, side in pairs))
+            over = [side.over(found.cheapest) for side in sides]
+            named = {name: row[found.cheapest[name]] for name, row in decisions.items()}
+            constant = sum(weight * side.constant for weight, side in pairs)
+            yield Architecture(named), found.least + constant
             rate = 1.0 / math.sqrt(step)
             largest = max(abs(excess) for excess in over) or 1.0
             grown = [
@@ -196,8 +198,8 @@ class _Side:
     constant: float
     terms: Terms
 
-    def over(self, architecture: Mapping[str, str]) -> float:
-        return self.constant + summed(self.terms, architecture)
+    def over(self, chosen: Mapping[str, int]) -> float:
+        return self.constant + total(self.terms, chosen)
 
 
 def _sides(
@@ -206,7 +208,7 @@ def _sides(
     found = []
     for limit in limits:
         table = tables[limit.metric]
-        terms = terms_of(table, decisions)
+        terms = term_arrays(table.terms(), decisions)
         for sign, asked in ((1, limit.at_most), (-1, limit.at_least)):
             if asked is not None:
                 scale = sign / (abs(asked) or 1.0)

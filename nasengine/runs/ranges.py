@@ -10,14 +10,15 @@ from statistics import median
 
 from nasengine.architecture import Architecture
 from nasengine.canonical import meanings
+from nasengine.elimination import Terms
 from nasengine.estimator import Candidate
 from nasengine.metric_names import estimator_of, is_primary, own_name
 from nasengine.moves import enumerate_all, sample
 from nasengine.quantities import format_quantity
 from nasengine.runs.execution import Job
 from nasengine.runs.measuring import measure
-from nasengine.runs.terms import Terms, bound, cheapest, summed, terms_of, weighed
 from nasengine.search import Search
+from nasengine.terms import bounds_of_cut, ends, term_arrays
 
 SAMPLES = 300
 SECONDS = 1.0
@@ -65,9 +66,9 @@ def metric_range(search: Search, name: str) -> Range | None:
     """Return what a metric comes to over the space; None if that would have to be timed or trained.
 
     Smallest and largest are exact in a small space, and for a metric with a cost table where no
-    candidate cuts its connection (where channels are searched: if its costs grow with them); else
-    they are those of up to 300 networks, drawn by the seed, and of the cheapest and the dearest by
-    the table. The median is that of networks drawn.
+    candidate cuts its connection (unless very many widths belong together); else they are those of
+    up to 300 networks, drawn by the seed, and of the cheapest and the dearest by the table. The
+    median is that of networks drawn.
 
     Parameters
     ----------
@@ -214,38 +215,33 @@ def _ends_of_table(search: Search, name: str, value: Value) -> list[float]:
 
 
 def _ends(search: Search, name: str) -> list[Architecture]:
-    """Return the cheapest network by a cost table's choices, and the dearest."""
-    return [cheapest(terms, search.space.decisions) for terms in _both_ways(search, name)]
+    """Return the cheapest network by the sums of a cost table's choices, and the dearest."""
+    decisions = search.space.decisions
+    return [
+        Architecture({n: choices[end.cheapest[n]] for n, choices in decisions.items()})
+        for end in ends(_terms(search, name))
+    ]
 
 
 def _ends_are_bounds(search: Search, name: str) -> bool:
     """Say whether no network is cheaper than the cheapest that was found, or dearer."""
-    return all(
-        math.isclose(summed(terms, end), bound(terms), rel_tol=1e-9, abs_tol=1e-12)
-        for terms, end in zip(_both_ways(search, name), _ends(search, name), strict=True)
-    )
+    return all(end.is_exact for end in ends(_terms(search, name)))
 
 
 def surely_within(search: Search, name: str) -> tuple[float, float]:
     """Return what no network's cost can be below or above, by the metric's table."""
-    table = search.cost_table(name)
-    terms, turned = _both_ways(search, name)
+    table, terms = search.cost_table(name), _terms(search, name)
     if not has_cuts(search):
-        return table.fixed + bound(terms), table.fixed - bound(turned)
-    graph = search.space.graph
-    cut = sum(table.operations.values())
-    cut += sum(cost * (len(graph[name].inputs) - 1) for name, cost in table.sums.items())
-    known = bool(table.operations or table.sums or table.zeros)
+        cheapest, dearest = ends(terms)
+        return table.fixed + cheapest.least, table.fixed - dearest.least
+    low, high = bounds_of_cut(table, terms)
     # Else `fixed` may hold what a cut takes out.
-    low = table.fixed - cut + sum(min(0.0, *row.values()) for row in terms.values())
-    high = table.fixed + sum(max(0.0, *row.values()) for row in terms.values())
-    return low if known else -math.inf, high + sum(table.zeros.values())
+    known = bool(table.operations or table.sums or table.zeros)
+    return low if known else -math.inf, high
 
 
-def _both_ways(search: Search, name: str) -> list[Terms]:
-    """Return a cost table's terms, and the same turned round, of which the dearest is cheapest."""
-    terms = terms_of(search.cost_table(name), search.space.decisions)
-    return [terms, weighed([(-1.0, terms)])]
+def _terms(search: Search, name: str) -> Terms:
+    return term_arrays(search.cost_table(name).terms(), search.space.decisions)
 
 
 def draw_values(search: Search, name: str, value: Value) -> Iterator[tuple[Architecture, float]]:
