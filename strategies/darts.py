@@ -24,7 +24,7 @@ from nasengine.plugin import changed
 from nasengine.recipe import PrecisionName
 from nasengine.strategy import Strategy
 
-from .costs import Costs, check_costs, is_weighed
+from .cost_goals import Costs, check_costs, is_weighed
 from .ignored import refuse_ignored
 
 if TYPE_CHECKING:

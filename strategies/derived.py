@@ -11,7 +11,8 @@ from nasengine.architecture import Architecture
 
 from .alphas import derive, log_probabilities
 from .as_measured import hold
-from .costs import Cost, CostGoal, resolve_costs
+from .cost_goals import CostGoal, resolve_costs
+from .costs import Cost
 from .cut_derivation import best_within
 
 if TYPE_CHECKING:

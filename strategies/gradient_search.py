@@ -12,7 +12,7 @@ from torch import Tensor
 from .alpha_search import AlphaSearch
 from .alphas import derive, flat
 from .architecture_loss import ArchitectureLoss
-from .costs import resolve_costs
+from .cost_goals import resolve_costs
 from .darts import Darts
 from .draws import make_draws
 from .search_steps import SearchSteps

@@ -64,7 +64,7 @@ class Random(Strategy):
         if self.stratify is None:
             refuse_ignored(self, strata="it divides the range of the cost that stratify names")
             return
-        from .costs import check_table
+        from .cost_goals import check_table
 
         check_table("strategy.stratify", self.stratify, search)
         if search.has_cost_table(self.stratify):

@@ -21,7 +21,7 @@ from nasengine.runs.feasibility import check_limits
 from nasengine.runs.goals import known_metrics
 from nasengine.runs.ranges import SAMPLES, metric_range
 from nasengine.search import Search
-from nasengine.strategies.costs import CostGoal, resolve_costs
+from nasengine.strategies.cost_goals import CostGoal, resolve_costs
 from nasengine.strategies.darts import Darts
 from nasengine.testing.stubs import tiny_search
 

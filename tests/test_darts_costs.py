@@ -22,7 +22,8 @@ from nasengine.estimator import CostTable, Estimator
 from nasengine.objectives import Objective, Objectives
 from nasengine.strategies import cut_derivation, derivation
 from nasengine.strategies.architecture_loss import ArchitectureLoss, Penalty
-from nasengine.strategies.costs import Cost, resolve_costs
+from nasengine.strategies.cost_goals import resolve_costs
+from nasengine.strategies.costs import Cost
 from nasengine.strategies.cut_derivation import best_within
 from nasengine.strategies.darts import Darts
 from nasengine.strategies.derivation import best_choices

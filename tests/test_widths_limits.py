@@ -19,7 +19,7 @@ from nasengine.quantities import format_quantity
 from nasengine.runs.feasibility import check_limits
 from nasengine.runs.limits_together import check_together
 from nasengine.runs.ranges import SAMPLES, measure_few, metric_range, surely_within
-from nasengine.strategies.costs import CostGoal, resolve_costs
+from nasengine.strategies.cost_goals import CostGoal, resolve_costs
 from nasengine.testing.stubs import TinyWidths, tiny_search
 from nasengine.trial import Measurement, Metric
 
