@@ -16,6 +16,9 @@ from nasengine.estimator import CostTable, row_key
 if TYPE_CHECKING:
     from nasengine.elimination import Floats
 
+ROUNDING = 1e-12
+"""Relative: by how much sums in another order differ."""
+
 
 def term_arrays(
     rows: Mapping[Names, Mapping[str, float]], decisions: Mapping[str, Sequence[str]]

@@ -12,7 +12,7 @@ from nasengine.errors import ArchitectureError, SpecError, did_you_mean
 from nasengine.machine import busy
 from nasengine.plugin import changed
 from nasengine.quantities import parse_quantity
-from nasengine.terms import term_arrays
+from nasengine.terms import ROUNDING, term_arrays
 
 from .costs import Cost
 
@@ -180,8 +180,9 @@ def _resolve(key: str, goal: CostGoal, search: Search, limit: float | None) -> C
 def _refuse_unreachable(cost: Cost, asked: Sequence[tuple[str, str, float]]) -> None:
     """Refuse limits (where they are asked for, as what, and as a number) that nothing meets."""
     low, high = cost.range
+    least = (low if cost.counts else low / _FAR) * (1 - ROUNDING)
     for place, text, value in asked:
-        if value < (low if cost.counts else low / _FAR):
+        if value < least:
             raise SpecError(
                 f"{place}: {text} is below every architecture of the space, which range from "
                 f"{cost.text(low)} to {cost.text(high)}{'' if cost.counts else _timed()}"

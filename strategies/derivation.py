@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nasengine.elimination import Eliminated, eliminate, elimination_order
+from nasengine.terms import ROUNDING
 
 if TYPE_CHECKING:
     from nasengine.elimination import Floats
@@ -28,8 +29,6 @@ _STATES = 2**17
 _GROWN = 2**20
 """Partial architectures at most, once each is extended by a decision's choices."""
 _LEAST_CELLS = 16
-_SLACK = 1e-12
-"""Relative: sums in another order differ by rounding."""
 
 Indices = npt.NDArray[np.intp]
 
@@ -141,7 +140,7 @@ def _pruned(
     Of those of a group; in all no more than there is room for, and none that cannot end within the
     limits.
     """
-    possible = np.flatnonzero((costs <= most * (1 + _SLACK)).all(axis=1))
+    possible = np.flatnonzero((costs <= most * (1 + ROUNDING)).all(axis=1))
     if not len(possible):
         return possible
     scores, costs, groups = scores[possible], costs[possible], groups[possible]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from itertools import product
 
@@ -134,6 +135,26 @@ def test_a_target_is_refused_just_where_no_network_meets_it(most, monkeypatch):
     )
     with pytest.raises(SpecError, match=told):
         resolve_costs({"unlike": CostGoal(target=values[0] - 1)}, search)
+
+
+class Uneven(Unlike):
+    """Costs whose sums are rounded, one way or another by the order in which they are added."""
+
+    seed: int = 0
+
+    def table(self, search):
+        rng, table = random.Random(self.seed), super().table(search)
+        rows = {n: {key: rng.random() for key in row} for n, row in table.costs.items()}
+        return replace(table, fixed=rng.random(), costs=rows)
+
+
+def test_what_the_cheapest_network_costs_is_no_target_below_it_by_rounding():
+    for seed in range(90, 125):
+        search = search_of(Chain(length=3), uneven=Uneven(seed=seed))
+        least = every(search, "uneven")[0]
+        resolve_costs({"uneven": CostGoal(target=least)}, search)
+        with pytest.raises(SpecError, match="is below every architecture"):
+            resolve_costs({"uneven": CostGoal(target=least * (1 - 1e-9))}, search)
 
 
 def test_a_limit_at_the_edge_is_met_and_beyond_it_refused():
