@@ -151,9 +151,11 @@ def _pruned(
     cells = groups
     for column in np.minimum(side * spent, side).astype(np.intp).T:
         cells = cells * (side + 1) + column
-    best = _first(cells, (-scores,), count)
-    cheapest = [_first(groups, (column, -scores), 1) for column in costs.T]
-    kept: Indices = np.unique(np.concatenate([best, *cheapest]))
+    chosen = np.zeros(len(scores), dtype=bool)
+    chosen[_first(cells, (-scores,), count)] = True
+    for column in costs.T:
+        chosen[_first(groups, (column, -scores), 1)] = True
+    kept = np.flatnonzero(chosen)
     return possible[kept[_capped(scores[kept], spent[kept], room)]]
 
 
@@ -178,6 +180,7 @@ def _capped(scores: Floats, spent: Floats, room: int) -> Indices:
     """Return no more than there is room for: half the best, half the furthest below the limits."""
     if len(scores) <= 2 * room:
         return np.arange(len(scores))
-    best = np.argsort(-scores, kind="stable")[:room]
-    cheapest = np.argsort(spent.max(axis=1, initial=0.0), kind="stable")[:room]
-    return np.unique(np.concatenate([best, cheapest]))
+    kept = np.zeros(len(scores), dtype=bool)
+    kept[np.argsort(-scores, kind="stable")[:room]] = True
+    kept[np.argsort(spent.max(axis=1, initial=0.0), kind="stable")[:room]] = True
+    return np.flatnonzero(kept)
