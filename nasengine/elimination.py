@@ -9,7 +9,8 @@ scheme for bounded inference").
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -53,7 +54,7 @@ class Step:
 def elimination_order(sizes: Mapping[str, int], scopes: Iterable[Names]) -> list[Step]:
     """Return decisions in an order in which few combinations of choices are open at once.
 
-    Next is the first that leaves no more of them open, or else the one that leaves the fewest.
+    Terms are taken one by one, and each decision comes after the last that depends on it.
 
     Parameters
     ----------
@@ -67,30 +68,45 @@ def elimination_order(sizes: Mapping[str, int], scopes: Iterable[Names]) -> list
     >>> sizes = {"block": 5, "width": 2, "inner": 3, "last": 2}
     >>> scopes = [("block", "width", "inner"), ("inner", "last")]
     >>> [(step.decision, step.open) for step in elimination_order(sizes, scopes)]
-    [('last', ('inner',)), ('block', ('inner', 'width')), ('width', ('inner',)), ('inner', ())]
+    [('block', ('width', 'inner')), ('width', ('inner',)), ('inner', ('last',)), ('last', ())]
     """
-    terms: dict[str, list[Names]] = {name: [] for name in sizes}
-    for scope in scopes:
-        for name in scope:
-            terms[name].append(scope)
-    left, steps = dict.fromkeys(sizes), list[Step]()
-
-    def after(name: str) -> Names:
+    terms = dict.fromkeys(scopes)
+    steps: list[Step] = []
+    done: set[str] = set()
+    for name in _in_turn(sizes, terms):
         before = steps[-1].open if steps else ()
-        together = dict.fromkeys((*before, *(other for scope in terms[name] for other in scope)))
-        return tuple(other for other in together if other in left and other != name)
+        begun = tuple(scope for scope in terms if name in scope and done.isdisjoint(scope))
+        done.add(name)
+        together = dict.fromkeys((*before, *(other for scope in begun for other in scope)))
+        steps.append(Step(name, begun, tuple(other for other in together if other not in done)))
+    return steps
+
+
+def _in_turn(sizes: Mapping[str, int], scopes: Collection[Names]) -> Iterator[str]:
+    """Yield each decision once all its terms are taken.
+
+    Next is the first term that leaves no more combinations open, or else what leaves the fewest.
+    """
+    tied = {name for scope in scopes for name in scope}
+    left = dict.fromkeys((*scopes, *((name,) for name in sizes if name not in tied)))
+    uses = Counter(name for scope in left for name in scope)
+    open_names: Names = ()
+
+    def after(scope: Names) -> Names:
+        together = dict.fromkeys((*open_names, *scope))
+        return tuple(name for name in together if uses[name] > (name in scope))
 
     def size(names: Names) -> int:
         return prod(sizes[name] for name in names)
 
     while left:
-        now = size(steps[-1].open) if steps else 1
-        no_more = (name for name in left if size(after(name)) <= now)
-        name = next(no_more, None) or min(left, key=lambda each: size(after(each)))
-        begun = (scope for scope in terms[name] if all(other in left for other in scope))
-        steps.append(Step(name, tuple(begun), after(name)))
-        del left[name]
-    return steps
+        no_more = (scope for scope in left if size(after(scope)) <= size(open_names))
+        scope = next(no_more, None) or min(left, key=lambda each: size(after(each)))
+        closed = {*open_names, *scope}.difference(after(scope))
+        yield from sorted(closed, key=lambda name: (-sizes[name], name))
+        open_names = after(scope)
+        del left[scope]
+        uses.subtract(scope)
 
 
 @dataclass(frozen=True)
