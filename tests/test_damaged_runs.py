@@ -225,6 +225,10 @@ def test_a_history_with_damaged_values_is_named(
             (row,) = history.execute(f"SELECT {key} FROM {table} LIMIT 1").fetchone()
             history.execute(f"UPDATE {table} SET {column} = ? WHERE {key} = ?", (after, row))
         found = answers(run, tmp_path, more, capsys)
-        statuses += check(found, "history.sqlite", (0, 1, 2))
+        told = check(found, "history.sqlite", (0, 2))
+        # The export of a reference reads no trial, that of a trial and compare no reference.
+        least = {"trials": 4, "reference_networks": 3, "facts": 0}[table]
+        assert after == before or told[2] >= least, (table, column, before, after, found)
+        statuses += told
         shutil.rmtree(run)
     assert statuses[2] > 0

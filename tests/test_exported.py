@@ -41,7 +41,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def untrained(run: Path, reason: str, status: str) -> None:
     with sqlite3.connect(run / "history.sqlite") as history:
         history.execute(
-            "UPDATE trials SET status = ?, reason = ? WHERE number = 1", (status, reason)
+            "UPDATE trials SET status = ?, reason = ?, checksum = '' WHERE number = 1",
+            (status, reason),
         )
     history.close()
 

@@ -180,9 +180,9 @@ def test_numbers_that_are_no_numbers_make_no_paths(
     connection = sqlite3.connect(finished / "history.sqlite")
     connection.execute("DROP TABLE trials")
     connection.execute("CREATE TABLE trials (number, key, architecture, status, measurements, "
-                       "reason, seconds, attempts, left_behind)")  # fmt: skip
-    row = [label, "k", '{"first": "conv", "second": "conv"}', "running", "{}", "", 0.0, 1, ""]
-    connection.execute("INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+                       "reason, seconds, attempts, left_behind, checksum)")  # fmt: skip
+    row = [label, "k", '{"first": "conv", "second": "conv"}', "running", "{}", "", 0.0, 1, "", ""]
+    connection.execute("INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     connection.commit()
     connection.close()
     capsys.readouterr()
@@ -330,8 +330,8 @@ def test_errors_show_control_characters_by_their_codes(capsys: pytest.CaptureFix
 def test_a_report_shows_reasons_as_text(finished: Path) -> None:
     script = "<script>alert(1)</script><img src=x onerror=alert(1)>"
     connection = sqlite3.connect(finished / "history.sqlite")
-    connection.execute("UPDATE trials SET status = 'failed', reason = ?", [script])
-    connection.execute("UPDATE reference_networks SET reason = ?", [script])
+    connection.execute("UPDATE trials SET status = 'failed', reason = ?, checksum = ''", [script])
+    connection.execute("UPDATE reference_networks SET reason = ?, checksum = ''", [script])
     connection.commit()
     connection.close()
     assert main(["report", str(finished)]) == 0

@@ -433,7 +433,7 @@ def test_a_long_history_is_cut_and_says_so(copy: Path) -> None:
         found = {"parameters": Measurement(float(number)), "firsts": Measurement(number % 3)}
         trial = Trial(number, Architecture({"first": "conv"}), str(number), Status.COMPLETE, found)
         storage._connection.execute(
-            "INSERT INTO trials VALUES (?, ?, ?, ?, ?, '', 0, 1, '')",
+            "INSERT INTO trials VALUES (?, ?, ?, ?, ?, '', 0, 1, '', '')",
             [
                 number,
                 trial.key,

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import random
+import re
+import shutil
 import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +25,12 @@ measurements = st.dictionaries(
     st.builds(
         Measurement,
         st.floats(allow_nan=False, allow_infinity=False),
-        st.dictionaries(st.text(max_size=5), st.lists(st.integers(-9, 9), max_size=3), max_size=2),
+        # What has a meaning of its own has a shape of its own.
+        st.dictionaries(
+            st.text(max_size=5).filter(lambda name: name not in ("std", "values")),
+            st.lists(st.integers(-9, 9), max_size=3),
+            max_size=2,
+        ),
     ),
     max_size=3,
 )
@@ -69,6 +79,98 @@ def test_a_history_without_one_of_its_tables_is_not_begun_anew(table: str, tmp_p
     for read_only in (False, True):
         with pytest.raises(RunFolderError, match=f"not a history: no such table: {table}"):
             Storage(path, read_only=read_only)
+
+
+def write(path: Path) -> None:
+    """Write a history of one record of each kind, of every value that it may have."""
+    trial = Trial(
+        0,
+        Architecture({"width": "8"}),
+        "k8",
+        Status.COMPLETE,
+        {"iou": Measurement(0.85, {"std": 0.08})},
+        "after 8 s",
+        8.0,
+    )
+    storage = Storage(path)
+    storage.begin(replace(trial, status=Status.RUNNING))
+    storage.finish(trial, seconds=8.5)
+    storage.set_reference(replace(trial, number=-1, reference="unet"))
+    storage.close()
+
+
+def everything(path: Path, read_only: bool) -> tuple[object, ...]:
+    storage = Storage(path, read_only=read_only)
+    with closing(storage):
+        return list(storage.history()), storage.references(), storage.seconds
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("facts", "name"),
+        ("facts", "value"),
+        ("facts", "checksum"),
+        *[
+            (table, column)
+            for table in ("trials", "reference_networks")
+            for column in ("key", "architecture", "measurements", "reason", "seconds", "checksum")
+        ],
+    ],
+)
+def test_another_digit_anywhere_is_seen(table: str, column: str, tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    write(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        where = "WHERE name = 'seconds'" if table == "facts" else ""
+        ((before,),) = connection.execute(f"SELECT {column} FROM {table} {where}").fetchall()
+        digits = "[0-9]" if column != "name" else "s"
+        after = re.sub(digits, lambda digit: "9" if digit[0] != "9" else "7", str(before), count=1)
+        assert after != str(before)
+        connection.execute(f"UPDATE {table} SET {column} = ? {where}", [after])
+    damaged = {"facts": "[s9]econds", "trials": "trial 0", "reference_networks": "reference 'unet'"}
+    for read_only in (False, True):
+        told = f"damaged: {damaged[table]}: the checksum does not match"
+        with pytest.raises(RunFolderError, match=told):
+            everything(path, read_only=read_only)
+
+
+def test_a_flipped_bit_is_seen_or_makes_no_difference(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    write(path)
+    content, wanted, rng, refused = path.read_bytes(), everything(path, True), random.Random(0), 0
+    used = [at for at, byte in enumerate(content) if byte]  # Most of the file is empty.
+    for _ in range(600):
+        flipped = bytearray(content)
+        flipped[rng.choice(used)] ^= 1 << rng.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            assert everything(path, read_only=True) == wanted
+        except RunFolderError as error:
+            assert "history.sqlite" in str(error)
+            refused += 1
+    assert refused > 200
+
+
+def test_what_was_measured_on_the_way_has_its_checksum(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "history.sqlite")
+    trial = Trial(0, Architecture({"a": "b"}), "key")
+    storage.begin(trial)
+    trial = replace(trial, measurements={"iou": Measurement(0.5)}, seconds=3)
+    storage.keep_measured(trial)
+    storage.forget_attempt(0)
+    assert list(storage.history()) == [trial]
+
+
+def test_a_history_of_the_first_format_is_read_and_gone_on_with(root: Path, tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    shutil.copy(root / "tests/fixtures/run_format_1/interrupted/history.sqlite", path)
+    before = list(Storage(path, read_only=True).history())
+    storage = Storage(path)
+    trial = Trial(len(before), Architecture({"a": "b"}), "key", Status.COMPLETE)
+    storage.finish(trial)
+    assert list(storage.history()) == [*before, trial]
+    assert storage.fact("format", int, 0) == FORMAT == 2
 
 
 def test_a_later_format_is_refused(tmp_path: Path) -> None:

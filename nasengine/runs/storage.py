@@ -1,7 +1,11 @@
-"""The history on disk: one SQLite file, one writer, the only truth about a run's trials."""
+"""The history on disk: one SQLite file, one writer, the only truth about a run's trials.
+
+Each record has a checksum, which format 1 had not: a digit that the disk changed is still a digit.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sqlite3
@@ -19,22 +23,32 @@ from nasengine.files import parse_json
 from nasengine.history import History
 from nasengine.trial import Measurement, Status, Trial, measurements_to
 
-FORMAT = 1
+FORMAT = 2
 
 _SCHEMA = """
 BEGIN;
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL);
 CREATE TABLE trials (
     number INTEGER PRIMARY KEY, key TEXT NOT NULL, architecture TEXT NOT NULL,
     status TEXT NOT NULL, measurements TEXT NOT NULL, reason TEXT NOT NULL,
-    seconds REAL NOT NULL, attempts INTEGER NOT NULL, left_behind TEXT NOT NULL);
+    seconds REAL NOT NULL, attempts INTEGER NOT NULL, left_behind TEXT NOT NULL,
+    checksum TEXT NOT NULL);
 CREATE TABLE reference_networks (
     name TEXT PRIMARY KEY, key TEXT NOT NULL, architecture TEXT NOT NULL,
     status TEXT NOT NULL, measurements TEXT NOT NULL, reason TEXT NOT NULL,
-    seconds REAL NOT NULL);
+    seconds REAL NOT NULL, checksum TEXT NOT NULL);
 COMMIT;
 """
 
+_FROM_FORMAT_1 = """
+BEGIN;
+ALTER TABLE facts ADD COLUMN checksum TEXT NOT NULL DEFAULT '';
+ALTER TABLE trials ADD COLUMN checksum TEXT NOT NULL DEFAULT '';
+ALTER TABLE reference_networks ADD COLUMN checksum TEXT NOT NULL DEFAULT '';
+COMMIT;
+"""
+
+_TRIAL = "key, architecture, status, measurements, reason, seconds"
 _ALL_TABLES = "SELECT 1 FROM facts, trials, reference_networks LIMIT 1"
 
 T = TypeVar("T")
@@ -75,15 +89,23 @@ class Storage:
                 if not self._connection.execute("SELECT 1 FROM sqlite_master").fetchone():
                     self._connection.executescript(_SCHEMA)
                 self._connection.execute(_ALL_TABLES)
-        except (sqlite3.Error, sqlite3.Warning) as error:
+                if not self._has_checksums():
+                    self._connection.executescript(_FROM_FORMAT_1)
+            # Of records that format 1 wrote it is empty.
+            self._checksum = "checksum" if self._has_checksums() else "''"
+            # The checksums are of what is found: this is of what holds it together.
+            (whole,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
+        except (sqlite3.Error, sqlite3.Warning, UnicodeDecodeError) as error:
             raise RunFolderError(f"{path}: not a history: {error}") from error
+        if whole != "ok":
+            raise RunFolderError(f"{path}: damaged: {whole!s:.200}")
         self._inode = _inode(path)
         found = self.fact("format", int, 0)
         if found > FORMAT:
             raise RunFolderError(
                 f"{path}: written by a later nasengine (format {found}, this one reads {FORMAT})"
             )
-        if found == 0 and not read_only:
+        if found < FORMAT and not read_only:
             self.set_fact("format", FORMAT)
 
     def close(self) -> None:
@@ -92,9 +114,13 @@ class Storage:
 
     def fact(self, name: str, shape: type[T], default: T) -> T:
         """Return a kept JSON value, of a shape as `nasengine.files.read_json` takes it."""
-        rows = self._read("SELECT value FROM facts WHERE name = ?", name)
+        # Each is read, not this one by its index: a damaged name is seen, not taken for missing.
+        kept = dict[str, Any]()
+        for found, *row in self._read(f"SELECT name, value, {self._checksum} FROM facts"):
+            with self._undamaged(found):
+                (kept[found],) = _checked(found, row)
         with self._undamaged(name):
-            return parse_json(rows[0][0], shape) if rows else default
+            return parse_json(kept[name], shape) if name in kept else default
 
     def set_fact(self, name: str, value: Any) -> None:
         """Keep a JSON value, durable on return."""
@@ -117,8 +143,8 @@ class Storage:
         RunFolderError
             If the file is damaged.
         """
-        rows = self._read("SELECT * FROM trials ORDER BY number")
-        trials = [self._trial(f"trial {number}", number, row) for number, *row in rows]
+        rows = self._read(f"SELECT number, {_TRIAL}, {self._checksum} FROM trials ORDER BY number")
+        trials = [self._trial(_place(number), number, row) for number, *row in rows]
         with self._undamaged("trials"):
             return History(trials)
 
@@ -144,22 +170,17 @@ class Storage:
         )
         same = bool(before) and before[0][1] == left_behind
         attempts = int(before[0][0]) + 1 if same else 1
-        values = [trial.number, *_row(trial), attempts, left_behind]
-        self._write(
-            "NORMAL",
-            ("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values),
-            *_seconds(seconds),
-        )
+        self._write("NORMAL", _kept(trial, attempts, left_behind), *_seconds(seconds))
         return attempts
 
     def keep_measured(self, trial: Trial) -> None:
         """Keep what was measured so far of a trial that goes on, durable on return."""
-        found = json.dumps(measurements_to(trial.measurements))
+        values = [*_row(trial), trial.number]
         self._write(
             "FULL",
             (
-                "UPDATE trials SET measurements = ?, seconds = ? WHERE number = ?",
-                [found, trial.seconds, trial.number],
+                f"UPDATE trials SET ({_TRIAL}, checksum) = (?, ?, ?, ?, ?, ?, ?) WHERE number = ?",
+                values,
             ),
         )
 
@@ -169,28 +190,22 @@ class Storage:
 
     def finish(self, trial: Trial, seconds: float | None = None) -> None:
         """Keep how a trial ended, with the seconds of search so far, durable on return."""
-        values = [trial.number, *_row(trial)]
-        self._write(
-            "FULL",
-            ("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, 1, '')", values),
-            *_seconds(seconds),
-        )
+        self._write("FULL", _kept(trial, 1, ""), *_seconds(seconds))
 
     def references(self) -> dict[str, Trial]:
         """Return the reference networks measured so far."""
-        rows = self._read("SELECT * FROM reference_networks ORDER BY rowid")
+        query = f"SELECT name, {_TRIAL}, {self._checksum} FROM reference_networks ORDER BY rowid"
+        rows = self._read(query)
         return {
-            name: replace(self._trial(f"reference {name!r:.80}", -1, row), reference=name)
+            name: replace(self._trial(_place(-1, name), -1, row), reference=name)
             for name, *row in rows
         }
 
     def set_reference(self, trial: Trial) -> None:
         """Keep a reference network's measurements, as far as they are, durable on return."""
         values = [trial.reference, *_row(trial)]
-        self._write(
-            "FULL",
-            ("INSERT OR REPLACE INTO reference_networks VALUES (?, ?, ?, ?, ?, ?, ?)", values),
-        )
+        statement = "INSERT OR REPLACE INTO reference_networks VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        self._write("FULL", (statement, values))
 
     def final(self, number: int) -> Mapping[str, Measurement]:
         """Return what only a winner is measured by, as far as it was."""
@@ -206,9 +221,13 @@ class Storage:
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise RunFolderError(f"{self.path}: damaged: {error}") from error
 
+    def _has_checksums(self) -> bool:
+        columns = self._connection.execute("SELECT name FROM pragma_table_info('trials')")
+        return ("checksum",) in columns.fetchall()
+
     def _trial(self, place: str, number: int, row: Sequence[Any]) -> Trial:
         with self._undamaged(place):
-            return _trial(number, row)
+            return _trial(number, _checked(place, row))
 
     @contextmanager
     def _undamaged(self, place: str) -> Iterator[None]:
@@ -249,26 +268,53 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
 
 
 def _fact(name: str, value: Any) -> tuple[str, list[Any]]:
-    return "INSERT OR REPLACE INTO facts VALUES (?, ?)", [name, json.dumps(value)]
+    text = json.dumps(value)
+    values = [name, text, _checksum(name, [text])]
+    return "INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", values
 
 
 def _seconds(seconds: float | None) -> list[tuple[str, list[Any]]]:
     return [] if seconds is None else [_fact("seconds", seconds)]
 
 
+def _kept(trial: Trial, attempts: int, left_behind: str) -> tuple[str, list[Any]]:
+    *row, checksum = _row(trial)
+    values = [trial.number, *row, attempts, left_behind, checksum]
+    return "INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values
+
+
+def _place(number: int, reference: str = "") -> str:
+    """Name a record, of a trial or of a reference."""
+    return f"reference {reference!r:.80}" if reference else f"trial {number}"
+
+
+def _checksum(place: str, values: Sequence[Any]) -> str:
+    return hashlib.sha256(repr([place, *values]).encode()).hexdigest()[:16]
+
+
+def _checked(place: str, row: Sequence[Any]) -> Sequence[Any]:
+    """Return a record without the checksum at its end, if it is the one that was written."""
+    *values, checksum = row
+    if checksum not in ("", _checksum(place, values)):
+        raise ValueError("the checksum does not match")
+    return values
+
+
 def _row(trial: Trial) -> list[Any]:
-    return [
+    """Return the values of `_TRIAL`, and their checksum."""
+    values = [
         trial.key,
         json.dumps(dict(trial.architecture)),
         trial.status.value,
         json.dumps(measurements_to(trial.measurements)),
         trial.reason,
-        trial.seconds,
+        float(trial.seconds),
     ]
+    return [*values, _checksum(_place(trial.number, trial.reference), values)]
 
 
 def _trial(number: int, row: Sequence[Any]) -> Trial:
-    key, choices, status, measurements, reason, seconds = row[:6]
+    key, choices, status, measurements, reason, seconds = row
     if not (isinstance(key, str) and isinstance(reason, str) and math.isfinite(seconds)):
         raise ValueError(f"{[key, reason, seconds]!r:.100}")
     return Trial(
