@@ -699,7 +699,10 @@ def test_a_run_that_is_not_finished_is_not_compared(
     storage.set_fact("finished", False)  # As where a resume with more trials is under way.
     storage.close()
     assert main(["compare", "runs/tiny-1"]) == 2
-    assert "runs/tiny-1: not finished" in capsys.readouterr().err
+    command = "nasengine resume runs/tiny-1 --code nasengine.testing.stubs"
+    assert f"runs/tiny-1: not finished; {command}" in capsys.readouterr().err
+    assert main(["compare", "runs/tiny-11"]) == 2
+    assert capsys.readouterr().err == "error: runs/tiny-11: no such folder\n"
 
 
 def test_an_interval_knows_its_pairs() -> None:

@@ -457,6 +457,7 @@ def test_a_run_that_goes_on_is_reported_and_left_alone(copy: Path) -> None:
         text = Page(report(copy)).text
     finally:
         writing.close()
+    assert f"nasengine resume {copy} --code nasengine.testing.stubs" in text
     assert text.index("Not finished: 4 trials so far") < text.index("Every trial")
     assert "Best firsts so far" in text
 

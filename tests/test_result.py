@@ -43,7 +43,7 @@ def test_a_front_is_shown_and_delivered_with_its_knee_marked(
     assert len(front) == 3 and result["recommended"]["as"] == "knee"
     rows = [line for line in printed.splitlines() if "knee: delivered" in line]
     assert len(rows) == 1 and str(result["recommended"]["trial"]) in rows[0]
-    assert "nasengine export runs/tiny-1 --trial N" in printed
+    assert "nasengine export runs/tiny-1 --trial N --code nasengine.testing.stubs" in printed
     assert "the front: 3 networks" in printed and "the knee, is delivered" in printed
     folder = tmp_path / "runs" / "tiny-1" / "front"
     assert {path.name for path in folder.iterdir()} == {f"trial-{n}" for n in front}

@@ -30,6 +30,7 @@ from nasengine.runs.execution import Job
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.goals import known_metrics, not_yet_measured
 from nasengine.runs.measuring import measure as measure_architecture
+from nasengine.runs.own_code import command_on
 from nasengine.runs.run_folder import RunFolder
 from nasengine.trial import Status
 
@@ -64,7 +65,7 @@ def _go_on(
     try:
         outcome = session.go_on(experiment, run_folder, reporter, stop)
     except Interrupted:
-        command = session.resume_command(run_folder.path)
+        command = command_on(run_folder.path, "resume")
         print(f"interrupted; to go on: {command}", file=sys.stderr)
         raise
     tables.show_outcome(PlainConsole(), outcome, run_folder.path)

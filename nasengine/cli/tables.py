@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +25,7 @@ from nasengine.quantities import (
 )
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.goals import known_metrics
+from nasengine.runs.own_code import command_on
 from nasengine.runs.ranges import Few, measure_few, metric_range, predicted_range
 from nasengine.runs.result import compare
 from nasengine.runs.run import Outcome
@@ -103,7 +103,7 @@ def _show_front(console: Console, outcome: Outcome, folder: Path) -> None:
         console.print(f"- of two extremes, the better by {first} is the knee", highlight=False)
     console.print(
         f"- every architecture of it is in {folder / 'front'}; a network of it with its weights: "
-        f"nasengine export {shlex.quote(str(folder))} --trial N",
+        + command_on(folder, "export", "--trial", "N"),
         highlight=False,
         soft_wrap=True,
     )

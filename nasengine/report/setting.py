@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from nasengine.quantities import format_duration
+from nasengine.runs.own_code import command_on
 
 from .html import Html, details, facts, section, tag
 from .record import Record
@@ -26,6 +27,7 @@ def setting(record: Record) -> Html | None:
     spec = record.file("spec.toml") or b""
     return section(
         "How to run it again",
+        *_going_on(record),
         tag("p", "The resolved spec, with every default filled in, lies in the run's folder:"),
         tag("pre", f"nasengine run {shlex.quote(str(record.folder / 'spec.toml'))}"),
         *_began(record),
@@ -35,6 +37,13 @@ def setting(record: Record) -> Html | None:
         machine,
         details("spec.toml", tag("pre", spec.decode("utf-8", "replace"))),
     )
+
+
+def _going_on(record: Record) -> list[Html]:
+    if record.finished:
+        return []
+    command = command_on(record.folder, "resume")
+    return [tag("p", "Where it was interrupted, it goes on with:"), tag("pre", command)]
 
 
 def _began(record: Record) -> list[Html]:

@@ -12,6 +12,7 @@ from typing import Any
 from nasengine.errors import RunFolderError
 from nasengine.plugin_name import PluginName
 from nasengine.runs.experiment import Experiment
+from nasengine.runs.own_code import named_in
 from nasengine.runs.run_files import FORMAT, read_identity
 from nasengine.runs.spec import read_toml
 from nasengine.widths import Channels, Width, searched
@@ -57,24 +58,6 @@ def check_code(path: Path) -> None:
         raise RunFolderError(f"{path}: changed since the run began:\n  {listed}")
 
 
-def plugin_names(path: Path) -> dict[str, PluginName]:
-    """Return the plugins that a run's spec names, by the table's path."""
-    return _named_in(read_toml(path / "spec.toml"))
-
-
-def _named_in(tables: Mapping[str, Any], path: str = "") -> dict[str, PluginName]:
-    """Return the plugins that tables name, by the table's path; the outermost names the run."""
-    found: dict[str, PluginName] = {}
-    for key, item in tables.items():
-        if not isinstance(item, Mapping):
-            continue
-        where = f"{path}.{key}".lstrip(".")
-        if isinstance(item.get("name"), str):
-            found[where] = PluginName.parse(item["name"])
-        found.update(_named_in(item, where))
-    return found
-
-
 def space_digest(experiment: Experiment) -> str:
     """Return a digest of the space's graph: nodes, wiring, channels, choices."""
     graph = experiment.space.graph
@@ -109,7 +92,7 @@ def packages() -> dict[str, str]:
 
 def _code_digests(spec: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Return the code files that a spec names: the table's path to the file's name and digest."""
-    files = {path: Path(name.source) for path, name in _named_in(spec).items() if name.is_file}
+    files = {path: Path(name.source) for path, name in named_in(spec).items() if name.is_file}
     return {
         path: {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}
         for path, file in files.items()

@@ -44,6 +44,7 @@ from nasengine.machine import processor
 from nasengine.reporter import Reporter
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.identity import changes_since, identity, packages
+from nasengine.runs.own_code import command_on
 from nasengine.runs.run_files import read_identity
 from nasengine.runs.storage import Storage
 
@@ -202,7 +203,8 @@ class RunFolder:
         changes = [change for change in found if not change.startswith(but)]
         if changes:
             listed = "\n  ".join(changes)
-            advice = "\nwhere none of it changes a result: nasengine resume --accept-changes"
+            command = command_on(self.path, "resume", "--accept-changes")
+            advice = f"\nwhere none of it changes a result: {command}"
             may_be_taken = all(change.startswith(_ACCEPTABLE) for change in changes)
             raise RunFolderError(
                 f"{self.path}: changed since the run began:\n  {listed}"

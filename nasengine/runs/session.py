@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
 import tempfile
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nasengine.errors import RunFolderError, SpecError, did_you_mean
+from nasengine.errors import SpecError
 from nasengine.log import LogReporter
 from nasengine.machine import threads
-from nasengine.plugin_name import PluginName
 from nasengine.reporter import Reporter
 from nasengine.runs import run as whole_run
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.export import chosen, export_network, make_place
 from nasengine.runs.goals import not_yet_measured
-from nasengine.runs.identity import plugin_names
+from nasengine.runs.own_code import passed_again
 from nasengine.runs.run import Outcome
 from nasengine.runs.run_folder import RunFolder
 
@@ -138,7 +135,7 @@ def export(
         If there is no such network, its weights were not kept, or `into` holds something.
     """
     with RunFolder(Path(folder)) as held:
-        experiment = Experiment.load(held.path / "spec.toml", _own_code(held, code))
+        experiment = Experiment.load(held.path / "spec.toml", passed_again(held.path, code))
         # What is written is held against the network itself, whatever the packages' versions.
         held.check_identity(experiment, but=("packages",))
         network = chosen(held, trial, reference)
@@ -192,7 +189,7 @@ def reopened(
             raise SpecError(
                 f"--set {assignment!r}: a resume may change budget.* and execution.* alone"
             )
-    overrides = [*_own_code(folder, code), *assignments]
+    overrides = [*passed_again(folder.path, code), *assignments]
     experiment = Experiment.load(folder.path / "spec.toml", overrides)
     if accepting is not None:
         folder.accept_changes(experiment, _logging(folder, accepting))
@@ -221,71 +218,3 @@ def _logging(folder: RunFolder, reporter: LogReporter | None) -> LogReporter:
     reporter = reporter or LogReporter()
     reporter.log = folder.path / "log.jsonl"
     return reporter
-
-
-def resume_command(folder: Path) -> str:
-    """Return the command that goes on with a run, your own code passed again."""
-    return " ".join(filter(None, [shlex.join(["nasengine", "resume", str(folder)]), _code(folder)]))
-
-
-def _code(folder: Path) -> str:
-    """Return the options that pass a run's own code again; empty where it has none."""
-    sources = dict.fromkeys(_from_here(name) for name in _own_plugins(folder).values())
-    return shlex.join(word for source in sources for word in ("--code", source))
-
-
-def _own_plugins(folder: Path) -> dict[str, PluginName]:
-    """Return the plugins of your own that a run's spec names, by the table's path."""
-    return {path: name for path, name in plugin_names(folder).items() if name.is_own}
-
-
-def _from_here(name: PluginName) -> str:
-    here = Path.cwd()
-    is_below = name.is_file and Path(name.source).is_relative_to(here)
-    return str(Path(name.source).relative_to(here)) if is_below else name.source
-
-
-def _own_code(folder: RunFolder, given: Sequence[str]) -> list[str]:
-    """Return overrides for plugins that are the user's own code, each passed again by the user.
-
-    Raises
-    ------
-    RunFolderError
-        If the run needs code that was not passed, or there is no such file: a folder alone never
-        makes code run.
-    """
-    plugins = _own_plugins(folder.path)
-    _check_given(folder.path, given, plugins.values())
-    overrides = []
-    for path, name in plugins.items():
-        meant = [code for code in given if _means(code, name)]
-        if not meant:
-            raise RunFolderError(f"{folder.path}: {path}.name is {_asked_for(folder.path)}")
-        same = [code for code in meant if str(Path(code).resolve()) == name.source]
-        located = str(Path([*same, *meant][0]).resolve()) if name.is_file else name.source
-        overrides.append(f"{path}.name={PluginName(located, name.attribute)}")
-    return overrides
-
-
-def _check_given(folder: Path, given: Sequence[str], own: Collection[PluginName]) -> None:
-    for code in given:
-        if code.endswith(".py") and not Path(code).is_file():
-            raise RunFolderError(f"--code {code}: no such file: {Path(code).resolve()}")
-        if not any(_means(code, name) for name in own):
-            near = did_you_mean(code, dict.fromkeys(map(_from_here, own)))
-            raise RunFolderError(f"--code {code}: no code of {folder}; {near}")
-
-
-def _means(code: str, name: PluginName) -> bool:
-    """Say whether passed code is a plugin's: a file may have moved, and has its name still."""
-    return code == name.source or Path(code).name == Path(name.source).name
-
-
-def _asked_for(folder: Path) -> str:
-    """Say what to add to the command for a run's own code."""
-    files = [name.source for name in _own_plugins(folder).values() if name.is_file]
-    moved = not all(map(os.path.isfile, files))  # No name makes it raise, as a Path's may.
-    return (
-        "your own code, which a run's folder alone never makes run; if you trust it, add to the "
-        f"command: {_code(folder)}{', each file from where it is now' if moved else ''}"
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ def _code(folder: Path) -> dict[str, str]:
 
 
 def _tables(folder: Path) -> dict[str, Any]:
+    if not os.path.exists(folder):  # noqa: PTH110 no name makes it raise
+        raise RunFolderError(f"{folder}: no such folder")
     try:
         return read_toml(folder / "spec.toml")
     except SpecError as error:

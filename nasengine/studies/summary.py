@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nasengine.errors import RunFolderError
 from nasengine.history import History
+from nasengine.runs.own_code import command_on
 from nasengine.runs.run_files import read_environment, read_result, read_spec
 from nasengine.runs.storage import Storage
 from nasengine.trial import Metric, Status, Trial
@@ -90,7 +91,7 @@ def summarise(folder: Path, setting: Mapping[str, str]) -> Summary:
         if not len(history) and storage.references():
             raise RunFolderError(f"{folder}: holds reference networks alone, and no trial")
         if not storage.fact("finished", bool, False):
-            raise RunFolderError(f"{folder}: not finished; nasengine resume {folder}")
+            raise RunFolderError(f"{folder}: not finished; {command_on(folder, 'resume')}")
     found = read_result(folder)
     front = found.front if len(found.goals) > 1 else ()
     return Summary(
