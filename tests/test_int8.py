@@ -84,8 +84,9 @@ def test_nothing_is_said_while_a_model_is_quantised(
 ) -> None:
     level = logging.getLogger().level
     inputs = torch.rand(2, 3, 8, 8)
-    model = exported(torch.nn.Conv2d(3, 4, 3), [inputs])
-    quantized(model, [{"input": inputs.numpy()}])
+    for module in (torch.nn.Conv2d(3, 4, 3), torch.nn.Identity()):  # The second has a spare scale.
+        model = exported(module, [inputs])
+        quantized(model, [{model.graph.input[0].name: inputs.numpy()}])
     said = capfd.readouterr()
     assert said.out == said.err == ""
     assert not [record for record in caplog.records if record.levelno >= logging.INFO]

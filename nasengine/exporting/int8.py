@@ -23,6 +23,9 @@ from nasengine.errors import ExportFailed
 Feed = Mapping[str, "np.ndarray[Any, Any]"]
 """A model's inputs by their names."""
 
+_WARNINGS, _ERRORS = 2, 3
+"""ONNX Runtime's severities: what it tells of by default, and what it is left to tell of."""
+
 
 def quantized(model: Any, feeds: Sequence[Feed]) -> Any:
     """Return an ONNX model in integers of 8 bits.
@@ -83,12 +86,16 @@ def quantized(model: Any, feeds: Sequence[Feed]) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what the quantiser says, to the root logger and by warnings, to itself."""
+    """Keep what the quantiser says to itself: to the root logger, by warnings, by its sessions."""
+    import onnxruntime
+
     root, level = logging.getLogger(), logging.getLogger().level
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         root.setLevel(logging.ERROR)
+        onnxruntime.set_default_logger_severity(_ERRORS)
         try:
             yield
         finally:
+            onnxruntime.set_default_logger_severity(_WARNINGS)
             root.setLevel(level)
