@@ -364,6 +364,15 @@ def test_a_gradient_search_is_told_from_its_log(trained: Path) -> None:
         assert names[marked.index(True)] == choices[slot]
 
 
+def test_of_several_derived_networks_it_says_which_is_marked(trained: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "run"))
+    log = (folder / "log.jsonl").read_text().splitlines()
+    (derived,) = [line for line in log if json.loads(line)["kind"] == "darts_derived"]
+    assert "marks what was derived." in report(folder)
+    (folder / "log.jsonl").write_text("\n".join([*log, derived, derived]))
+    assert "marks what was derived first, of 3 networks." in report(folder)
+
+
 def test_seeds_predictions_and_predicted_costs_are_shown(trained: Path) -> None:
     html = report(trained)
     assert "iou of every training seed" in html

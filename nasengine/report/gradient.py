@@ -119,7 +119,8 @@ def _alphas(record: Record, last: Iteration) -> Html | None:
     derived = record.log.derived
     chosen = derived[0].architecture if derived else last.derived
     moved = derived[0].moved if derived else []
-    note = "Softmax of the alphas at the end; ✓ marks what was derived."
+    of = f" first, of {len(derived)} networks" if len(derived) > 1 else ""
+    note = f"Softmax of the alphas at the end; ✓ marks what was derived{of}."
     if moved:
         note += f" To keep within a target, not the arg-max at {', '.join(moved)}."
     return heat_map("What the alphas came to", rows, chosen, note)
