@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from test_run_folder import OFTEN, command, small, trained, training, until, write
+from test_run_folder import OFTEN, command, trained, training, until, write
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -94,19 +95,32 @@ def test_a_reader_that_ends_ends_no_run(wanted: int, tmp_path: Path) -> None:
     assert "Exception ignored" not in told
 
 
-def test_a_disk_that_refuses_output_is_an_error(tmp_path: Path) -> None:
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("no /dev/full here")
-    path = write(tmp_path, small())
-    with full.open("w") as output:
-        done = subprocess.run(
-            [sys.executable, "-m", "nasengine", "check", str(path), "--json"],
-            stdout=output,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-            env=ENVIRONMENT,
-        )
-    assert done.returncode == 1
-    assert done.stderr == "error: [Errno 28] No space left on device\n"
+def shell(line: str, **environment: str) -> tuple[int, str]:
+    """Run a command in a shell; return its status and what it says on standard error."""
+    done = subprocess.run(
+        ["sh", "-c", line.replace("nasengine", f"{shlex.quote(sys.executable)} -m nasengine")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**ENVIRONMENT, **environment},
+    )
+    return done.returncode, done.stderr
+
+
+FULL = "error: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_disk_that_refuses_output_is_an_error(unbuffered: str) -> None:
+    refused = [
+        shell(line, PYTHONUNBUFFERED=unbuffered)
+        for line in ("nasengine example > /dev/full", "nasengine example no 2> /dev/full")
+    ]
+    assert refused == [(1, FULL), (2, "")]
+
+
+def test_a_process_without_output_does_its_work() -> None:
+    assert shell("nasengine list >&-") == (0, "")
+    assert shell("nasengine list no 2>&-")[0] == 2
+    assert shell("nasengine list | head -n 1 >&2") == (0, "spaces\n")

@@ -39,7 +39,9 @@ def _status(options: argparse.Namespace) -> int:
     signals = _Signals(stop)
     try:
         with signals, _imported(options.command) as command:
-            return command(options, stop)
+            status = command(options, stop)
+        sys.stdout.flush()  # Here a disk that refuses is told.
+        return status
     except InputError as error:
         _say(error)
         return BAD_INPUT
@@ -77,8 +79,9 @@ def _say(error: Exception) -> None:
     from nasengine.cli.plain import plain
 
     lines = [plain(line) for line in str(error).split("\n")] if str(error) else [repr(error)]
-    for line in lines:
-        print(f"error: {line}" if line is lines[0] else f"       {line}", file=sys.stderr)
+    with suppress(OSError):  # What cannot be told has its exit status.
+        for line in lines:
+            print(f"error: {line}" if line is lines[0] else f"       {line}", file=sys.stderr)
 
 
 class _Signals:
@@ -90,6 +93,7 @@ class _Signals:
 
     def __init__(self, stop: threading.Event) -> None:
         self.received: int | None = None
+        self._stderr = sys.stderr
         self._asked = False
         self._stop = stop
         self._before: dict[int, object] = {}
@@ -114,7 +118,8 @@ class _Signals:
             self._stop.set()
             # Not through the stream, which may be in the middle of writing.
             with suppress(OSError):
-                os.write(2, b"\nstopping at the next safe point; once more to stop at once\n")
+                told = self._stderr.fileno()
+                os.write(told, b"\nstopping at the next safe point; once more to stop at once\n")
 
 
 Command = Callable[[argparse.Namespace, threading.Event], int]

@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 
@@ -18,23 +19,23 @@ from typing import Any, TextIO
 def lasting_output() -> Iterator[None]:
     """Let standard output and error last as long as what is done inside."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(_lasting, before)
-    lasting = sys.stdout, sys.stderr
-    try:
-        yield
-    finally:
-        for stream in filter(None, lasting):
-            stream.flush()  # What fails when the interpreter exits would change the exit status.
-        sys.stdout, sys.stderr = before
-
-
-def _lasting(stream: TextIO | None) -> Any:
-    """Return a stream that lasts; none where the process was begun without one."""
-    return None if stream is None else _Lasting(stream)
+    with ExitStack() as opened:
+        # A process may be begun without them.
+        there = [s or opened.enter_context(Path(os.devnull).open("w")) for s in before]
+        lasting: list[Any] = [_Lasting(stream) for stream in there]
+        sys.stdout, sys.stderr = lasting
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before
+            for stream in lasting:
+                # What fails when the interpreter exits would change the exit status.
+                with suppress(OSError):
+                    stream.flush()
 
 
 class _Lasting:
-    """A stream that leads nowhere once its reader has gone; a disk that refuses is an error."""
+    """A stream that leads nowhere once it was refused; a disk that refuses is an error, once."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -44,26 +45,26 @@ class _Lasting:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except OSError as error:
-            self._drop(error)
-            return len(text)
+        with self._while_read():
+            self._stream.write(text)
+        return len(text)
 
-    def writelines(self, lines: Any) -> None:
+    def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        try:
+        with self._while_read():
             self._stream.flush()
-        except OSError as error:
-            self._drop(error)
 
-    def _drop(self, error: OSError) -> None:
-        closed = self._is_terminal and error.errno == errno.EIO
-        if not (closed or isinstance(error, BrokenPipeError)):
-            raise error
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())  # What the stream still holds goes there too.
-        os.close(nowhere)
+    @contextmanager
+    def _while_read(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())  # What the stream still holds goes there too.
+            os.close(nowhere)
+            closed = self._is_terminal and error.errno == errno.EIO
+            if not (closed or isinstance(error, BrokenPipeError)):
+                raise
