@@ -223,15 +223,27 @@ def test_in_python_a_run_is_printed_as_a_line_and_told_of_as_here(
     assert all(f"trial {number}  " in told for number in range(3)) and "reference big" in told
 
 
-@pytest.mark.parametrize("command", ["resume", "report", "export"])
+@pytest.mark.parametrize("command", ["resume", "report", "export", "compare"])
 @pytest.mark.parametrize(
-    ("folder", "told"), [("nowhere", "nowhere: no such folder"), (".", "not a run's folder")]
+    ("folder", "told"), [("nowhere", "nowhere: no such folder"), (".", ".: not a run's folder")]
 )
 def test_a_folder_that_is_no_run_is_refused(
     command: str, folder: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([command, folder]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_run_is_told_where_it_is_looked_for_in_the_wrong_place(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of the folder of all runs, or of an ablation; and where a run is run, not gone on with."""
+    assert main(["run", str(spec), "-q"]) == 0
+    for command in ("resume", "report", "export", "compare"):
+        assert main([command, "runs"]) == 2
+        assert "; it holds runs, as runs/tiny-1" in capsys.readouterr().err
+    assert main(["run", "runs/tiny-1"]) == 2
+    assert "; a run goes on by nasengine resume runs/tiny-1" in capsys.readouterr().err
 
 
 def test_a_bad_spec_leaves_no_folder_and_no_traceback(
@@ -480,6 +492,12 @@ def test_an_example_overwrites_nothing_and_its_nearest_name_is_told(
 def test_without_a_command_the_commands_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "    resume       go on with an interrupted run" in capsys.readouterr().err
+
+
+def test_a_key_as_an_option_is_told_how_keys_are_set(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "spec.toml", "--seed", "3"])
+    assert "--seed 3; a key of the spec is set by --set KEY=VALUE" in capsys.readouterr().err
 
 
 def test_a_word_that_is_no_command_is_told_with_the_nearest(

@@ -181,6 +181,16 @@ def test_an_override_that_is_none_is_refused(assignment: str) -> None:
         override({"seed": 0}, [assignment])
 
 
+def test_a_goal_may_be_given_a_limit() -> None:
+    table = {"objectives": {"iou": "max", "flops": {"at_most": "1M"}}, "seed": 0}
+    limits = ["objectives.iou.at_least=0.6", "objectives.flops.goal=min"]
+    tables, _ = override(table, limits)
+    assert tables["objectives"] == {
+        "iou": {"goal": "max", "at_least": 0.6},
+        "flops": {"at_most": "1M", "goal": "min"},
+    }
+
+
 def test_swapping_a_final_estimator_keeps_the_new_ones_settings_alone(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(
         f"from {STUBS} import CountingEstimator\n\n"

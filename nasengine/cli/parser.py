@@ -21,6 +21,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print how the command is used, and what is wrong."""
         self.print_usage(sys.stderr)
+        if message.startswith("unrecognized arguments: --"):
+            message += "; a key of the spec is set by --set KEY=VALUE"
         self.exit(BAD_INPUT, f"error: {message}\n")
 
     def _check_value(self, action: argparse.Action, value: str) -> None:

@@ -18,6 +18,7 @@ from nasengine.quantities import format_count, format_quantity, parse_quantity
 from nasengine.runs.run_files import (
     Environment,
     Result,
+    no_run,
     read_environment,
     read_objectives,
     read_result,
@@ -220,9 +221,7 @@ def read_record(folder: Path, *, finished: bool | None = None) -> Record:
         If it holds no run, or its history, spec or result is damaged.
     """
     if not os.path.isfile(folder / "history.sqlite"):  # noqa: PTH113 no name makes it raise
-        there = os.path.exists(folder)  # noqa: PTH110 as above
-        what = "not a run's folder (no history.sqlite)" if there else "no such folder"
-        raise RunFolderError(f"{folder}: {what}")
+        raise no_run(folder, "no history.sqlite")
     storage = Storage(folder / "history.sqlite", read_only=True)
     try:
         ended = storage.fact("finished", bool, False) if finished is None else finished

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,15 @@ from nasengine.trial import Direction, Measurement, Metric, check_details
 
 FORMAT = 1
 """Of a run's folder, as ``identity.json`` says it."""
+
+
+def no_run(path: Path, reason: str) -> RunFolderError:
+    """Return the error of a folder that holds no run; it names the runs of one that holds some."""
+    if not os.path.exists(path):  # noqa: PTH110 no name makes it raise
+        return RunFolderError(f"{path}: no such folder")
+    runs = sorted(str(found.parent) for found in path.glob("*/identity.json"))
+    held = f"; it holds runs, as {runs[0]}" if runs else ""
+    return RunFolderError(f"{path}: not a run's folder ({reason}){held}")
 
 
 @dataclass(frozen=True)

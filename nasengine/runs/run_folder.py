@@ -45,7 +45,7 @@ from nasengine.reporter import Reporter
 from nasengine.runs.experiment import Experiment
 from nasengine.runs.identity import changes_since, identity, packages
 from nasengine.runs.own_code import command_on
-from nasengine.runs.run_files import read_identity
+from nasengine.runs.run_files import no_run, read_identity
 from nasengine.runs.storage import Storage
 
 _ACCEPTABLE = ("code.", "packages.")
@@ -257,13 +257,9 @@ def _owner(path: Path) -> str:
 def _check_is_run(path: Path) -> None:
     try:
         if not (path / "identity.json").is_file():
-            if not path.exists():
-                raise RunFolderError(f"{path}: no such folder")
             begun = (path / "spec.toml").is_file()
             advice = f": it ended before it began; nasengine run {path / 'spec.toml'}"
-            raise RunFolderError(
-                f"{path}: not a run's folder (no identity.json){advice if begun else ''}"
-            )
+            raise no_run(path, f"no identity.json{advice if begun else ''}")
         links = [entry.path for entry in walk(path) if entry.is_symlink()]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

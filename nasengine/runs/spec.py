@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -255,7 +257,9 @@ def read_toml(path: Path) -> Table:
         raise SpecError(f"{path}: not UTF-8 text (byte {error.start})") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise SpecError(f"{path}: cannot be read: {reason}") from error
+        run = os.path.isfile(path / "spec.toml")  # noqa: PTH113 no name makes it raise
+        advice = f"; a run goes on by nasengine resume {shlex.quote(str(path))}" if run else ""
+        raise SpecError(f"{path}: cannot be read: {reason}{advice}") from error
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
@@ -329,13 +333,38 @@ def _assign(tables: Table, assignment: str) -> str:
     keys = key_of(assignment).split(".")
     if not equals or not all(keys):
         raise SpecError(f"--set {assignment!r}: key.path=value is needed")
-    place: Any = tables
-    for key in keys[:-1]:
-        place = place.setdefault(key, {})
-        if not isinstance(place, dict):
-            raise SpecError(f"--set {assignment!r}: {key!r} is a value, not a table")
-    place[keys[-1]] = parse_value(text.strip())
+    try:
+        table_at(tables, keys[:-1])[keys[-1]] = parse_value(text.strip())
+    except SpecError as error:
+        raise SpecError(f"--set {assignment!r}: {error}") from error
     return key_of(assignment)
+
+
+def table_at(tables: Table, keys: Sequence[str]) -> Table:
+    """Return the table at a key path, made where there is none; what is set there is put into it.
+
+    Raises
+    ------
+    SpecError
+        If the path leads through a value; an objective that is a goal alone becomes a table.
+
+    Examples
+    --------
+    >>> tables = {"objectives": {"iou": "max"}}
+    >>> table_at(tables, ["objectives", "iou"])["at_least"] = 0.5
+    >>> tables
+    {'objectives': {'iou': {'goal': 'max', 'at_least': 0.5}}}
+    """
+    place: Any = tables
+    for depth, key in enumerate(keys):
+        held = place.setdefault(key, {})
+        if isinstance(held, str) and depth == 1 and keys[0] == "objectives":
+            held = place[key] = {"goal": held}
+        if not isinstance(held, dict):
+            raise SpecError(f"{key!r} is a value, not a table")
+        place = held
+    found: Table = place
+    return found
 
 
 def parse_value(text: str) -> Any:

@@ -13,7 +13,7 @@ from nasengine.metric_names import estimator_of
 from nasengine.quantities import parse_quantity
 from nasengine.runs.composition import in_file, swap
 from nasengine.runs.experiment import Experiment
-from nasengine.runs.spec import GoalTable, Table, key_of, override, read_toml
+from nasengine.runs.spec import GoalTable, Table, key_of, override, read_toml, table_at
 from nasengine.studies.grid import RANDOM, Cell, lacks
 
 
@@ -115,9 +115,7 @@ def _paths(cell: Cell) -> list[str]:
 def _place(tables: Table, path: str, value: Any) -> None:
     """Put a value, or a table in the place of another, at a key path."""
     *keys, last = path.split(".")
-    place: Any = tables
-    for key in keys:
-        place = place.setdefault(key, {})
-        if not isinstance(place, dict):
-            raise SpecError(f"ablation.vary.{path}: {key!r} is a value, not a table")
-    place[last] = deepcopy(value)
+    try:
+        table_at(tables, keys)[last] = deepcopy(value)
+    except SpecError as error:
+        raise SpecError(f"ablation.vary.{path}: {error}") from error

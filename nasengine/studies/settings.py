@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nasengine.errors import RunFolderError, SpecError
-from nasengine.runs.run_files import read_identity
+from nasengine.runs.run_files import no_run, read_identity
 from nasengine.runs.spec import read_toml
 from nasengine.studies.summary import ABSENT
 
@@ -23,8 +22,8 @@ def settings_of(folders: Sequence[Path]) -> list[dict[str, str]]:
 
     Raises
     ------
-    RunFolderError
-        If a folder holds no run.
+    RunFolderError, SpecError
+        If a folder holds no run, or what it holds cannot be read.
     """
     specs = [{**_flat(_tables(folder)), **_code(folder)} for folder in folders]
     keys = {key for spec in specs for key in spec} - NO_SETTING
@@ -64,9 +63,6 @@ def _code(folder: Path) -> dict[str, str]:
 
 
 def _tables(folder: Path) -> dict[str, Any]:
-    if not os.path.exists(folder):  # noqa: PTH110 no name makes it raise
-        raise RunFolderError(f"{folder}: no such folder")
-    try:
-        return read_toml(folder / "spec.toml")
-    except SpecError as error:
-        raise RunFolderError(f"{folder}: not a run's folder: {error}") from error
+    if not os.path.isfile(folder / "spec.toml"):  # noqa: PTH113 no name makes it raise
+        raise no_run(folder, "no spec.toml")
+    return read_toml(folder / "spec.toml")
