@@ -75,7 +75,8 @@ def rude() -> Any:
     os.environ.pop("HOME", None)
     warnings.simplefilter("ignore")
     sys.setrecursionlimit(2000)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     sys.stdout = io.StringIO()
     return {"quality": Measurement(0.5)}
 
@@ -245,7 +246,10 @@ def snapshot() -> dict[str, Any]:
         "filters": [str(item) for item in warnings.filters],
         "recursion": sys.getrecursionlimit(),
         "stdout": id(sys.stdout),
-        "signal": str(signal.getsignal(signal.SIGINT)),
+        "signals": [
+            str(signal.getsignal(number))
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        ],
     }
 
 
