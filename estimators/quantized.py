@@ -26,7 +26,8 @@ class Quantized(Estimator):
     file, all of the model in int8 as ONNX Runtime runs it on the CPU. It is left to be delivered
     as ``model_int8.onnx``. Its latency is that of `latency` with ``precision = "int8"``.
 
-    Stands beside a `trained` at full width, whose network it takes; needs the extra ``onnx``.
+    Stands beside a `trained` at full width, whose network it takes: of several the last one's, of
+    several ``seeds`` the one that is delivered, which is no mean. Needs the extra ``onnx``.
     """
 
     effort: ClassVar[int] = 3
@@ -43,7 +44,7 @@ class Quantized(Estimator):
         return (*held_out_metrics(search, self.metric), Metric("bytes", "bytes", "min"))
 
     def check(self, search: Search) -> None:
-        """Refuse an unknown metric, a search that trains nothing, a missing extra.
+        """Refuse an unknown metric, a search that trains nothing at full width, a missing extra.
 
         Raises
         ------
@@ -55,8 +56,11 @@ class Quantized(Estimator):
         from nasengine.exporting.onnx_model import require_onnxruntime
 
         search.task.metrics_from(self.metric)
-        if not any(estimator.effort == 2 for estimator in search.estimators.values()):
-            raise SpecError("it quantises what another estimator trained: add a 'trained'")
+        if not any(estimator.leaves_weights for estimator in search.estimators.values()):
+            raise SpecError(
+                "it quantises what an estimator beside it trains at full width, and none does: "
+                "take a 'trained' too, without width_fraction"
+            )
         require_onnxruntime("the estimator quantized")
 
     def measure(self, candidate: Candidate) -> Mapping[str, Measurement]:

@@ -53,6 +53,11 @@ class Trained(RecipeSettings, Estimator):
     data_fraction: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
     """Fidelity: the share of the training samples that is used, drawn once a run."""
 
+    @property
+    def leaves_weights(self) -> bool:
+        """Whether what it trains is as wide as the space says."""
+        return self.width_fraction == 1
+
     def metrics(self, search: Search) -> tuple[Metric, ...]:
         """Return the primary metric, the task's others, the loss, the same on test, seconds.
 
@@ -114,13 +119,13 @@ class Trained(RecipeSettings, Estimator):
         runs = [train_once(self, candidate, search, seed) for seed in range(self.seeds)]
         sign, primary = self.primary(search).sign, self.primary(search).name
         best = max(range(len(runs)), key=lambda index: (sign * runs[index].values[primary], -index))
-        if self.width_fraction == 1:
+        if self.leaves_weights:
             deliver(runs[best], candidate)
         remove_checkpoints(self, candidate)
         names = [m.name for m in self.metrics(search) if m.name in runs[0].values]
         found = {name: _summary(runs, name) for name in names}
         details = {**found[primary].details, "steps": [r.steps for r in runs]}
-        if self.width_fraction == 1:
+        if self.leaves_weights:
             details["delivered_seed"] = best
         found[primary] = Measurement(found[primary].value, details)
         return found

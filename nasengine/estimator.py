@@ -346,6 +346,11 @@ class Estimator(Plugin):
         return self.effort > 1
 
     @property
+    def leaves_weights(self) -> bool:
+        """Whether it trains the network at its full width, and leaves its weights."""
+        return False
+
+    @property
     def counts(self) -> bool:
         """Whether it counts or looks up: at once, without chance, the same every time."""
         return self.effort == 0

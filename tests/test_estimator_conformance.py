@@ -47,7 +47,6 @@ class Row(EstimatorContract):
 
     plugin = ""
     baselines = True  # whether it measures references with blocks that no search proposes
-    references = True  # whether references are measured on every space too
     beside: ClassVar[dict[str, Estimator]] = {}  # what it needs in the search
 
     @pytest.mark.parametrize("name", [*SPACES, *SEARCHED_WIDTHS])
@@ -58,8 +57,6 @@ class Row(EstimatorContract):
         estimator = self.make(search)
         estimator.check(search)
         for label, drawn in (("trial-0", architecture), ("reference", reference)):
-            if label == "reference" and not self.references:
-                continue
             candidate = tiny_candidate(search, drawn, label)
             foreign = any(drawn[name] not in c for name, c in search.space.decisions.items())
             if foreign and not self.baselines:
@@ -135,7 +132,6 @@ class TestTrained(Row):
 class TestQuantized(Row):
     plugin = "quantized"
     optional = frozenset({"test_iou", "test_accuracy", "test_loss"})
-    references = True  # whether references are measured on every space too
     beside: ClassVar[dict[str, Estimator]] = {"trained": Trained(iterations=1)}
 
     @pytest.mark.parametrize("name", SPACES)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import math
 import operator
 import random
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from nasengine.delivery.usage import usage_docstring, usage_facts
 from nasengine.delivery.writable import not_writable
 from nasengine.errors import ExportFailed
 from nasengine.evaluation import predict
+from nasengine.exporting.quiet import quiet
 from nasengine.graph import SpaceGraph
 from nasengine.moves import enumerate_all, sample
 from nasengine.network import build_network
@@ -383,6 +386,24 @@ def test_nothing_is_printed_while_recurrent_layers_are_written(
     said = capfd.readouterr()
     assert said.out == said.err == ""
     assert not recwarn.list
+
+
+def test_what_exporters_say_beside_their_errors_is_not_told(
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    with quiet():
+        # Torch logs a page of it where a network cannot be exported for any size.
+        logging.getLogger("torch._guards").error("a traceback")
+        logging.getLogger("other").critical("worse")
+        print("said")
+        warnings.warn("warned", stacklevel=1)
+    said = capfd.readouterr()
+    assert said.out == said.err == ""
+    assert not recwarn.list
+    logging.getLogger("other").error("heard")
+    assert caplog.messages == ["heard"]
 
 
 def test_onnx_says_which_extra_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from nasengine.estimator import Candidate
 from nasengine.estimators import _engines
 from nasengine.estimators.latency import Latency
 from nasengine.estimators.latency_table import read_latency_table
+from nasengine.estimators.one_shot import OneShot
 from nasengine.estimators.parameters import Parameters
 from nasengine.estimators.quantized import Quantized
 from nasengine.estimators.trained import Trained
 from nasengine.evaluation import evaluate, score
 from nasengine.exporting.int8 import quantized
 from nasengine.exporting.onnx_model import OnnxNetwork, exported, exported_as_free
+from nasengine.files import make_folder
 from nasengine.search import Search
 from nasengine.testing.stubs import TinySegmentation, tiny_candidate, tiny_search
 
@@ -74,6 +77,14 @@ def test_a_model_in_int8_computes_nearly_the_same_in_a_quarter_of_the_bytes() ->
     # A scale for each channel, not one for all.
     scales = [w for w in small.graph.initializer if "weight" in w.name and "scale" in w.name]
     assert [list(scale.dims) for scale in scales] == [[32]] * 3
+    # Activations in a byte without a sign, and no operations but those of the standard.
+    assert {w.data_type for w in small.graph.initializer if "zero_point" in w.name} == {
+        onnx.TensorProto.UINT8,
+        onnx.TensorProto.INT8,  # of the weights
+        onnx.TensorProto.INT32,  # of the biases
+    }
+    assert Counter(node.op_type for node in small.graph.node)["Conv"] == 3
+    assert [used.domain for used in small.opset_import] == [""]
     assert len(small.SerializeToString()) < 0.4 * len(model.SerializeToString())
 
 
@@ -82,7 +93,6 @@ def test_nothing_is_said_while_a_model_is_quantised(
     caplog: pytest.LogCaptureFixture,
     recwarn: pytest.WarningsRecorder,
 ) -> None:
-    level = logging.getLogger().level
     inputs = torch.rand(2, 3, 8, 8)
     for module in (torch.nn.Conv2d(3, 4, 3), torch.nn.Identity()):  # The second has a spare scale.
         model = exported(module, [inputs])
@@ -91,7 +101,6 @@ def test_nothing_is_said_while_a_model_is_quantised(
     assert said.out == said.err == ""
     assert not [record for record in caplog.records if record.levelno >= logging.INFO]
     assert not recwarn.list
-    assert logging.getLogger().level == level
 
 
 def test_what_cannot_be_quantised_says_why() -> None:
@@ -118,6 +127,28 @@ def test_what_is_measured_is_what_the_file_gives(candidate: Candidate) -> None:
     assert evaluate(fresh, search.splits.validation, search)["iou"] < found["iou"].value - 0.2
 
 
+def test_it_is_calibrated_by_training_samples_that_a_run_draws_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed: list[torch.Tensor] = []
+
+    def seen(model: Any, feeds: Any) -> Any:
+        fed.append(torch.cat([torch.from_numpy(feed["input"]) for feed in feeds]))
+        return quantized(model, feeds)
+
+    monkeypatch.setattr("nasengine.exporting.int8.quantized", seen)
+    drawn = []
+    for seed, label in ((0, "trial-0"), (0, "trial-1"), (1, "trial-0")):
+        search = search_for(make_folder(tmp_path / str(seed)), seed=seed)
+        found = tiny_candidate(search, label=label)
+        save_file(found.network().state_dict(), found.weights_path)
+        Quantized(samples=5).measure(found)
+        train = search.splits.train.inputs
+        drawn.append([n for x in fed.pop() for n, y in enumerate(train) if x.equal(y)])
+    assert [len(set(numbers)) for numbers in drawn] == [5, 5, 5]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
 def test_signals_are_quantised_too(tmp_path: Path) -> None:
     task, space = Restored(data=Noise(sides=(32,))), Layers(sides=1, halved=True)
     trained = Trained(iterations=2, batch=4)
@@ -128,11 +159,12 @@ def test_signals_are_quantised_too(tmp_path: Path) -> None:
 
 
 def test_it_needs_what_trains(tmp_path: Path) -> None:
-    only = search_for(tmp_path, estimators={"parameters": Parameters(), "int8": Quantized()})
-    with pytest.raises(
-        SpecError, match="quantises what another estimator trained: add a 'trained'"
-    ):
-        Quantized().check(only)
+    narrow = Trained(iterations=1, batch=4, width_fraction=0.5)
+    for other in (Parameters(), narrow, OneShot(iterations=1, batch=4)):
+        only = search_for(tmp_path, estimators={"other": other, "int8": Quantized()})
+        with pytest.raises(SpecError, match="trains at full width, and none does: take a 'trained"):
+            Quantized().check(only)
+    Quantized().check(search_for(tmp_path, estimators={"narrow": narrow, "full": TRAINED}))
     with pytest.raises(SpecError, match="metric: the task has no 'dice'"):
         Quantized(metric="dice").check(search_for(tmp_path))
     with pytest.raises(EstimationFailed, match="no estimator beside it trained the network at its"):
@@ -237,10 +269,12 @@ def test_a_table_in_int8_covers_the_space(tmp_path: Path) -> None:
     assert costs.predict(tiny_candidate(search).architecture) > 0
 
 
-@pytest.mark.parametrize("engine", ["eager", "compile"])
-def test_int8_is_refused_where_nothing_runs_it(engine: Any, tmp_path: Path) -> None:
-    search = tiny_search(estimators={}, folder=tmp_path)
-    with pytest.raises(SpecError, match=f"precision: 'int8' is run by engine = 'onnxrun.*{engine}"):
+@pytest.mark.parametrize(
+    ("engine", "device"), [("eager", "cpu"), ("compile", "cpu"), ("onnxruntime", "cuda")]
+)
+def test_int8_is_refused_where_nothing_runs_it(engine: Any, device: str, tmp_path: Path) -> None:
+    search = replace(tiny_search(estimators={}, folder=tmp_path), device=device)
+    with pytest.raises(SpecError, match=f"by engine = 'onnxruntime' .*{engine}' on {device}"):
         Latency(engine=engine, precision="int8").check(search)
 
 

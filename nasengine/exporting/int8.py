@@ -8,17 +8,15 @@ Nagel et al. 2021, "A White Paper on Neural Network Quantization", section 3).
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nasengine.errors import ExportFailed
+from nasengine.exporting.quiet import quiet
 
 Feed = Mapping[str, "np.ndarray[Any, Any]"]
 """A model's inputs by their names."""
@@ -47,13 +45,13 @@ def quantized(model: Any, feeds: Sequence[Feed]) -> Any:
         If ONNX Runtime cannot quantise it, with the reason.
     """
     import onnx
+    import onnxruntime
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
         QuantType,
         quantize_static,
     )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -62,14 +60,13 @@ def quantized(model: Any, feeds: Sequence[Feed]) -> Any:
         def get_next(self) -> Feed | None:
             return next(self._feeds, None)
 
-    with tempfile.TemporaryDirectory() as name, _quiet():
-        given, prepared, made = (Path(name, f"{n}.onnx") for n in ("given", "prepared", "made"))
+    with tempfile.TemporaryDirectory() as name, quiet():
+        given, made = Path(name, "given.onnx"), Path(name, "made.onnx")
         onnx.save(model, given)
+        onnxruntime.set_default_logger_severity(_ERRORS)  # For the session that calibrates.
         try:
-            # Symbolic shapes want sympy, and fail where sizes are free.
-            quant_pre_process(given, prepared, skip_symbolic_shape=True)
             quantize_static(
-                prepared,
+                given,
                 made,
                 Reader(),
                 quant_format=QuantFormat.QDQ,
@@ -81,21 +78,6 @@ def quantized(model: Any, feeds: Sequence[Feed]) -> Any:
         except Exception as error:
             first = str(error).strip().partition("\n")[0]
             raise ExportFailed(f"it cannot be quantised: {first}") from error
-        return onnx.load(made)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what the quantiser says to itself: to the root logger, by warnings, by its sessions."""
-    import onnxruntime
-
-    root, level = logging.getLogger(), logging.getLogger().level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        root.setLevel(logging.ERROR)
-        onnxruntime.set_default_logger_severity(_ERRORS)
-        try:
-            yield
         finally:
             onnxruntime.set_default_logger_severity(_WARNINGS)
-            root.setLevel(level)
+        return onnx.load(made)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
-import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +11,7 @@ from torch import Tensor, nn
 
 from nasengine.errors import ExportFailed, PluginError, origin
 from nasengine.exporting.checked import checked_difference, example
+from nasengine.exporting.quiet import quiet
 
 _SIDES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 """How the sides are called that are free, by their number."""
@@ -75,19 +72,8 @@ def exported(
         If torch cannot export it, with the reason.
     """
     shape = {place: torch.export.Dim(name) for place, name in (free or {}).items()}
-    log = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = log.level
     # Tensors made under inference_mode cannot be exported.
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
-        # The exporter and onnxscript use deprecated parts of torch and Python themselves.
-        warnings.simplefilter("ignore")
-        # It says for every export that torchvision is not installed.
-        log.setLevel(logging.ERROR)
+    with torch.inference_mode(False), torch.no_grad(), quiet():
         try:
             program = torch.onnx.export(
                 network,
@@ -101,8 +87,6 @@ def exported(
         # The exporter raises a dozen types of its own, by release.
         except Exception as error:
             raise ExportFailed(f"torch cannot export it: {origin(error)}") from error
-        finally:
-            log.setLevel(level)
     assert program is not None
     return program.model_proto
 
