@@ -201,6 +201,19 @@ SPEC = {
 }
 
 
+@pytest.mark.parametrize(("where", "status"), [("final", 0), ("search", 2)])
+def test_what_is_trained_at_the_end_alone_is_quantised_there(
+    where: str, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = {"name": "trained", "iterations": 3, "batch": 4}
+    parts = {"search": {"iou": full | {"width_fraction": 0.5}}, "final": {"full": full}}
+    parts[where]["int8"] = {"name": "quantized"}
+    spec = SPEC | {"estimators": parts["search"], "final": {"estimators": parts["final"]}}
+    (tmp_path / "spec.toml").write_text(tomli_w.dumps(spec))
+    assert main(["check", str(tmp_path / "spec.toml")]) == status
+    assert ("estimators.int8: it quantises what" in capsys.readouterr().err) == (where == "search")
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
