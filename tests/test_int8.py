@@ -20,7 +20,7 @@ from test_trained import TestedSegmentation
 import nasengine
 from nasengine.cli import main
 from nasengine.errors import EstimationFailed, ExportFailed, PluginError, RunFolderError, SpecError
-from nasengine.estimator import Candidate
+from nasengine.estimator import Candidate, by_effort
 from nasengine.estimators import _engines
 from nasengine.estimators.latency import Latency
 from nasengine.estimators.latency_table import read_latency_table
@@ -114,6 +114,7 @@ def test_what_is_measured_is_what_the_file_gives(candidate: Candidate) -> None:
     found = estimator.measure(candidate)
     names = ["iou", "error", "loss", "test_iou", "test_error", "test_loss", "bytes"]
     assert [metric.name for metric in estimator.metrics(search)] == names == list(found)
+    assert Quantized(metric="error").metrics(search)[0].name == "error"
     data = candidate.int8_path.read_bytes()
     assert found["bytes"].value == len(data)
     for prefix, split in (("", "validation"), ("test_", "test")):
@@ -165,6 +166,7 @@ def test_it_needs_what_trains(tmp_path: Path) -> None:
         with pytest.raises(SpecError, match="trains at full width, and none does: take a 'trained"):
             Quantized().check(only)
     Quantized().check(search_for(tmp_path, estimators={"narrow": narrow, "full": TRAINED}))
+    assert [key for key, _ in by_effort({"int8": Quantized(), "iou": TRAINED})] == ["iou", "int8"]
     with pytest.raises(SpecError, match="metric: the task has no 'dice'"):
         Quantized(metric="dice").check(search_for(tmp_path))
     with pytest.raises(EstimationFailed, match="no estimator beside it trained the network at its"):
