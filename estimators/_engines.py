@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nasengine.search import Search
 
 EngineName = Literal["eager", "compile", "onnxruntime"]
-PrecisionName = Literal["fp32", "int8"]
+RuntimePrecision = Literal["fp32", "int8"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Setup:
     threads: int
     fold_batch_norm: bool
     channels_last: bool
-    precision: PrecisionName = "fp32"
+    precision: RuntimePrecision = "fp32"
 
 
 @contextlib.contextmanager
@@ -200,15 +200,14 @@ def _onnxruntime(
     inputs = [x.cpu().contiguous() for x in inputs]
     try:
         model = exported(network.cpu(), inputs)
+        # Inputs that a module does not use are among them.
+        names = [given.name for given in model.graph.input]
+        feed = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
         if setup.precision == "int8":
-            names = [given.name for given in model.graph.input]
-            feed = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
             model = quantized(model, [feed])
     except ExportFailed as error:
         raise EstimationFailed(f"latency: as ONNX: {error}") from error
     runs = session(model.SerializeToString(), threads=setup.threads, device=setup.device)
-    # Inputs that a module does not use are among them.
-    feed = {given.name: x.numpy() for given, x in zip(runs.get_inputs(), inputs, strict=True)}
     return lambda: runs.run(None, feed)
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from nasengine.evaluation import predict, score
+from nasengine.trial import Metric
 
 if TYPE_CHECKING:
     from nasengine.search import Search
     from nasengine.task import Samples
-    from nasengine.trial import Metric
 
 _PER_SAMPLE_LIMIT = 500
 """Larger splits keep no figure per sample: they would swell the history."""
@@ -23,8 +23,6 @@ PerSample = dict[str, tuple[float | None, ...]]
 
 def held_out_metrics(search: Search, primary: str | None) -> list[Metric]:
     """Return the task's metrics and ``loss``, the primary one first, and the same on test."""
-    from nasengine.trial import Metric
-
     found = [*search.task.metrics_from(primary), Metric("loss", "", "min")]
     return found + [Metric(f"test_{m.name}", m.unit, m.direction, test_of=m.name) for m in found]
 

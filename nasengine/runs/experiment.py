@@ -292,18 +292,14 @@ class Experiment:
         self.worker_devices()  # Refused here, not when a worker starts.
         objectives = objectives_of(self.spec.objectives, search, reference_value)
         search = replace(search, objectives=objectives)
-        parts: list[tuple[str, Strategy | Estimator]] = [
-            *([("strategy", self.strategy)] if self.searches else []),
-            *((f"estimators.{key}", estimator) for key, estimator in self.estimators.items()),
-            *((f"final.estimators.{key}", estimator) for key, estimator in self.final.items()),
-        ]
         # What is measured at the end stands beside what was measured of every trial.
         at_end = replace(search, estimators=self.all_estimators)
-        problems = [
-            problem
-            for where, part in parts
-            for problem in _problems(where, part, at_end if where.startswith("final") else search)
+        parts: list[tuple[str, Strategy | Estimator, Search]] = [
+            *([("strategy", self.strategy, search)] if self.searches else []),
+            *((f"estimators.{key}", each, search) for key, each in self.estimators.items()),
+            *((f"final.estimators.{key}", each, at_end) for key, each in self.final.items()),
         ]
+        problems = [problem for part in parts for problem in _problems(*part)]
         if problems:
             raise SpecError("\n".join(problems))
         return search
